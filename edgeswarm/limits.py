@@ -1,0 +1,47 @@
+"""Every bound of the runtime: NAME_UNIT = value, and the reason for the number.
+
+Imports nothing.  A bound that only one profile wants belongs into `profiles/`, not here.
+"""
+
+from __future__ import annotations
+
+KIB = 1 << 10
+MIB = 1 << 20
+
+# --- agent file -----------------------------------------------------------------------------------------------------
+AF_HEADER_BYTES_MAX = 1 * MIB  # a YAML header is a few KB; 1 MiB holds 10,000 golden labels and still parses in < 1 s
+AF_SECTIONS_MAX = 16  # four kinds exist today; room to grow, and small enough to check by eye
+AF_SECTION_BYTES_MAX = 256 * MIB  # the largest net of the benchmarks is 4 MiB; what a Pi Zero (512 MB) could still map
+AF_EXPANSION_RATIO_MAX = 200  # zstd of f32 weights reaches ~1.2x, of zeros ~10,000x: what is beyond is a bomb
+
+# --- kernel ABI -----------------------------------------------------------------------------------------------------
+KERNEL_WASM_BYTES_MAX = 16 * MIB  # generated kernels are 6-24 KB; hand-made ones with tables stay below 16 MiB
+KERNEL_LAYOUT_BYTES_MAX = 64 * KIB  # JSON of the custom section
+KERNEL_MEMORY_BYTES_MAX = 512 * MIB  # `resources.limits.memory_mb` of the specification's agent class
+KERNEL_WIDTH_MAX = 65_536  # values of one input or output row: 256 KiB of f32, so that one row fits into the ring
+KERNEL_BATCH_MAX = 4_096  # rows of one call: past this nothing gets faster, and memory grows
+LAYERS_MAX = 64
+
+# --- jail -----------------------------------------------------------------------------------------------------------
+JAIL_AGENTS_MAX = 128  # slots in one jail
+JAILS_MAX = 1_024  # jails of one supervisor
+RING_BYTES_DEFAULT = 1 * MIB  # per jail, both directions together
+RING_BYTES_MAX = 64 * MIB
+CALL_DEADLINE_MS_DEFAULT = 1_000  # a kernel call that takes longer is interrupted
+CALL_DEADLINE_MS_MAX = 60_000
+JAIL_READY_MS_MAX = 20_000  # from spawn to READY on the slowest board with a cold cache
+ZYGOTE_MESSAGE_BYTES_MAX = 256 * KIB
+
+# --- streams --------------------------------------------------------------------------------------------------------
+QUEUE_ROWS_DEFAULT = 256
+QUEUE_ROWS_MAX = 65_536
+WINDOW_ROWS_MAX = 4_096
+SOURCES_PER_AGENT_MAX = 16
+SINKS_PER_AGENT_MAX = 16
+LINE_BYTES_MAX = 1 * MIB  # one line of a csv, jsonl, tail or exec source
+
+# --- supervisor -----------------------------------------------------------------------------------------------------
+AGENTS_MAX = 1_024
+CONTROL_MESSAGE_BYTES_MAX = 64 * MIB  # an agent file is deployed through the control socket by its path; weights inline
+SOCKET_PATH_BYTES_MAX = 107  # sockaddr_un.sun_path less its NUL
+MEMORY_WIDTH_MAX = 4_096  # values kept between the calls of one agent
