@@ -1,0 +1,1 @@
+"""EdgeSwarm: agent networks as jailed WebAssembly kernels on edge devices."""
