@@ -64,6 +64,10 @@ class SignatureError(AgentFileError):
     exit_code = 5
 
 
+class ModelError(RemoteError):
+    """A model's arrays do not fit together, its weights hold NaN or infinity, or a file of weights does not read."""
+
+
 class KernelError(RemoteError):
     """A wasm kernel does not keep the ABI, or does not compute what its golden vectors say."""
 

@@ -8,6 +8,11 @@ from __future__ import annotations
 KIB = 1 << 10
 MIB = 1 << 20
 
+# --- schema ---------------------------------------------------------------------------------------------------------
+TEXT_CHARS_MAX = 4_096  # any text value that states no length of its own: a paragraph, not a document
+LIST_ITEMS_MAX = 65_536  # any list that states no length of its own: one item per value of the widest row
+FAULTS_MAX = 100  # faults listed for one file: past this a person fixes the first and looks again
+
 # --- agent file -----------------------------------------------------------------------------------------------------
 AF_HEADER_BYTES_MAX = 1 * MIB  # a YAML header is a few KB; 1 MiB holds 10,000 golden labels and still parses in < 1 s
 AF_SECTIONS_MAX = 16  # four kinds exist today; room to grow, and small enough to check by eye
@@ -21,6 +26,8 @@ KERNEL_MEMORY_BYTES_MAX = 512 * MIB  # `resources.limits.memory_mb` of the speci
 KERNEL_WIDTH_MAX = 65_536  # values of one input or output row: 256 KiB of f32, so that one row fits into the ring
 KERNEL_BATCH_MAX = 4_096  # rows of one call: past this nothing gets faster, and memory grows
 LAYERS_MAX = 64
+KERNEL_WASM_ITEMS_MAX = 65_536  # sections, types, functions or exports of one module: a check stays below a second
+MODEL_FILE_BYTES_MAX = 512 * MIB  # a .npz or JSON of weights: text of the largest section is about twice its size
 
 # --- jail -----------------------------------------------------------------------------------------------------------
 JAIL_AGENTS_MAX = 128  # slots in one jail
@@ -45,3 +52,7 @@ AGENTS_MAX = 1_024
 CONTROL_MESSAGE_BYTES_MAX = 64 * MIB  # an agent file is deployed through the control socket by its path; weights inline
 SOCKET_PATH_BYTES_MAX = 107  # sockaddr_un.sun_path less its NUL
 MEMORY_WIDTH_MAX = 4_096  # values kept between the calls of one agent
+CHECKPOINT_BYTES_MAX = 16 * MIB  # a window of 4,096 rows x 64 values as CBOR floats is 2.4 MB; room for several
+CONTROL_INBOX_MAX = 4_096  # control events waiting: 1,024 agents, each with a few
+SET_ASIDE_FRAMES_MAX = 1_000  # poison frames kept with their bytes; older ones go first, counted
+CONTROL_CLIENTS_MAX = 64  # connections to the control socket at one time
