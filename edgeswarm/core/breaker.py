@@ -32,7 +32,7 @@ class Breaker:
         """After one more fault; `opened_by` tells whether this one opened it."""
         match self.state:
             case State.CLOSED:
-                recent = tuple(t for t in self.faults if now - t < self.within_ms) + (now,)
+                recent = (*(t for t in self.faults if now - t < self.within_ms), now)
                 if len(recent) >= self.faults_max:
                     return replace(self, state=State.OPEN, faults=(), pause_ms=self.pause_ms_first)
                 return replace(self, faults=recent)

@@ -1,4 +1,5 @@
-"""What is to be done: the closed union of effects that `node.handle` returns.  Names are imperative; list order is the order.
+"""What is to be done: the closed union of effects that `node.handle` returns.  Names are imperative; list order is
+the order.
 
 An effect that fails comes back as an event; nothing here is retried behind the node's back.
 """

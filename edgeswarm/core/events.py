@@ -1,7 +1,7 @@
 """What happened: the closed union of events that `node.handle` takes.  Names are past tense.
 
-Every event carries `cause`, the id that everything following from it carries on.  Times are milliseconds of the monotonic
-clock and come as an argument of `handle`, never inside an event.
+Every event carries `cause`, the id that everything following from it carries on.  Times are milliseconds of the
+monotonic clock and come as an argument of `handle`, never inside an event.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Supervision:
 class AgentPlan:
     """One version of an agent as the control plane sees it.
 
-    artefact: SHA-256 of the agent file.  trust_domain: (publisher key id, policy): agents of one domain may share a jail.
-    upstream: agents whose streams it reads.
+    artefact: SHA-256 of the agent file.  trust_domain: (publisher key id, policy): agents of one domain may share a
+    jail. upstream: agents whose streams it reads.
     """
 
     name: AgentName

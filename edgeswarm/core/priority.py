@@ -1,8 +1,8 @@
 """A bounded inbox with four classes for control work.
 
-Decides which event is handled next: the highest class first, first in first out inside a class; after PASSED_OVER_MAX events
-taken over the head of a lower class, that head is taken (no class starves).  CRITICAL is never refused, because what it
-carries (a jail's death, shutdown) has happened already.
+Decides which event is handled next: the highest class first, first in first out inside a class; after
+PASSED_OVER_MAX events taken over the head of a lower class, that head is taken (no class starves).  CRITICAL is
+never refused, because what it carries (a jail's death, shutdown) has happened already.
 Invariant: len(inbox) <= size_max + number of CRITICAL events waiting.
 """
 

@@ -1,7 +1,7 @@
 """Who may run: the sum of what agents need against what the device has.
 
-An agent is admitted when its minimum fits beside the minimums of those already admitted; its limits may be overcommitted
-(they cap a jail, they do not reserve).  Leaves enforcement to the jail.
+An agent is admitted when its minimum fits beside the minimums of those already admitted; its limits may be
+overcommitted (they cap a jail, they do not reserve).  Leaves enforcement to the jail.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Intensity:
     times: tuple[float, ...] = ()
 
     def restarted(self, now: float, supervision: Supervision) -> Intensity:
-        return Intensity(tuple(t for t in self.times if now - t < supervision.within_ms) + (now,))
+        return Intensity((*(t for t in self.times if now - t < supervision.within_ms), now))
 
     def exceeded(self, supervision: Supervision) -> bool:
         return len(self.times) > supervision.restarts_max

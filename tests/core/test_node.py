@@ -26,7 +26,7 @@ def make_node(**changes: object) -> Node:
 
 def plan(name: str, artefact: str = "", *, network: str = "n", **changes: object) -> ev.AgentPlan:
     supervision = changes.pop("supervision", ev.Supervision(NetworkName(network)))
-    values = dict(publisher="p", policy="strict", own_jail=False, need=NEED, supervision=supervision)
+    values = {"publisher": "p", "policy": "strict", "own_jail": False, "need": NEED, "supervision": supervision}
     return ev.AgentPlan(AgentName(name), artefact or name * 8, **{**values, **changes})  # type: ignore[arg-type]
 
 

@@ -1,0 +1,207 @@
+"""The control socket: length-prefixed CBOR over a Unix socket that only its owner (and root) may use.
+
+Message = 4 bytes big endian length, then a CBOR map.  Request {"op": text, "args": map}; answer {"ok": true,
+"result": any} or {"ok": false, "error": {"kind", "text", "exit_code"}}.  An op that follows something sends any number
+of {"ok", "result", "more": true} before its last answer.  Both ends bound the length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import cbor2
+
+from edgeswarm.errors import EdgeSwarmError, LimitError, LocalError, PermissionDeniedError, RemoteError
+from edgeswarm.limits import CONTROL_CLIENTS_MAX, CONTROL_MESSAGE_BYTES_MAX, SOCKET_PATH_BYTES_MAX
+
+LENGTH = struct.Struct(">I")
+Answer = Callable[[str, dict[str, Any]], Awaitable[Any] | AsyncIterator[Any]]
+
+
+class ControlError(RemoteError):
+    """The supervisor answered with an error; `exit_code` is what the error ends a command with."""
+
+    def __init__(self, text: str, *, kind: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.kind = kind
+        self.exit_code = exit_code
+
+
+class NotRunningError(LocalError):
+    """No supervisor listens on the socket."""
+
+    exit_code = 8
+
+
+def pack(message: dict[str, Any]) -> bytes:
+    """Raises LimitError past CONTROL_MESSAGE_BYTES_MAX."""
+    body = cbor2.dumps(message)
+    _check_length(len(body))
+    return LENGTH.pack(len(body)) + body
+
+
+def unpack(body: bytes) -> dict[str, Any]:
+    """Raises RemoteError if `body` is not one CBOR map with text keys and nothing behind it."""
+    stream = BytesIO(body)
+    try:
+        message = cbor2.load(stream)
+    except (cbor2.CBORDecodeError, ValueError, RecursionError, MemoryError, OverflowError) as error:
+        raise RemoteError(f"control message: not CBOR: {error}") from error
+    if stream.tell() != len(body) or not isinstance(message, dict) or not all(isinstance(k, str) for k in message):
+        raise RemoteError("control message: expected one map with text keys")
+    return message
+
+
+def _check_length(length: int) -> None:
+    if length > CONTROL_MESSAGE_BYTES_MAX:
+        raise LimitError(f"control message: at most {CONTROL_MESSAGE_BYTES_MAX} bytes, found {length}")
+
+
+class ControlServer:
+    """answer(op, args) returns an awaitable (one answer) or an async iterator (many)."""
+
+    def __init__(self, path: Path, answer: Answer) -> None:
+        self._path = path
+        self._answer = answer
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Raises LocalError if the path is too long or another supervisor listens there."""
+        if len(os.fsencode(self._path)) > SOCKET_PATH_BYTES_MAX:
+            raise LocalError(
+                f"control socket {self._path}: at most {SOCKET_PATH_BYTES_MAX} bytes of path; choose a shorter --state"
+            )
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self._path.exists():
+            with socket.socket(socket.AF_UNIX) as probe:
+                if probe.connect_ex(str(self._path)) == 0:
+                    raise LocalError(f"control socket {self._path}: a supervisor runs on this state directory already")
+            self._path.unlink()
+        old = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(self._serve, str(self._path))
+        finally:
+            os.umask(old)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            for client in list(self._clients):
+                client.cancel()
+            await asyncio.gather(*self._clients, return_exceptions=True)
+            self._path.unlink(missing_ok=True)
+            self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
+        try:
+            peer: socket.socket = writer.get_extra_info("socket")
+            _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            if uid not in (0, os.geteuid()) or len(self._clients) > CONTROL_CLIENTS_MAX:
+                return
+            while True:
+                (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+                _check_length(length)
+                await self._serve_one(unpack(await reader.readexactly(length)), writer)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client went away, or we are closing
+        except EdgeSwarmError as error:
+            await self._send_error(writer, error)
+        finally:
+            self._clients.discard(task)
+            writer.close()
+
+    async def _serve_one(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        try:
+            op, args = request.get("op"), request.get("args", {})
+            if not isinstance(op, str) or not isinstance(args, dict):
+                raise RemoteError("control request: expected op (text) and args (map)")
+            answer = self._answer(op, args)
+            if isinstance(answer, AsyncIterator):
+                async for item in answer:
+                    await self._send(writer, {"ok": True, "result": item, "more": True})
+                await self._send(writer, {"ok": True, "result": None})
+            else:
+                await self._send(writer, {"ok": True, "result": await answer})
+        except EdgeSwarmError as error:
+            await self._send_error(writer, error)
+
+    @staticmethod
+    async def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
+        writer.write(pack(message))
+        await writer.drain()
+
+    async def _send_error(self, writer: asyncio.StreamWriter, error: EdgeSwarmError) -> None:
+        detail = {"kind": type(error).__name__, "text": str(error), "exit_code": error.exit_code}
+        try:
+            await self._send(writer, {"ok": False, "error": detail})
+        except ConnectionError:
+            pass  # nobody is left to tell
+
+
+class ControlClient:
+    """Blocking client, for the command line.  Use as a context manager."""
+
+    def __init__(self, path: Path, *, timeout_s: float = 60.0) -> None:
+        """Raises NotRunningError if nobody listens, PermissionDeniedError if the socket is another user's."""
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(timeout_s)
+        try:
+            self._socket.connect(str(path))
+        except PermissionError as error:
+            raise PermissionDeniedError(f"control socket {path}: belongs to another user") from error
+        except OSError as error:
+            self._socket.close()
+            raise NotRunningError(
+                f"no supervisor runs on {path} ({error.strerror or error}); "
+                "start one with `edgeswarm run`, or name its --state"
+            ) from error
+
+    def __enter__(self) -> ControlClient:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._socket.close()
+
+    def call(self, op: str, **args: Any) -> Any:
+        """The answer of one op.  Raises ControlError."""
+        self._socket.sendall(pack({"op": op, "args": args}))
+        return self._receive().get("result")
+
+    def follow(self, op: str, **args: Any) -> Iterator[Any]:
+        """Every answer of an op that follows something."""
+        self._socket.sendall(pack({"op": op, "args": args}))
+        while (answer := self._receive()).get("more"):
+            yield answer.get("result")
+
+    def _receive(self) -> dict[str, Any]:
+        (length,) = LENGTH.unpack(self._read(LENGTH.size))
+        _check_length(length)
+        answer = unpack(self._read(length))
+        if not answer.get("ok"):
+            error = answer.get("error") or {}
+            kind, code = str(error.get("kind", "")), int(error.get("exit_code", 1))
+            raise ControlError(str(error.get("text", "the supervisor gave no reason")), kind=kind, exit_code=code)
+        return answer
+
+    def _read(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            try:
+                piece = self._socket.recv(min(size - len(data), 1 << 20))
+            except TimeoutError as error:
+                raise RemoteError("the supervisor did not answer in time") from error
+            if not piece:
+                raise RemoteError("the supervisor closed the connection")
+            data += piece
+        return bytes(data)

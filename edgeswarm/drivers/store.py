@@ -1,0 +1,123 @@
+"""What the supervisor must find again after a restart: deployed agents and frames set aside.  SQLite, one thread.
+
+Every call runs in the one thread that owns the connection; `close` waits for what was asked.  WAL with
+synchronous=FULL: what `put_agent` has answered survives a power cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from edgeswarm.errors import RemoteError
+from edgeswarm.limits import SET_ASIDE_FRAMES_MAX
+
+T = TypeVar("T")
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE agents (
+  name TEXT PRIMARY KEY, artefact TEXT NOT NULL, wanted TEXT NOT NULL CHECK (wanted IN ('running', 'stopped')), place
+  INTEGER NOT NULL );
+CREATE TABLE set_aside (
+  id INTEGER PRIMARY KEY, agent TEXT NOT NULL, artefact TEXT NOT NULL, seq INTEGER NOT NULL, why TEXT NOT NULL,
+  at_wall TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, frame BLOB NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """One row of `agents`; wanted: "running" or "stopped"."""
+
+    name: str
+    artefact: str
+    wanted: str
+
+
+class Store:
+    """Open with `await Store.open(path)`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._database: sqlite3.Connection | None = None
+
+    @classmethod
+    async def open(cls, path: Path) -> Store:
+        """Raises RemoteError if the file is no database of ours, or of a newer version."""
+        store = cls(path)
+        await store.run(store._connect)
+        return store
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run `work` in the store's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _connect(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        database = sqlite3.connect(self._path, isolation_level=None)
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=FULL")
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                database.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+            elif version != SCHEMA_VERSION:
+                raise RemoteError(f"schema {version}, this version reads {SCHEMA_VERSION}", who=str(self._path))
+        except sqlite3.DatabaseError as error:
+            database.close()
+            raise RemoteError(
+                f"not a database of ours: {error}; move it away to start afresh", who=str(self._path)
+            ) from error
+        self._database = database
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        assert self._database is not None, "store used before open"
+        return self._database
+
+    async def put_agent(self, deployed: Deployed) -> None:
+        sql = (
+            "INSERT INTO agents (name, artefact, wanted, place)"
+            " VALUES (?, ?, ?, (SELECT IFNULL(MAX(place), 0) + 1 FROM agents))"
+            " ON CONFLICT (name) DO UPDATE SET artefact = excluded.artefact, wanted = excluded.wanted"
+        )
+        await self.run(lambda: self._db.execute(sql, (deployed.name, deployed.artefact, deployed.wanted)))
+
+    async def remove_agent(self, name: str) -> None:
+        await self.run(lambda: self._db.execute("DELETE FROM agents WHERE name = ?", (name,)))
+
+    async def agents(self) -> list[Deployed]:
+        """In the order of their first deployment."""
+        sql = "SELECT name, artefact, wanted FROM agents ORDER BY place"
+        return [Deployed(*row) for row in await self.run(lambda: self._db.execute(sql).fetchall())]
+
+    async def set_aside(self, agent: str, artefact: str, seq: int, why: str, frame: bytes) -> None:
+        """Keep a frame that no jail could answer; beyond SET_ASIDE_FRAMES_MAX the oldest goes."""
+
+        def work() -> None:
+            self._db.execute(
+                "INSERT INTO set_aside (agent, artefact, seq, why, frame) VALUES (?, ?, ?, ?, ?)",
+                (agent, artefact, seq, why, frame),
+            )
+            self._db.execute(
+                "DELETE FROM set_aside WHERE id <= (SELECT MAX(id) FROM set_aside) - ?", (SET_ASIDE_FRAMES_MAX,)
+            )
+
+        await self.run(work)
+
+    async def frames_set_aside(self, agent: str) -> list[tuple[int, str, bytes]]:
+        """(seq, why, frame bytes), oldest first."""
+        sql = "SELECT seq, why, frame FROM set_aside WHERE agent = ? ORDER BY id"
+        return await self.run(lambda: self._db.execute(sql, (agent,)).fetchall())
+
+    async def close(self) -> None:
+        if self._database is not None:
+            await self.run(self._database.close)
+            self._database = None
+        self._thread.shutdown()
