@@ -1,0 +1,56 @@
+# EdgeSwarm: `make help` says what there is.  Every target sets up what it needs first; PYTHON=... chooses the interpreter.
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-demo demo check test sim e2e bench soak kernels seccomp golden wheel clean
+MAKEFLAGS += --no-print-directory
+export PYTHON
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+ARGS ?=
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+setup: ## .venv with everything a developer needs (quick when up to date)
+	@.ci/setup test
+
+setup-demo:
+	@.ci/setup demo
+
+demo: setup-demo ## the main job: an agent network on this machine's own vitals, live, in jails
+	@.venv/bin/edgeswarm demo $(ARGS)
+
+check: setup ## ruff, mypy --strict, the import contract, the tidy test
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	@.venv/bin/lint-imports --no-logo
+	$(PYTEST) -q tests/repo/test_tidy.py
+
+test: setup ## every test but soak and bench
+	$(PYTEST) -m "not soak and not bench" $(ARGS)
+
+sim: setup ## simulated nodes only
+	$(PYTEST) -m sim $(ARGS)
+
+e2e: setup ## real processes and namespaces only
+	$(PYTEST) -m e2e $(ARGS)
+
+bench: setup ## every table of bench/
+	@.ci/bench $(ARGS)
+
+soak: setup ## the full counts that issues name; takes long
+	$(PYTEST) -m soak $(ARGS)
+
+kernels: setup ## regenerate the kernels' golden vectors in wasm_kernels/
+	$(PY) -m edgeswarm.compile.golden $(ARGS)
+
+seccomp: setup ## recompile the seccomp filters of sandbox/ (needs libseccomp2)
+	$(PY) -m edgeswarm.jail.bpf $(ARGS)
+
+golden: setup ## rewrite the golden files; read the diff before you commit it
+	GOLDEN=rewrite $(PYTEST) -q -k golden $(ARGS)
+
+wheel: setup ## dist/edgeswarm-*.whl and the sdist
+	$(PY) -m build --no-isolation --outdir dist .
+
+clean: ## remove what was made, .venv included
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
