@@ -1,0 +1,182 @@
+"""Which steps make a jail, in their order: a plan first, then `enter.perform` carries it out.
+
+Decides the list from a policy and the tier that this machine offers; performs nothing.
+Invariants of every plan:
+    seccomp stage 1 stands before Load, stage 2 after it, and nothing but SelfTest follows stage 2;
+    NoNewPrivileges stands before Landlock and before the first filter;
+    nothing is loaded before the descriptors are closed, the limits set and the capabilities dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeswarm.errors import TierError
+from edgeswarm.jail.policy import TIERS, Filter, Policy, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class BecomeUser:
+    """Give up root: a jail of a root supervisor runs as a user that owns nothing."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unshare:
+    """Enter fresh namespaces, and map the one user of the jail into the user namespace."""
+
+    namespaces: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForkInit:
+    """Fork once more: the child is process 1 of the new process namespace and becomes the jail."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTextMap:
+    """Open /proc/self/maps while there is a /proc: SealText reads it later."""
+
+
+@dataclass(frozen=True, slots=True)
+class NullStdio:
+    """Descriptors 0, 1, 2 on /dev/null."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyRoot:
+    """pivot_root into an empty, read-only tmpfs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hostname:
+    """Hide the host's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseDescriptors:
+    """Close every descriptor but those of the jail's own protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One rlimit, soft and hard."""
+
+    name: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropCapabilities:
+    """Empty every capability set and, where allowed, the bounding set."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoNewPrivileges:
+    """No exec can give anything back."""
+
+
+@dataclass(frozen=True, slots=True)
+class DenyFiles:
+    """Landlock with no exception."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFilter:
+    """A seccomp filter on every thread, its hash checked first."""
+
+    stage: int
+    filter: Filter
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Deserialise and instantiate the agents, start the epoch thread, call each kernel once."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseExecGain:
+    """PR_SET_MDWE: no mapping becomes executable any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealText:
+    """mseal every executable mapping: none can be made writable, moved or unmapped."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """Try what must fail, and expect failure."""
+
+
+Step = (
+    BecomeUser
+    | Unshare
+    | ForkInit
+    | OpenTextMap
+    | NullStdio
+    | EmptyRoot
+    | Hostname
+    | CloseDescriptors
+    | Limit
+    | DropCapabilities
+    | NoNewPrivileges
+    | DenyFiles
+    | LoadFilter
+    | Load
+    | RefuseExecGain
+    | SealText
+    | SelfTest
+)
+
+
+def name_of(step: Step) -> str:
+    """How a step is called in messages and in `sandbox/README.md`."""
+    match step:
+        case Limit(name=name):
+            return f"Limit({name})"
+        case LoadFilter(stage=stage):
+            return f"LoadFilter({stage})"
+        case _:
+            return type(step).__name__
+
+
+def make_plan(policy: Policy, tier: Tier, *, run_as: tuple[int, int] | None, memory_bytes: int) -> tuple[Step, ...]:
+    """The steps of one jail.
+
+    run_as: (uid, gid) when the zygote is root, else None.  memory_bytes: the sum of the agents' memory limits.
+    Raises TierError when the policy asks for more than this machine's tier.
+    """
+    if TIERS.index(tier) > TIERS.index(policy.tier_min):
+        raise TierError(f"policy {policy.name} needs tier {policy.tier_min} or better, this machine offers {tier}")
+    steps: list[Step] = []
+    namespaces = policy.namespaces if tier == "A" else ()
+    if run_as is not None:
+        steps.append(BecomeUser(*run_as))
+    if namespaces:
+        steps.append(Unshare(namespaces))
+    if "pid" in namespaces:
+        steps.append(ForkInit())
+    if policy.seal_text:
+        steps.append(OpenTextMap())
+    steps.append(NullStdio())
+    if "mount" in namespaces:
+        steps.append(EmptyRoot())
+    if "uts" in namespaces:
+        steps.append(Hostname())
+    steps.append(CloseDescriptors())
+    steps += [Limit(name, value) for name, value in policy.limits]
+    steps.append(Limit("DATA", policy.data_bytes + memory_bytes))
+    steps += [DropCapabilities(), NoNewPrivileges()]
+    if policy.landlock and tier in ("A", "B"):
+        steps.append(DenyFiles())
+    steps += [LoadFilter(1, policy.stage_1), Load()]
+    if policy.refuse_exec_gain:
+        steps.append(RefuseExecGain())
+    if policy.seal_text:
+        steps.append(SealText())
+    steps += [Limit(name, value) for name, value in policy.limits_final]
+    steps += [LoadFilter(2, policy.stage_2), SelfTest()]
+    return tuple(steps)
