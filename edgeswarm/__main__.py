@@ -1,0 +1,16 @@
+"""`edgeswarm` and `python -m edgeswarm`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; ends the process with an exit code of docs/cli.md."""
+    from edgeswarm.app.cli import root
+
+    sys.exit(root.run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""How commands print: tables for people, JSON for scripts, errors on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def json_option(function: F) -> F:
+    """`--json`: the parameter `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(function)
+
+
+def state_option(function: F) -> F:
+    """`--state DIR`: the parameter `state` (Path or None)."""
+    return click.option(
+        "--state",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="EDGESWARM_STATE",
+        help="State directory of the supervisor (root: /var/lib/edgeswarm, else ~/.local/state/edgeswarm).",
+    )(function)
+
+
+def emit(value: Any, *, as_json: bool, text: Callable[[], str]) -> None:
+    """Print `value` as JSON, or what `text()` makes of it."""
+    click.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False) if as_json else text())
+
+
+def error(text: str, *, as_json: bool, kind: str) -> None:
+    """One error, on standard error."""
+    if as_json:
+        click.echo(json.dumps({"error": {"kind": kind, "text": text}}), err=True)
+    else:
+        click.echo(click.style("error: ", fg="red", bold=True) + text, err=True)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[int] = ()) -> str:
+    """Plain columns, two blanks between them.  right: indices of columns of numbers."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max([len(header[i]), *(len(row[i]) for row in cells)]) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(
+            cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)
+        ).rstrip()
+
+    return "\n".join([line(header), line(["-" * w for w in widths]), *(line(row) for row in cells)])
+
+
+def is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def size(size_bytes: float) -> str:
+    """1.5 MiB, 12 KiB."""
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.1f} {unit}"
+    return f"{int(size_bytes)} B"
