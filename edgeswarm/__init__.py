@@ -1,1 +1,70 @@
-"""EdgeSwarm: agent networks as jailed WebAssembly kernels on edge devices."""
+"""EdgeSwarm: agent networks as jailed WebAssembly kernels, on the device where the data is.
+
+The architecture, for whoever reads the code.
+
+Words.  A *kernel* is WASM code generated for one model: no imports, one linear memory.  An *agent file* (`.af`) is
+the signed bundle of model, kernel, wiring, limits and policy.  An *agent* is such a file deployed under a name:
+sources -> window -> kernel -> decision -> sinks.  An *agent network* is agents wired to each other: one's stream is
+another's source. A *sandbox* is the policy (data, in `sandbox/`); a *jail* is the process it is applied to, and hosts
+the agents of one trust domain = (publisher key, policy).  The *zygote* is the pre-warmed process that jails are
+forked from.  A *device* is one machine with a supervisor.
+
+Two planes.  The *data plane* is many and straight: a sample goes source -> `stream.pipeline` -> jail's ring -> kernel
+-> decision -> sink, and waits for no network and no disk.  The *control plane* is few and branchy: an event goes into
+`core.node.handle(event, now)`, a list of effects comes out and is performed in list order; an effect that fails
+becomes an event.  `core`, `stream`, `compile`, `agentfile`, `model` and `wire` decide and do no I/O; `drivers`,
+`jail` and `app` do I/O and take no decisions.  Time and randomness are arguments.
+
+Layers, imports go down only (import-linter checks it):
+
+    __main__                             the process's entry
+    app, api                             wiring: supervisor, pump, command line; what `import edgeswarm` offers
+    drivers                              all daemon I/O: keys, store, sources, sinks, jails, control socket, doctor
+    core | jail | stream | compile       siblings that never import each other
+    agentfile                            read, write, sign, verify `.af`
+    model                                layers and their numpy reference
+    wire                                 deterministic CBOR, COSE_Sign1
+    schema, assets                       trees -> frozen dataclasses; where shipped data is
+    limits, ids, errors                  every bound with its reason; names that must not be swapped; the error tree
+
+`edgeswarm.jail` is a second program, started by exec (`python -I -m edgeswarm.jail.zygote`): of ours it imports
+limits, ids and errors only.  The supervisor imports neither wasmtime nor numpy: compiled code is only ever loaded
+inside a jail.
+
+The walk of one reading:
+
+    1  drivers/sources_*    a row of values with the time it was read
+    2  stream/pipeline      queue, join, normalise, window full -> one frame, kept until it is answered
+    3  app/pump             the frame into the jail's ring, one eventfd write
+    4  jail/worker          frame -> linear memory -> kernel -> frame; nothing else is possible in there
+    5  stream/pipeline      score, decision; the agent's stream goes on to the agents that read it
+    6  drivers/sinks        stdout, rotating JSONL, a local socket, a command
+
+What a death means: frames in flight go to the successor once more, then are set aside with their bytes (poison).
+"Lost" is what is neither answered, nor dropped by its stream's declared policy, nor set aside; it is 0, and tests
+hold it there.
+
+Where to start reading: `stream/pipeline.py` (the data plane), `core/node.py` (the control plane), `jail/enter.py`
+(how a process gets confined, in order), `compile/` (how a net becomes a kernel), `app/supervisor.py` (how they are
+joined).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeswarm.api import Agent as Agent
+    from edgeswarm.api import Network as Network
+    from edgeswarm.api import Runtime as Runtime
+
+__version__ = "0.1.0"
+__all__ = ["Agent", "Network", "Runtime", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """`edgeswarm.Runtime` and friends, imported when first asked for: the jail and `--help` import none of it."""
+    if name in ("Agent", "Network", "Runtime"):
+        return getattr(importlib.import_module("edgeswarm.api"), name)
+    raise AttributeError(f"module 'edgeswarm' has no attribute {name!r}")

@@ -1,7 +1,8 @@
 """Counters, gauges and histograms, kept in plain lists; shown as numbers and as Prometheus text (exposition 0.0.4).
 
-Written here because importing prometheus_client costs 11 MB of resident memory (measured), of 60 that the supervisor may use.
-Histogram buckets are powers of two of a microsecond: 1 µs to 2^26 µs (67 s), so that an observation is one bit_length.
+Written here because importing prometheus_client costs 11 MB of resident memory (measured), of 60 that the supervisor
+may use. Histogram buckets are powers of two of a microsecond: 1 µs to 2^26 µs (67 s), so that an observation is one
+bit_length.
 """
 
 from __future__ import annotations
