@@ -56,3 +56,4 @@ CHECKPOINT_BYTES_MAX = 16 * MIB  # a window of 4,096 rows x 64 values as CBOR fl
 CONTROL_INBOX_MAX = 4_096  # control events waiting: 1,024 agents, each with a few
 SET_ASIDE_FRAMES_MAX = 1_000  # poison frames kept with their bytes; older ones go first, counted
 CONTROL_CLIENTS_MAX = 64  # connections to the control socket at one time
+IN_FLIGHT_MAX = 64  # frames of one agent inside its jail: enough to batch, little enough to send again after a death
