@@ -1,0 +1,104 @@
+"""An Mlp -> a kernel: wasm, its layout, and the packed weights that go beside it.
+
+The wasm depends on the topology alone; weights are never inside it, so an update swaps them without a compile.
+Equal inputs give equal bytes.  Runs where agents are built, not on devices: wasmtime and numpy are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from edgeswarm.compile.abi import Layout, attach_layout
+from edgeswarm.compile.emit import emit
+from edgeswarm.compile.library import library
+from edgeswarm.compile.schedule import Schedule, plan, plan_panels
+from edgeswarm.compile.wasm import without_custom
+from edgeswarm.errors import ModelError
+from edgeswarm.model.mlp import Dense, Mlp, check_sizes
+
+BATCH_MAX_DEFAULT = 256
+ARCH_DEFAULT = "x86-64"  # its tiles run everywhere; those of aarch64 want 32 vector registers
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """wasm: keeps kernel ABI 1.  layout: the same as in the wasm.  weights: the bytes of its weights region."""
+
+    wasm: bytes
+    layout: Layout
+    weights: bytes
+
+
+def schedule_mlp(
+    model: Mlp, *, batch_max: int = BATCH_MAX_DEFAULT, mode: str = "fast", arch: str = ARCH_DEFAULT
+) -> Schedule:
+    """What `compile_mlp` would do; `str()` of it is a table."""
+    return plan(model.sizes, model.activations, batch_max=batch_max, mode=mode, arch=arch, library=library())
+
+
+def compile_mlp(
+    model: Mlp, *, batch_max: int = BATCH_MAX_DEFAULT, mode: str = "fast", arch: str = ARCH_DEFAULT
+) -> Kernel:
+    """Compile a model.
+
+    batch_max: most rows of one `run_batch`; memory grows with it.  mode: `fast` (relaxed SIMD) or `deterministic` (the
+    same bits on every machine).  arch: whose tile sizes to use, `x86-64` or `aarch64`; the code runs on both.
+    Raises LimitError if the memory would pass KERNEL_MEMORY_BYTES_MAX, LocalError for an unknown mode or arch.
+    """
+    import wasmtime  # on the operator's machine only, and not before it is needed
+
+    schedule = schedule_mlp(model, batch_max=batch_max, mode=mode, arch=arch)
+    wasm = without_custom(bytes(wasmtime.wat2wasm(emit(schedule, library()))), "name")
+    return Kernel(attach_layout(wasm, schedule.layout), schedule.layout, pack_weights(model, schedule.layout))
+
+
+def pack_weights(model: Mlp, layout: Layout) -> bytes:
+    """The model's weights as the kernel of `layout` wants them.  Raises ModelError if it has not that kernel's shape.
+
+    Layer by layer, each padded to 64 bytes; a layer is its panels, a panel one row of bias and one row for each input.
+    """
+    if not any(
+        schedule_mlp(model, batch_max=layout.batch_max, mode=mode, arch=arch).layout == layout
+        for mode in (("deterministic",) if layout.deterministic else ("fast",))
+        for arch in library().tiles
+    ):
+        raise ModelError(
+            f"model {'-'.join(map(str, model.sizes))} ({', '.join(model.activations)}): expected the topology "
+            f"{layout.topology[:16]}... of the kernel"
+        )
+    out = bytearray()
+    for layer in model.layers:
+        panels = plan_panels(layer.inputs, layer.outputs, library().panel_vectors_max)
+        full = np.zeros((layer.inputs + 1, panels.lanes), dtype="<f4")
+        full[0, : layer.outputs] = layer.bias
+        full[1:, : layer.outputs] = layer.weights
+        packed = full.reshape(layer.inputs + 1, panels.count, -1).transpose(1, 0, 2)
+        out += packed.tobytes()
+        out += bytes(-len(out) % 64)
+    assert len(out) == layout.weights.size
+    return bytes(out)
+
+
+def unpack_weights(weights: bytes, sizes: Sequence[int], activations: Sequence[str]) -> Mlp:
+    """The inverse of `pack_weights`, for a model of these widths and activations (one a layer).
+
+    Raises ModelError if the length does not fit or a number is not finite, LimitError for sizes past the bounds.
+    """
+    check_sizes(sizes)
+    if len(activations) != len(sizes) - 1:
+        raise ModelError(f"activations: expected {len(sizes) - 1}, found {len(activations)}")
+    shapes = [plan_panels(before, after, library().panel_vectors_max) for before, after in pairwise(sizes)]
+    expected = sum(-(-panels.size // 64) * 64 for panels in shapes)
+    if len(weights) != expected:
+        raise ModelError(f"weights: expected {expected} bytes for {'-'.join(map(str, sizes))}, found {len(weights)}")
+    layers, at = [], 0
+    for panels, activation in zip(shapes, activations, strict=True):
+        values = np.frombuffer(weights, "<f4", panels.size // 4, at)
+        full = values.reshape(panels.count, panels.inputs + 1, -1).transpose(1, 0, 2).reshape(panels.inputs + 1, -1)
+        layers.append(Dense(full[1:, : panels.outputs], full[0, : panels.outputs], activation))
+        at += -(-panels.size // 64) * 64
+    return Mlp(tuple(layers))

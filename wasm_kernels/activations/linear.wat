@@ -1,0 +1,1 @@
+;; linear: x stays x.
