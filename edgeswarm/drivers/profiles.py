@@ -1,0 +1,181 @@
+"""Device profiles: what a class of device has and may run, read from `profiles/*.toml`.
+
+Decides how a profile takes over from the one it inherits: table by table, key by key; a list is replaced as a whole.
+Invariants: `default` inherits from nothing and names every key; whatever `load` returns fits Profile.
+Leaves the settings file, environment and flags to `app/config.py`, which merges them over `load_tree`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from edgeswarm import schema
+from edgeswarm.assets import asset
+from edgeswarm.errors import ConfigError
+from edgeswarm.limits import (
+    AGENTS_MAX,
+    CONFIG_BYTES_MAX,
+    JAIL_AGENTS_MAX,
+    JAILS_MAX,
+    PROFILE_INHERITS_MAX,
+    QUEUE_ROWS_MAX,
+    RING_BYTES_MAX,
+)
+from edgeswarm.schema import Doc, Length, Pattern, Range
+
+BASE = "default"
+NAME = r"[a-z0-9][a-z0-9-]{0,63}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the device gives to agents, all of them together."""
+
+    memory_mb: Annotated[int, Range(1, 1 << 20, "MB"), Doc("memory for the agents' minimums, summed")]
+    cpu_cores: Annotated[float, Range(0.1, 1024, "cores"), Doc("CPU for the agents' minimums, summed")]
+    agents_max: Annotated[int, Range(1, AGENTS_MAX, "agents"), Doc("agents deployed at a time")]
+    jails_max: Annotated[int, Range(1, JAILS_MAX, "jails"), Doc("jails alive at a time")]
+    agents_per_jail: Annotated[int, Range(1, JAIL_AGENTS_MAX, "agents"), Doc("agents of one trust domain in one jail")]
+
+
+@dataclass(frozen=True, slots=True)
+class Jails:
+    """How agents are confined."""
+
+    policies: Annotated[
+        tuple[Annotated[str, Pattern(NAME, "a policy's name")], ...],
+        Length(1, 16),
+        Doc("policies of sandbox/policies that an agent file may ask for"),
+    ]
+    min_tier: Annotated[Literal["A", "B", "C"], Doc("the weakest isolation tier that this device may start with")]
+    ring_kb: Annotated[int, Range(64, RING_BYTES_MAX >> 10, "KiB"), Doc("shared memory of one jail's two rings")]
+
+
+@dataclass(frozen=True, slots=True)
+class Delegates:
+    """What may compute a model besides the wasm kernel."""
+
+    order: Annotated[
+        tuple[Literal["wasm", "litert", "tflite"], ...],
+        Length(1, 3),
+        Doc("tried from left to right; wasm always works"),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How often the control plane looks."""
+
+    tick_ms: Annotated[int, Range(10, 10_000, "ms"), Doc("period of the supervisor's tick: restarts, health, stalls")]
+    checkpoint_s: Annotated[float, Range(0.1, 86_400, "s"), Doc("between two checkpoints, unless the agent file says")]
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """How a network is restarted, unless its agent files say."""
+
+    restarts_max: Annotated[int, Range(0, 1_000, "restarts"), Doc("more than this many within `within_s`: give up")]
+    within_s: Annotated[float, Range(1, 86_400, "s"), Doc("the window for restarts_max")]
+    backoff_ms: Annotated[float, Range(1, 60_000, "ms"), Doc("wait before the first restart; doubles")]
+    backoff_ms_max: Annotated[float, Range(1, 600_000, "ms"), Doc("the longest wait")]
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Queues of sources, unless the agent file says."""
+
+    queue_rows: Annotated[int, Range(1, QUEUE_ROWS_MAX, "rows"), Doc("rows that wait for an agent")]
+    policy: Annotated[Literal["block", "drop_oldest", "latest_only"], Doc("what a full queue does")]
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The supervisor's own log."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], Doc("the least level that is written")]
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Counters and histograms."""
+
+    enabled: Annotated[bool, Doc("keep latency histograms per agent")]
+    port: Annotated[int, Range(0, 65_535), Doc("Prometheus text on 127.0.0.1:port; 0: the control socket only")]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A class of devices."""
+
+    description: Annotated[str, Length(1, 200), Doc("which devices this is for")]
+    limits: Limits
+    jails: Jails
+    delegates: Delegates
+    timing: Timing
+    restart: Restart
+    streams: Streams
+    log: Log
+    metrics: Metrics
+
+
+def names(folder: Path | None = None) -> list[str]:
+    """The profiles there are, sorted.  folder: where to look instead of the shipped profiles."""
+    return sorted(path.stem for path in (folder or asset("profiles")).glob("*.toml"))
+
+
+def load_tree(name: str, folder: Path | None = None) -> dict[str, Any]:
+    """Profile `name` merged over what it inherits, not yet checked against Profile.
+
+    Raises ConfigError for a name that is not there (the text lists those that are), and for a chain that goes round.
+    """
+    return _load_tree(name, folder or asset("profiles"), ())
+
+
+def load(name: str, folder: Path | None = None) -> Profile:
+    """Profile `name`, checked whole.  Raises ConfigError with every fault."""
+    try:
+        return schema.decode(load_tree(name, folder), Profile, where=f"profile {name}")
+    except schema.SchemaError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _load_tree(name: str, folder: Path, chain: tuple[str, ...]) -> dict[str, Any]:
+    chain = (*chain, name)
+    known = names(folder)
+    if name not in known:
+        wants = f", which profile {chain[-2]} inherits" if len(chain) > 1 else ""
+        raise ConfigError(f"profile: expected one of {', '.join(known)}, found {name!r}{wants}")
+    if name in chain[:-1] or len(chain) > PROFILE_INHERITS_MAX:
+        raise ConfigError(f"profile {chain[0]}: expected a short chain of inherits, found {' -> '.join(chain)}")
+    tree = _read(folder / f"{name}.toml")
+    inherits = tree.pop("inherits", None)
+    if inherits is None:
+        return tree
+    if not isinstance(inherits, str):
+        raise ConfigError(f"profile {name}: inherits: expected a profile's name, found {inherits!r}")
+    return _merge(_load_tree(inherits, folder, chain), tree)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(CONFIG_BYTES_MAX + 1)
+        if len(data) > CONFIG_BYTES_MAX:
+            raise ConfigError(f"{path}: expected at most {CONFIG_BYTES_MAX} bytes")
+        return tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
