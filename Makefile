@@ -44,7 +44,7 @@ kernels: setup ## regenerate the kernels' golden vectors in wasm_kernels/
 	$(PY) -m edgeswarm.compile.golden $(ARGS)
 
 seccomp: setup ## recompile the seccomp filters of sandbox/ (needs libseccomp2)
-	$(PY) -m edgeswarm.jail.bpf $(ARGS)
+	$(PY) sandbox/build_filters.py $(ARGS)
 
 golden: setup ## rewrite the golden files; read the diff before you commit it
 	GOLDEN=rewrite $(PYTEST) -q -k golden $(ARGS)
