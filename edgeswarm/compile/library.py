@@ -1,11 +1,10 @@
 """The kernel library: `wasm_kernels/manifest.toml` and its templates, read once and checked whole.
 
-Invariants of a Tile: every number is at least 1.  `digest` covers every byte that can change generated code.
+Invariants of a Tile: every number is at least 1.  Every activation of the model has a template and a placement.
 """
 
 from __future__ import annotations
 
-import hashlib
 import tomllib
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -24,7 +23,10 @@ class Tile:
     """How large the pieces are that a kernel works on, for one architecture; manifest.toml explains each number."""
 
     gemv_sums: int
+    large_bytes: int
+    gemv_sums_large: int
     gemm_sums: int
+    gemm_rows_max: int
     unroll: int
     unroll_many: int
     layers_many: int
@@ -33,13 +35,12 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """All templates by name, tiles by architecture, placement by activation; digest: SHA-256 (hex) of their sources."""
+    """All templates by name, tiles by architecture, placements by activation, and the widest panel of weights."""
 
     templates: dict[str, Template]
     tiles: dict[str, Tile]
     placements: dict[str, str]
     panel_vectors_max: int
-    digest: str
 
     def find(self, name: str) -> Template:
         if name not in self.templates:
@@ -71,12 +72,10 @@ def library() -> Library:
         raise LocalError(f"wasm_kernels/manifest.toml: {type(error).__name__}: {error}") from None
     if missing := set(ACTIVATIONS) - set(placements):
         raise LocalError(f"wasm_kernels/manifest.toml: no activation {', '.join(sorted(missing))}")
-    digest, templates = hashlib.sha256(), {}
-    for name, file in sorted(files.items()):
-        source = asset("wasm_kernels", file).read_text()
-        digest.update(f"{name}\0{source}\0".encode())
-        templates[name] = Template.parse(file, source)
-    return Library(templates, tiles, placements, panel_vectors_max, digest.hexdigest())
+    templates = {
+        name: Template.parse(file, asset("wasm_kernels", file).read_text()) for name, file in sorted(files.items())
+    }
+    return Library(templates, tiles, placements, panel_vectors_max)
 
 
 def _tile(arch: str, entry: Any) -> Tile:

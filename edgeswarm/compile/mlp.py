@@ -15,7 +15,7 @@ import numpy as np
 from edgeswarm.compile.abi import Layout, attach_layout
 from edgeswarm.compile.emit import emit
 from edgeswarm.compile.library import library
-from edgeswarm.compile.schedule import Schedule, plan, plan_panels
+from edgeswarm.compile.schedule import Schedule, plan, plan_panels, topology_of
 from edgeswarm.compile.wasm import without_custom
 from edgeswarm.errors import ModelError
 from edgeswarm.model.mlp import Dense, Mlp, check_sizes
@@ -61,14 +61,14 @@ def pack_weights(model: Mlp, layout: Layout) -> bytes:
 
     Layer by layer, each padded to 64 bytes; a layer is its panels, a panel one row of bias and one row for each input.
     """
-    if not any(
-        schedule_mlp(model, batch_max=layout.batch_max, mode=mode, arch=arch).layout == layout
-        for mode in (("deterministic",) if layout.deterministic else ("fast",))
+    mode = "deterministic" if layout.deterministic else "fast"
+    if layout.topology not in {
+        topology_of(model.sizes, model.activations, batch_max=layout.batch_max, mode=mode, arch=arch)
         for arch in library().tiles
-    ):
+    }:
         raise ModelError(
-            f"model {'-'.join(map(str, model.sizes))} ({', '.join(model.activations)}): expected the topology "
-            f"{layout.topology[:16]}... of the kernel"
+            f"model {'-'.join(map(str, model.sizes))} ({', '.join(model.activations)}): expected the widths and "
+            f"activations that the kernel of topology {layout.topology[:16]}... was made for"
         )
     out = bytearray()
     for layer in model.layers:

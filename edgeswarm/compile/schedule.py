@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from edgeswarm.compile.abi import ABI, ALIGN_BYTES, Layout, Rows, Weights
@@ -23,6 +23,7 @@ from edgeswarm.model.activations import ACTIVATIONS
 
 MODES = ("fast", "deterministic")
 VECTOR = 4  # float32 in a vector of 128 bits
+PACKING = 1  # raised when the packing of weights changes, so that no kernel takes what it would misread
 _RESERVED_BYTES = 1024  # nothing lies at offset 0: a zero address is a fault of the generator, not a region
 
 
@@ -131,8 +132,8 @@ def plan(
         raise LimitError(f"batch_max: expected 1 to {KERNEL_BATCH_MAX} (KERNEL_BATCH_MAX), found {batch_max}")
     if len(activations) != len(sizes) - 1 or not set(activations) <= set(ACTIVATIONS):
         raise ModelError(f"activations: expected {len(sizes) - 1} of {', '.join(ACTIVATIONS)}, found {activations}")
-    tile = library.tile(arch)
     layers = [plan_panels(before, after, library.panel_vectors_max) for before, after in pairwise(sizes)]
+    tile = _tile_for(library.tile(arch), layers)
     block_rows = min(tile.block_rows, batch_max)
     memory = _Memory()
     x = Rows(memory.take(batch_max * 4 * sizes[0]), 4 * sizes[0], sizes[0])
@@ -140,11 +141,15 @@ def plan(
     hidden_bytes = max((4 * layer.lanes for layer in layers[:-1]), default=0)
     scratch = [memory.take(block_rows * hidden_bytes) for _ in range(min(2, len(layers) - 1))]
     weights_offset = memory.at
-    first, steps = x, []
-    unroll = tile.unroll_many if len(set(layers)) > tile.layers_many else tile.unroll
+    first = x
+    steps: list[Step] = []
     for index, (layer, activation) in enumerate(zip(layers, activations, strict=True)):
         y = last if index == len(layers) - 1 else Rows(scratch[index % 2], 4 * layer.lanes, layer.outputs)
-        steps += _layer_steps(layer, activation, x, y, memory.take(layer.size), tile, unroll, batch_max, library)
+        fused = library.placements[activation] == "fused"
+        name = activation if fused else "linear"
+        steps.append(_dense(layer, name, x, y, weights=memory.take(layer.size), tile=tile, batch_max=batch_max))
+        if not fused:
+            steps.append(Step(activation, y, y))
         x = y
     if mode == "deterministic":
         steps.append(Step("canonical_nan", last, last))
@@ -155,8 +160,6 @@ def plan(
             f"kernel memory: at most {KERNEL_MEMORY_BYTES_MAX} bytes (KERNEL_MEMORY_BYTES_MAX), found {memory_bytes} "
             f"with batch_max {batch_max}; a smaller batch_max needs less"
         )
-    facts = [ABI, "mlp", list(sizes), list(activations), mode, arch, batch_max, block_rows, list(map(str, steps))]
-    topology = hashlib.sha256(json.dumps([*facts, library.digest]).encode()).hexdigest()
     layout = Layout(
         batch_max=batch_max,
         deterministic=mode == "deterministic",
@@ -164,38 +167,52 @@ def plan(
         output=last,
         weights=Weights(weights_offset, size, (size // 4,)),
         memory_bytes=memory_bytes,
-        topology=topology,
+        topology=topology_of(sizes, activations, batch_max=batch_max, mode=mode, arch=arch),
     )
     return Schedule(tuple(sizes), tuple(activations), mode, arch, block_rows, tuple(steps), layout)
 
 
-def _layer_steps(
-    layer: Panels,
-    activation: str,
-    x: Rows,
-    y: Rows,
-    weights: int,
-    tile: Tile,
-    unroll: int,
-    batch_max: int,
-    lib: Library,
-) -> list[Step]:
-    """The steps of one layer: the dense one, and the activation's own pass if it has one."""
-    fused = lib.placements[activation] == "fused"
-    together = min(layer.count, max(1, tile.gemv_sums // layer.vectors))
-    height = min(batch_max, max(1, tile.gemm_sums // layer.vectors))
-    dense = Step(
+def topology_of(sizes: Sequence[int], activations: Sequence[str], *, batch_max: int, mode: str, arch: str) -> str:
+    """SHA-256 (hex) of what a kernel is generated for; kernels of equal topology take the same packed weights.
+
+    Tiles and templates are no part of it: a later version of them makes other code for the same weights.
+    """
+    facts = {
+        "abi": ABI,
+        "activations": list(activations),
+        "arch": arch,
+        "batch_max": batch_max,
+        "kind": "mlp-f32",
+        "mode": mode,
+        "packing": PACKING,
+        "sizes": list(sizes),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _tile_for(tile: Tile, layers: Sequence[Panels]) -> Tile:
+    """The tile with `gemv_sums` and `unroll` as they suit a model of these layers."""
+    large = sum(layer.size for layer in layers) > tile.large_bytes
+    many = len(set(layers)) > tile.layers_many
+    return replace(
+        tile,
+        gemv_sums=tile.gemv_sums_large if large else tile.gemv_sums,
+        unroll=tile.unroll_many if many else tile.unroll,
+    )
+
+
+def _dense(layer: Panels, fused: str, x: Rows, y: Rows, *, weights: int, tile: Tile, batch_max: int) -> Step:
+    return Step(
         "dense",
         x,
         y,
-        fused=activation if fused else "linear",
+        fused=fused,
         weights=weights,
         panels=layer,
-        gemv_panels=together,
-        gemm_rows=height,
-        unroll=min(unroll, layer.inputs),
+        gemv_panels=min(layer.count, max(1, tile.gemv_sums // layer.vectors)),
+        gemm_rows=min(batch_max, tile.gemm_rows_max, max(1, tile.gemm_sums // layer.vectors)),
+        unroll=min(tile.unroll, layer.inputs),
     )
-    return [dense] if fused else [dense, Step(activation, y, y)]
 
 
 class _Memory:

@@ -1,5 +1,6 @@
 ;; Dense layer, float32, many rows: `height` rows at a time through every panel, what is left by gemv.wat, one by one.
 ;; The same sums in the same order as gemv.wat, so a row's answer does not depend on the rows beside it.
+;; Each row's part of a step ends in a branch that is never taken, for the reason gemv.wat gives.
 ;; x_stride, y_stride: bytes from row to row.  The other parameters are those of gemv.wat.
 (func $@{name} (param $x i32) (param $rows i32) (param $w i32) (param $y i32)
   (local $wq i32) (local $wp i32) (local $xr i32) (local $xp i32) (local $xe i32) (local $yr i32) (local $xend i32)
@@ -36,11 +37,12 @@
 ;;@ end
 ;;@ for r in 0..height
           (local.set $s@{r} (v128.load32_splat offset=@{r * x_stride + 4 * u} (local.get $xp)))
-;;@ end
-;;@ for r in 0..height
 ;;@ for v in 0..panel
           (local.set $a@{r * panel + v}
             (@{fma} (local.get $b@{v}) (local.get $s@{r}) @{into} (local.get $a@{r * panel + v})))
+;;@ end
+;;@ if r < height - 1
+          (br_if $out (i32.eq (local.get $xp) (local.get $xe)))
 ;;@ end
 ;;@ end
 ;;@ if u < unroll - 1

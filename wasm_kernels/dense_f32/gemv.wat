@@ -2,8 +2,9 @@
 ;; Order of summation, here and in gemm.wat: the bias, then k = 0, 1, ... inputs - 1, each by one multiply-add.
 ;; inputs: values of x.  panel: vectors of 4 outputs in one panel.  panels: how many panels.
 ;; together: panels computed side by side, so that enough sums are under way to hide the latency of a multiply-add.
-;; unroll: steps of k in the loop's body.  A branch that could leave after each step keeps Cranelift from sinking
-;; all arithmetic below all loads, which would spill the sums (exit-unroll).
+;; unroll: steps of k in the loop's body.  Cranelift sinks a block's arithmetic below all of its loads, which would
+;; spill the sums.  So a branch that could leave follows each step, and one that never does (xp is not xe there) each
+;; panel's part of a step: the sums must be ready there (exit-unroll).
 ;; Weights are packed: for each panel one row of bias, then one row for each k; a row is `panel` vectors.
 (func $@{name} (param $x i32) (param $w i32) (param $y i32)
   (local $wp i32) (local $xp i32) (local $xe i32) (local $ye i32) (local $s v128)
@@ -20,14 +21,18 @@
   (local.set $xp (local.get $x))
   (block $out@{count} (loop $k@{count}
 ;;@ for u in 0..unroll
+    (local.set $s (v128.load32_splat offset=@{4 * u} (local.get $xp)))
 ;;@ for p in 0..count
 ;;@ for v in 0..panel
     (local.set $b@{p * panel + v} (v128.load offset=@{p * panel_bytes + 16 * (u * panel + v)} (local.get $wp)))
 ;;@ end
+;;@ for v in 0..panel
+    (local.set $a@{p * panel + v}
+      (@{fma} (local.get $b@{p * panel + v}) (local.get $s) @{into} (local.get $a@{p * panel + v})))
 ;;@ end
-    (local.set $s (v128.load32_splat offset=@{4 * u} (local.get $xp)))
-;;@ for i in 0..count * panel
-    (local.set $a@{i} (@{fma} (local.get $b@{i}) (local.get $s) @{into} (local.get $a@{i})))
+;;@ if p < count - 1
+    (br_if $out@{count} (i32.eq (local.get $xp) (local.get $xe)))
+;;@ end
 ;;@ end
 ;;@ if u < unroll - 1
     (br_if $out@{count} (i32.eq (i32.add (local.get $xp) (i32.const @{4 * u + 4})) (local.get $xe)))
