@@ -57,6 +57,7 @@ __all__ = [
     "decode",
     "describe",
     "encode",
+    "encode_whole",
     "fault_at",
     "key_path",
 ]
@@ -104,13 +105,12 @@ def decode(tree: object, kind: type[T], *, where: str = "", lines: Mapping[str, 
 
 def encode(value: object) -> dict[str, Any]:
     """The tree of the dataclass instance `value`: keys in field order, without what equals its default."""
-    assert is_dataclass(value) and not isinstance(value, type), f"encode wants a dataclass instance, found {value!r}"
-    tree: dict[str, Any] = {}
-    for key, (field, _) in keys_of(type(value)).items():
-        item = getattr(value, field.name)
-        if field.name == "type" or not _equal(item, default(field)):
-            tree[key] = _plain(item)
-    return tree
+    return _encode(value, whole=False)
+
+
+def encode_whole(value: object) -> dict[str, Any]:
+    """The same with every key, for people and for `--json`: also what equals its default."""
+    return _encode(value, whole=True)
 
 
 def fault_at(path: str, text: str, lines: Mapping[str, int]) -> Fault:
@@ -126,13 +126,23 @@ def _equal(left: object, right: object) -> bool:
     return type(left) is type(right) and left == right and repr(left) == repr(right)
 
 
-def _plain(value: object) -> Any:
+def _encode(value: object, *, whole: bool) -> dict[str, Any]:
+    assert is_dataclass(value) and not isinstance(value, type), f"encode wants a dataclass instance, found {value!r}"
+    tree: dict[str, Any] = {}
+    for key, (field, _) in keys_of(type(value)).items():
+        item = getattr(value, field.name)
+        if whole or field.name == "type" or not _equal(item, default(field)):
+            tree[key] = _plain(item, whole=whole)
+    return tree
+
+
+def _plain(value: object, *, whole: bool) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return encode(value)
+        return _encode(value, whole=whole)
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item, whole=whole) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(item, whole=whole) for item in value]
     return value
 
 
@@ -196,8 +206,9 @@ class _Reader:
         for choice in choices:
             if type(tree) is type(choice) and tree == choice:
                 return choice
-        hint = closest(tree, [choice for choice in choices if isinstance(choice, str)])
-        return self.fault(path, f"expected {one_of(choices)}, found {show(tree)}{hint}")
+        texts = [choice for choice in choices if isinstance(choice, str)]
+        quoted = " (text, in quotes)" if not isinstance(tree, str) and str(tree) in texts else ""
+        return self.fault(path, f"expected {one_of(choices)}{quoted}, found {show(tree)}{closest(tree, texts)}")
 
     def read_union(self, path: str, tree: object, options: tuple[Any, ...]) -> object:
         if types.NoneType in options:
