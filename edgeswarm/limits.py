@@ -38,6 +38,10 @@ CALL_DEADLINE_MS_DEFAULT = 1_000  # a kernel call that takes longer is interrupt
 CALL_DEADLINE_MS_MAX = 60_000  # past a minute an agent is a batch job, and holds its whole jail up
 JAIL_READY_MS_MAX = 20_000  # from spawn to READY on the slowest board with a cold cache
 ZYGOTE_MESSAGE_BYTES_MAX = 256 * KIB  # JSON of 128 agents at about 1 KB each, with room
+CWASM_BYTES_MAX = 64 * MIB  # compiled code of one kernel: a generated one is 30-150 KB, a 16 MiB module about 50 MiB
+CWASM_CACHE_BYTES_MAX = 256 * MIB  # compiled kernels kept on disk; the longest unused go first
+COMPILE_MS_DEFAULT = 30_000  # a generated kernel takes 10-100 ms on a PC, ten times that on a Pi Zero
+ZYGOTE_STARTS_MAX = 5  # zygotes in a row that die before they are ready: then something is wrong with the machine
 
 # --- streams --------------------------------------------------------------------------------------------------------
 QUEUE_ROWS_DEFAULT = 256  # rows; 25 s of a 10 Hz stream, 2.5 s of a 100 Hz one
