@@ -77,9 +77,9 @@ class Step:
             return f"{self.template:<13} {self.y.width} values, row of {self.y.stride} bytes at {self.y.offset}"
         act = "" if self.fused == "linear" else f" + {self.fused}"
         return (
-            f"{'dense' + act:<13} {self.panels.inputs} -> {self.panels.outputs}: {self.panels.count} panels of "
-            f"{self.panels.vectors} vectors at {self.weights}; gemv {self.gemv_panels} panels, gemm {self.gemm_rows} "
-            f"rows, unroll {self.unroll}; x at {self.x.offset}, y at {self.y.offset}"
+            f"{'dense' + act:<13} {self.panels.inputs} -> {self.panels.outputs}: panels {self.panels.count} x "
+            f"{self.panels.vectors} vectors at {self.weights}; tile {self.gemv_panels} panels, {self.gemm_rows} rows, "
+            f"unroll {self.unroll}, x at {self.x.offset}, y at {self.y.offset}"
         )
 
 

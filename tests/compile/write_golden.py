@@ -16,8 +16,8 @@ from edgeswarm.model import ACTIVATIONS, Dense, Mlp, random_mlp, random_rows
 
 ABOUT = (
     "What kernels of the mode `deterministic` answer, to the bit (float32 as hexadecimal words, one text a row). "
-    "networks: model.random_mlp(sizes, activation, output_activation, seed) on model.random_rows(rows, sizes[0], seed). "
-    "activations: an identity layer of width 1 (softmax: 4) with each activation, so a row of inputs goes in as it is."
+    "networks: model.random_mlp(sizes, activation, output_activation, seed) on model.random_rows(rows, sizes[0], "
+    "seed). activations: an identity layer of width 1 (softmax: 4), so a row of inputs reaches the activation as it is."
 )
 NETWORKS = (
     ([784, 128, 64, 32, 10], "sigmoid", "softmax"),
