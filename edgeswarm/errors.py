@@ -49,7 +49,7 @@ class RemoteError(EdgeSwarmError):
 
 
 class AgentFileError(RemoteError):
-    """An agent file is malformed: `line` (1-based, in the YAML) or `offset` (bytes from the file's start) say where."""
+    """An agent file is malformed: `line` (1-based, of the file) or `offset` (bytes from the file's start) say where."""
 
     def __init__(self, message: str, *, who: str = "", line: int | None = None, offset: int | None = None) -> None:
         where = f"line {line}: " if line is not None else f"offset {offset}: " if offset is not None else ""
@@ -66,6 +66,26 @@ class SignatureError(AgentFileError):
 
 class ModelError(RemoteError):
     """A model's arrays do not fit together, its weights hold NaN or infinity, or a file of weights does not read."""
+
+
+class NotSignedError(SignatureError):
+    """The file has no signature."""
+
+
+class UnknownPublisherError(SignatureError):
+    """The signature is of a publisher whose key is not among the trusted ones."""
+
+
+class CodecError(RemoteError):
+    """Bytes of a peer or a file are not deterministic CBOR, or not of the shape that was expected."""
+
+
+class CoseError(CodecError):
+    """A COSE message is malformed, or its signature does not hold."""
+
+
+class UnknownSignerError(CoseError):
+    """A COSE message names a key that nobody here knows."""
 
 
 class KernelError(RemoteError):

@@ -19,6 +19,16 @@ AF_SECTIONS_MAX = 16  # four kinds exist today; room to grow, and small enough t
 AF_SECTION_BYTES_MAX = 256 * MIB  # the largest net of the benchmarks is 4 MiB; what a Pi Zero (512 MB) could still map
 AF_EXPANSION_RATIO_MAX = 200  # zstd of f32 weights reaches ~1.2x, of zeros ~10,000x: what is beyond is a bomb
 
+AF_YAML_DEPTH_MAX = 16  # tables and lists inside each other; the format itself needs 5
+AF_YAML_NODES_MAX = 200_000  # keys and values of one header: three vectors of the widest row, some 30 MB while it is read
+AF_SIGNATURE_BYTES_MAX = 1 * KIB  # a COSE_Sign1 with one Ed25519 signature and a key id is some 100 bytes
+AF_ZSTD_WINDOW_BYTES_MAX = 8 * MIB  # what RFC 8878 3.1.1.1.2 asks every decoder to offer; allocated while decoding
+
+# --- wire -----------------------------------------------------------------------------------------------------------
+CBOR_DEPTH_MAX = 16  # arrays and maps inside each other; messages need 6
+CBOR_ITEMS_MAX = 1_000_000  # values of one message: a window of 4,096 rows x 64 values is a quarter of it
+CBOR_BYTES_MAX = 64 * MIB  # one message; the longest carries the weights of an agent
+
 # --- kernel ABI -----------------------------------------------------------------------------------------------------
 KERNEL_WASM_BYTES_MAX = 16 * MIB  # generated kernels are 6-24 KB; hand-made ones with tables stay below 16 MiB
 KERNEL_LAYOUT_BYTES_MAX = 64 * KIB  # JSON of the custom section
@@ -90,3 +100,6 @@ DRAIN_S_MAX = 5.0  # answers in flight when an agent is closed or swapped; deadl
 AF_FILE_BYTES_MAX = 272 * MIB  # one section of the largest size, the header, and the rest
 ASK_ROWS_MAX = 10_000  # rows of one `ask`: a request holds its connection until the last is answered
 FOLLOW_LINES_MAX = 1_000  # items waiting for one follower of logs or a stream
+
+# --- command line ---------------------------------------------------------------------------------------------------
+TABLE_LINE_BYTES_MAX = 4 * MIB  # a row of `agent run --input`: 65,536 values of up to 25 characters are 1.6 MB
