@@ -125,14 +125,20 @@ def _where_known(call: Callable[[], None]) -> bool:
 
 
 def _seal_text(entered: Entered) -> None:
-    """Seal every executable mapping of this process, the compiled kernels' among them."""
+    """Take the write right from every executable mapping, and seal it; the compiled kernels' are among them.
+
+    libffi keeps its closures in a page that is writable and executable; no closure is made in a jail any more.
+    """
     text = bytearray()
     os.lseek(entered.text_map_fd, 0, os.SEEK_SET)
     while piece := os.read(entered.text_map_fd, 65536):
         text += piece
     os.close(entered.text_map_fd)
     entered.text_map_fd = -1
-    for mapping in kernel.mappings(bytes(text)):
-        if "x" in mapping.rights and mapping.name != "[vsyscall]":
-            kernel.mseal(mapping.start, mapping.end - mapping.start)
-            entered.sealed.append(mapping)
+    code = [m for m in kernel.mappings(bytes(text)) if "x" in m.rights and m.name != "[vsyscall]"]
+    for mapping in code:
+        if "w" in mapping.rights:
+            kernel.protect(mapping.start, mapping.end - mapping.start, writable=False, executable=True)
+    for mapping in code:
+        kernel.mseal(mapping.start, mapping.end - mapping.start)
+        entered.sealed.append(mapping)

@@ -36,11 +36,12 @@ class Arch(NamedTuple):
     seccomp: int
     pivot_root: int
     capset: int
+    getppid: int
 
 
 _ARCHES: Final = {
-    "x86_64": Arch("x86_64", seccomp=317, pivot_root=155, capset=126),
-    "aarch64": Arch("aarch64", seccomp=277, pivot_root=41, capset=91),
+    "x86_64": Arch("x86_64", seccomp=317, pivot_root=155, capset=126, getppid=110),
+    "aarch64": Arch("aarch64", seccomp=277, pivot_root=41, capset=91, getppid=173),
 }
 _NR_CLOSE_RANGE: Final = 436
 _NR_LANDLOCK_CREATE_RULESET: Final = 444
@@ -177,7 +178,7 @@ _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW, _F_SEAL_WRITE = 1, 2, 4, 8
 _MFD_CLOEXEC, _MFD_ALLOW_SEALING, _MFD_NOEXEC_SEAL = 1, 2, 8
 
 
-def memfd(name: str, *, size_bytes: int, content: bytes | None = None) -> int:
+def memfd(name: str, *, size_bytes: int, content: bytes | bytearray | None = None) -> int:
     """Memory with a descriptor: never executable, of a fixed size, and read-only when it has a content.
 
     Both sides map it, so neither may be able to shrink it under the other (SIGBUS).
@@ -261,7 +262,10 @@ def drop_bounding_set() -> bool:
     """Empty the capability bounding set and lock the secure bits; False where that is not allowed (no CAP_SETPCAP)."""
     try:
         for capability in range(_CAPABILITY_MAX + 1):
-            if _libc.prctl(_PR_CAPBSET_READ, ctypes.c_ulong(capability), 0, 0, 0) == 1:
+            known = _libc.prctl(_PR_CAPBSET_READ, ctypes.c_ulong(capability), 0, 0, 0)
+            if known < 0:
+                break  # past the last one that this kernel has
+            if known:
                 prctl(_PR_CAPBSET_DROP, capability)
         prctl(_PR_SET_SECUREBITS, _SECUREBITS_LOCKED)
     except PermissionError:
@@ -376,6 +380,33 @@ def mappings(text: bytes) -> Iterator[Mapping]:
         if found is not None:
             start, end, rights, name = found.groups()
             yield Mapping(int(start, 16), int(end, 16), rights.decode("ascii"), name.decode("utf-8", "replace"))
+
+
+_PROT_READ, _PROT_WRITE, _PROT_EXEC = 1, 2, 4
+_MAP_PRIVATE_ANONYMOUS: Final = 0x22
+_libc.mmap.restype = ctypes.c_void_p
+
+
+def protect(start: int, length_bytes: int, *, writable: bool, executable: bool) -> None:
+    """mprotect to readable and what is asked for."""
+    rights = _PROT_READ | (_PROT_WRITE if writable else 0) | (_PROT_EXEC if executable else 0)
+    result = _libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length_bytes), ctypes.c_int(rights))
+    _check(result, "mprotect")
+
+
+def map_anonymous(length_bytes: int, *, writable: bool, executable: bool) -> int:
+    """A private anonymous mapping; returns its address."""
+    rights = _PROT_READ | (_PROT_WRITE if writable else 0) | (_PROT_EXEC if executable else 0)
+    words = (ctypes.c_int(rights), ctypes.c_int(_MAP_PRIVATE_ANONYMOUS), ctypes.c_int(-1), ctypes.c_long(0))
+    address: int | None = _libc.mmap(None, ctypes.c_size_t(length_bytes), *words)
+    if address is None or address == ctypes.c_void_p(-1).value:
+        _check(-1, "mmap")
+    return address or 0
+
+
+def get_parent_id() -> int:
+    """getppid(2), which cannot fail unless a filter says so."""
+    return _call(arch().getppid, "getppid")
 
 
 def mseal(start: int, length_bytes: int) -> None:

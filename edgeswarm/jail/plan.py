@@ -103,12 +103,12 @@ class RefuseExecGain:
 
 @dataclass(frozen=True, slots=True)
 class SealText:
-    """mseal every executable mapping: none can be made writable, moved or unmapped."""
+    """No executable mapping stays writable; mseal: none can be made so, moved or unmapped."""
 
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """Try what must fail, and expect failure."""
+    """Try what must fail by now, and expect failure."""
 
 
 Step = (
@@ -172,7 +172,7 @@ def make_plan(policy: Policy, tier: Tier, *, run_as: tuple[int, int] | None, mem
     steps += [DropCapabilities(), NoNewPrivileges()]
     if policy.landlock and tier in ("A", "B"):
         steps.append(DenyFiles())
-    steps += [LoadFilter(1, policy.stage_1), Load()]
+    steps += [LoadFilter(1, policy.stage_1), Load(), SelfTest()]
     if policy.refuse_exec_gain:
         steps.append(RefuseExecGain())
     if policy.seal_text:

@@ -1,0 +1,405 @@
+"""The supervisor's end of one jail: its shared memory, its pipes, and what is in flight.  No event loop in here.
+
+Trusts nothing that comes from the jail: every answer must belong to a frame in flight, have the rows that were asked
+for and exactly their bytes; anything else raises RingError, and the jail has to be killed and kept away from its
+agents' trust domain.
+Invariants: sum of the answers' reserved bytes <= what the ring back holds, so an honest jail never finds it full;
+the supervisor never blocks on a jail (its ends of the pipes do not block).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edgeswarm.compile.abi import Layout
+from edgeswarm.errors import LimitError, LocalError
+from edgeswarm.ids import JailId
+from edgeswarm.jail import frames, kernel
+from edgeswarm.jail.frames import FAULT_TEXT_BYTES_MAX, FaultCode, Kind, RingError
+from edgeswarm.limits import (
+    CALL_DEADLINE_MS_DEFAULT,
+    CALL_DEADLINE_MS_MAX,
+    JAIL_AGENTS_MAX,
+    JAIL_READY_MS_MAX,
+    KIB,
+    RING_BYTES_DEFAULT,
+    RING_BYTES_MAX,
+)
+
+_PLACE_BYTES: Final = 64  # where parts of the payload begin: a multiple of this
+_RING_BYTES_MIN: Final = 64 * KIB
+_HEADS_BYTES_MAX: Final = 4096
+_OWN_SEQ: Final = 1 << 63
+"""Sequence numbers from here on are ours, of weights, memory and pings; callers' frames stay below."""
+_GRACE_NS: Final = 1_000_000_000
+"""Beyond two deadlines without any answer: whatever the jail claims to be doing, it is not serving."""
+_FAULT_BYTES: Final = frames.frame_bytes(FAULT_TEXT_BYTES_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSpec:
+    """One agent of a jail.  cwasm comes from `JailHost.compile` only.  memory_width: see `memory` in the agent file."""
+
+    slot: int
+    name: str
+    cwasm: bytes
+    layout: Layout
+    weights: bytes
+    memory_limit_bytes: int = 0
+    """0: what the layout needs."""
+    deadline_ms: int = CALL_DEADLINE_MS_DEFAULT
+    memory_width: int = 0
+
+    @property
+    def frame_bytes(self) -> int:
+        """Payload of one input row: the kept memory is the jail's business."""
+        return 4 * (self.layout.input.width - self.memory_width)
+
+    @property
+    def reply_bytes(self) -> int:
+        return 4 * self.layout.output.width
+
+    @property
+    def limit_bytes(self) -> int:
+        return self.memory_limit_bytes or self.layout.memory_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer of a jail.  kind: REPLY, FAULT (payload: UTF-8 text, aux: FaultCode) or ACK (aux: the kind)."""
+
+    jail_id: JailId
+    slot: int
+    kind: int
+    seq: int
+    rows: int
+    aux: int
+    payload: bytes
+
+    @property
+    def text(self) -> str:
+        """Of a FAULT."""
+        return self.payload.decode("utf-8", "replace")
+
+    @property
+    def fault(self) -> FaultCode | None:
+        return FaultCode(self.aux) if self.kind == Kind.FAULT else None
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A frame that has no answer yet."""
+
+    kind: int
+    rows: int
+    reserved_bytes: int
+    allowance_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the deadlines say now.  at_ns: when to ask again (monotonic)."""
+
+    poke: bool
+    kill: bool
+    at_ns: int
+
+
+def check_specs(specs: Sequence[KernelSpec]) -> None:
+    """Raises LocalError or LimitError when these agents cannot share a jail."""
+    if not 1 <= len(specs) <= JAIL_AGENTS_MAX:
+        raise LimitError(f"agents of a jail: expected 1 to {JAIL_AGENTS_MAX} (JAIL_AGENTS_MAX), found {len(specs)}")
+    if len({spec.slot for spec in specs}) != len(specs):
+        raise LocalError("agents of a jail: every slot can be taken once")
+    for spec in specs:
+        layout = spec.layout
+        if not 0 <= spec.slot < JAIL_AGENTS_MAX:
+            raise LimitError(f"agent {spec.name}: slot of 0 to {JAIL_AGENTS_MAX - 1} expected, found {spec.slot}")
+        if len(spec.weights) != layout.weights.size:
+            raise LocalError(
+                f"agent {spec.name}: weights of {layout.weights.size} bytes expected, found {len(spec.weights)}"
+            )
+        if not 1 <= spec.deadline_ms <= CALL_DEADLINE_MS_MAX:
+            raise LimitError(
+                f"agent {spec.name}: deadline of 1 to {CALL_DEADLINE_MS_MAX} ms (CALL_DEADLINE_MS_MAX), "
+                f"found {spec.deadline_ms}"
+            )
+        if not 0 <= spec.memory_width < layout.input.width or spec.memory_width > layout.output.width:
+            raise LocalError(
+                f"agent {spec.name}: memory of {spec.memory_width} values does not fit "
+                f"{layout.input.width} inputs and {layout.output.width} outputs"
+            )
+        if spec.limit_bytes < layout.memory_bytes:
+            raise LimitError(
+                f"agent {spec.name}: its kernel needs {layout.memory_bytes} bytes, its limit is {spec.limit_bytes}"
+            )
+
+
+def ring_bytes_for(specs: Sequence[KernelSpec]) -> int:
+    """Memory for both rings: four single rows each, and two whole batches as long as that stays below the default."""
+    row = max(frames.frame_bytes(max(spec.frame_bytes, spec.reply_bytes)) for spec in specs)
+    batch = max(frames.frame_bytes(spec.layout.batch_max * max(spec.frame_bytes, spec.reply_bytes)) for spec in specs)
+    return max(_RING_BYTES_MIN, 2 * 4 * row, min(2 * 2 * batch, RING_BYTES_DEFAULT))
+
+
+class JailLink:
+    """Everything that is shared with one jail.  The order for it, and its descriptors, are `order` and `fds`."""
+
+    def __init__(self, jail_id: JailId, specs: Sequence[KernelSpec], *, ring_bytes: int | None = None) -> None:
+        check_specs(specs)
+        ring_bytes = ring_bytes or ring_bytes_for(specs)
+        if not _RING_BYTES_MIN <= ring_bytes <= RING_BYTES_MAX:
+            raise LimitError(
+                f"rings of a jail: {_RING_BYTES_MIN} to {RING_BYTES_MAX} bytes (RING_BYTES_MAX), found {ring_bytes}"
+            )
+        self.id = jail_id
+        self.specs = {spec.slot: spec for spec in specs}
+        self.memory_bytes_max = sum(spec.limit_bytes for spec in specs)
+        self._flights: dict[tuple[int, int], _Flight] = {}
+        self._reserved_bytes = 0
+        self._own_seq = _OWN_SEQ
+        self.loading = True
+        self.answers_ended = False
+        self._progress_ns = time.monotonic_ns()
+        self._poked_call = 0
+        self._poked_ns = 0
+        self._open(specs, ring_bytes)
+
+    def _open(self, specs: Sequence[KernelSpec], ring_bytes: int) -> None:
+        """Make the memory, the socket and the pipes; the jail's ends wait in `fds` until `hand_over`."""
+        payload, agents = _lay_out(specs)
+        size_bytes = frames.shared_bytes(ring_bytes)
+        shared_fd = kernel.memfd("jail-rings", size_bytes=size_bytes)
+        self._shared = frames.Shared(memoryview(mmap.mmap(shared_fd, size_bytes)))
+        self._writer = frames.Writer(self._shared.to_jail, self._shared.tail_to_jail)
+        self._reader = frames.Reader(self._shared.from_jail, self._shared.tail_from_jail)
+        payload_fd = kernel.memfd("jail-payload", size_bytes=len(payload), content=payload)
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        wake, self._wake = os.pipe()
+        self.answers, answer = os.pipe()
+        epoch, self._epoch = os.pipe()
+        self.control.setblocking(False)
+        for fd in (self._wake, self.answers, self._epoch):
+            os.set_blocking(fd, False)
+        self.fds: tuple[int, ...] = (theirs.detach(), shared_fd, wake, answer, epoch, payload_fd)
+        self.job: dict[str, Any] = {"kind": "serve", "agents": agents}
+        self._reply_bytes_max = max(_FAULT_BYTES, *(frames.frame_bytes(s.reply_bytes) for s in specs))
+
+    def hand_over(self) -> None:
+        """The jail's ends are on their way: close ours of them, so that its death is an end of file."""
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = ()
+
+    def close(self) -> None:
+        """Let go of everything; a living jail sees the end of its control socket and ends."""
+        if self._wake < 0:
+            return
+        self.hand_over()
+        self.control.close()
+        for fd in (self._wake, self.answers, self._epoch):
+            os.close(fd)
+        self._wake = self.answers = self._epoch = -1
+        self._shared.release()
+
+    # --- to the jail ------------------------------------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._flights)
+
+    def rows_max(self, slot: int) -> int:
+        """How many rows one frame of this agent may have: half a ring, either way."""
+        spec = self.specs[slot]
+        half = self._writer.capacity // 2 - frames.HEADER_BYTES
+        return max(0, half // max(spec.frame_bytes, spec.reply_bytes))
+
+    def submit(self, slot: int, seq: int, rows: int, payload: bytes | bytearray | memoryview) -> bool:
+        """Send rows to an agent; False, with nothing written, while there is no room for them or their answer.
+
+        payload: rows x width packed float32.  seq: below 2**63, not in flight for this slot.
+        Raises LocalError or LimitError when the frame could never be sent.
+        """
+        spec = self.specs.get(slot)
+        if spec is None:
+            raise LocalError(f"jail {self.id}: no agent in slot {slot}")
+        if rows < 1 or len(payload) != rows * spec.frame_bytes:
+            raise LocalError(
+                f"agent {spec.name}: {rows} rows of {spec.frame_bytes} bytes expected, found {len(payload)} bytes"
+            )
+        if not 0 <= seq < _OWN_SEQ:
+            raise LocalError(f"agent {spec.name}: seq of 0 to 2**63 - 1 expected, found {seq}")
+        reserved = frames.frame_bytes(rows * spec.reply_bytes)
+        if max(reserved, frames.frame_bytes(len(payload))) > self._writer.capacity // 2:
+            raise LimitError(f"agent {spec.name}: {rows} rows in one frame, at most {self.rows_max(slot)} fit")
+        calls = rows if spec.memory_width else -(-rows // spec.layout.batch_max)
+        flight = _Flight(Kind.RUN, rows, max(reserved, _FAULT_BYTES), calls * spec.deadline_ms * 1_000_000)
+        return self._send(slot, seq, flight, 0, payload, rows)
+
+    def next_own_seq(self) -> int:
+        self._own_seq += 1
+        return self._own_seq
+
+    def send_own(self, slot: int, kind: Kind, seq: int, payload: bytes, *, aux: int = 0, last: bool = True) -> bool:
+        """WEIGHTS, MEMORY or PING with one of our own sequence numbers; False while there is no room."""
+        if not last:
+            return self._write(slot, kind, seq, 0, aux, payload)
+        deadline_ns = self.specs[slot].deadline_ms * 1_000_000
+        return self._send(slot, seq, _Flight(kind, 1, _FAULT_BYTES, deadline_ns), aux, payload, 1)
+
+    def chunk_bytes(self) -> int:
+        """How large a piece of weights is sent at a time."""
+        return (self._writer.capacity // 4 - frames.HEADER_BYTES) & -frames.ALIGN_BYTES
+
+    def _send(
+        self, slot: int, seq: int, flight: _Flight, aux: int, payload: bytes | bytearray | memoryview, rows: int
+    ) -> bool:
+        key = (slot, seq)
+        if key in self._flights:
+            raise LocalError(f"jail {self.id}: frame {seq} of slot {slot} is in flight already")
+        largest = max(self._reply_bytes_max, flight.reserved_bytes)
+        if self._reserved_bytes + flight.reserved_bytes + largest > self._reader.capacity:
+            return False
+        if not self._write(slot, flight.kind, seq, rows, aux, payload):
+            return False
+        if not self._flights:
+            self._progress_ns = time.monotonic_ns()
+        self._flights[key] = flight
+        self._reserved_bytes += flight.reserved_bytes
+        self._reply_bytes_max = largest
+        return True
+
+    def _write(
+        self, slot: int, kind: int, seq: int, rows: int, aux: int, payload: bytes | bytearray | memoryview
+    ) -> bool:
+        before = self._writer.head
+        head = self._writer.put(slot, kind, seq, rows, aux, payload)
+        if head is None:
+            return False
+        try:
+            os.write(self._wake, frames.HEAD.pack(head))
+        except BlockingIOError:  # thousands of heads wait unread in the pipe
+            self._writer.take_back(before)
+            return False
+        except BrokenPipeError:  # it is dead; its control socket says so, and the frame is in flight until then
+            pass
+        return True
+
+    # --- from the jail ----------------------------------------------------------------------------------------------
+
+    def collect(self) -> list[Reply]:
+        """Every answer that is there.  Raises RingError when the jail broke the protocol."""
+        try:
+            told = os.read(self.answers, _HEADS_BYTES_MAX)
+        except BlockingIOError:
+            return []
+        if not told:
+            self.answers_ended = True
+            return []
+        reader, found = self._reader, []
+        reader.admit(told)
+        while (frame := reader.take()) is not None:
+            found.append(self._check(*frame))
+        reader.release()
+        if found:
+            self._progress_ns = time.monotonic_ns()
+        return found
+
+    def _check(self, header: frames.Header, payload: memoryview) -> Reply:
+        length, slot, kind, seq, rows, aux = header
+        flight = self._flights.pop((slot, seq), None)
+        if flight is None:
+            raise RingError(f"jail {self.id}: answer for frame {seq} of slot {slot}, which is not in flight")
+        self._reserved_bytes -= flight.reserved_bytes
+        if kind == Kind.REPLY and flight.kind == Kind.RUN and rows == flight.rows:
+            size_bytes = rows * self.specs[slot].reply_bytes
+        elif kind == Kind.ACK and flight.kind != Kind.RUN and aux == flight.kind:
+            size_bytes = 0
+        elif kind == Kind.FAULT and aux in _FAULT_CODES:
+            size_bytes = min(len(payload), FAULT_TEXT_BYTES_MAX)
+        else:
+            raise RingError(f"jail {self.id}: frame {seq} of slot {slot} answered by kind {kind}, rows {rows}, {aux}")
+        if length != frames.frame_bytes(size_bytes):
+            raise RingError(f"jail {self.id}: an answer of {length} bytes for {size_bytes} bytes of payload")
+        content = bytes(payload[:size_bytes])
+        return Reply(self.id, slot, kind, seq, rows, aux, content.rstrip(b"\0") if kind == Kind.FAULT else content)
+
+    # --- deadlines --------------------------------------------------------------------------------------------------
+
+    def poke(self) -> None:
+        """Wake the epoch thread: the call in progress is past its deadline."""
+        try:
+            os.write(self._epoch, b"!")
+        except (BlockingIOError, BrokenPipeError):
+            return  # thousands of pokes wait, or it is dead already
+
+    def judge(self, now_ns: int) -> Verdict | None:
+        """What the deadlines say; None when nothing is in flight.
+
+        The jail says which call runs since when.  Believing it costs little: whatever it says, two deadlines and a
+        grace without any answer are its end.
+        """
+        if self.loading:
+            allowance = JAIL_READY_MS_MAX * 1_000_000
+        elif self._flights:
+            allowance = max(flight.allowance_ns for flight in self._flights.values())
+        else:
+            return None
+        last = self._progress_ns + 2 * allowance + _GRACE_NS
+        if now_ns >= last:
+            return Verdict(False, True, last)
+        began: int = self._shared.running[0]
+        spec = self.specs.get(self._shared.running[1])
+        if not began or spec is None:
+            shortest = min(item.deadline_ms for item in self.specs.values()) * 1_000_000
+            return Verdict(False, False, min(now_ns + shortest, last))
+        deadline_ns = spec.deadline_ms * 1_000_000
+        if began != self._poked_call:
+            due = began + deadline_ns
+            if now_ns < due:
+                return Verdict(False, False, min(due, now_ns + deadline_ns, last))
+            self._poked_call, self._poked_ns = began, now_ns
+            return Verdict(True, False, min(now_ns + deadline_ns, last))
+        due = self._poked_ns + deadline_ns
+        return Verdict(False, now_ns >= due, min(due, last))
+
+
+_FAULT_CODES: Final = frozenset(FaultCode)
+
+
+def _lay_out(specs: Sequence[KernelSpec]) -> tuple[bytearray, list[dict[str, Any]]]:
+    """All code and weights in one piece of memory, and what the jail has to know about each agent."""
+    payload = bytearray()
+    agents = []
+
+    def place(content: bytes) -> list[int]:
+        payload.extend(bytes(-len(payload) % _PLACE_BYTES))
+        at = len(payload)
+        payload.extend(content)
+        return [at, len(content)]
+
+    for spec in specs:
+        layout = spec.layout
+        agents.append(
+            {
+                "slot": spec.slot,
+                "name": spec.name,
+                "cwasm": place(spec.cwasm),
+                "weights": place(spec.weights),
+                "input": [layout.input.offset, layout.input.stride, layout.input.width],
+                "output": [layout.output.offset, layout.output.stride, layout.output.width],
+                "weights_offset": layout.weights.offset,
+                "weights_bytes": layout.weights.size,
+                "batch_max": layout.batch_max,
+                "memory_limit_bytes": spec.limit_bytes,
+                "deadline_ms": spec.deadline_ms,
+                "memory_width": spec.memory_width,
+            }
+        )
+    return payload, agents

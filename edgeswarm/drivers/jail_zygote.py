@@ -1,0 +1,148 @@
+"""Starts the zygote by exec and speaks its protocol; used by the asyncio host and by the blocking one alike.
+
+The zygote is another program: `python -I -S` with two folders on its path, the package's own and wasmtime's, so that
+neither the environment nor a user's site folder has a say in what runs with the supervisor's rights.
+This process never imports wasmtime: it only looks up where it lies.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgeswarm.errors import JailError, TierError
+from edgeswarm.jail.policy import TIERS, Policy, Tier, to_json
+from edgeswarm.limits import ZYGOTE_MESSAGE_BYTES_MAX
+
+WORKER: Final = "edgeswarm.jail.worker"
+_BOOT: Final = (
+    "import sys; n = int(sys.argv[1]); sys.path[:0] = sys.argv[2:2 + n]; del sys.argv[1:2 + n]; "
+    "from edgeswarm.jail.zygote import main; main()"
+)
+_DESCRIPTORS_MAX: Final = 4
+_STOP_SECONDS_MAX: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What the zygote is started with.  worker and path: tests put a probe in the worker's place; nobody else does."""
+
+    worker: str = WORKER
+    path: tuple[str, ...] = ()
+
+    def command(self, fd: int) -> list[str]:
+        folders = [*self.path, str(Path(__file__).resolve().parents[2]), wasmtime_folder()]
+        head = [sys.executable, "-I", "-S", "-c", _BOOT, str(len(folders)), *folders]
+        return [*head, "--socket", str(fd), "--worker", self.worker]
+
+
+def wasmtime_folder() -> str:
+    """The folder that holds the wasmtime package.  Raises JailError when it, or its library, is missing."""
+    spec = importlib.util.find_spec("wasmtime")
+    if spec is None or spec.origin is None:
+        raise JailError("wasmtime is not installed for this Python; pip install wasmtime")
+    package = Path(spec.origin).parent
+    machine = platform.machine()
+    if not any(package.glob(f"linux-{machine}/*.so")):
+        raise JailError(
+            f"wasmtime has no library for linux-{machine} ({package}): its wheel for this machine holds none; "
+            "jails run on x86_64 and aarch64"
+        )
+    return str(package.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of the zygote, with the descriptors that came along; who takes it closes them."""
+
+    body: dict[str, Any]
+    fds: tuple[int, ...]
+
+
+class ZygoteProcess:
+    """A running zygote.  `socket` is SEQPACKET: readable when a message waits, at its end when the zygote is gone."""
+
+    def __init__(self, program: Program, policies: Sequence[Policy]) -> None:
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            for end in (self.socket, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * ZYGOTE_MESSAGE_BYTES_MAX)
+            try:
+                self.process = subprocess.Popen(
+                    program.command(theirs.fileno()),
+                    stdin=subprocess.DEVNULL,
+                    cwd="/",
+                    env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,  # Ctrl-C in a terminal is the supervisor's to handle
+                )
+            except OSError as error:
+                self.socket.close()
+                raise JailError(f"zygote: {error}") from None
+        for policy in policies:
+            self.send({"order": "policy", "policy": to_json(policy)})
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def send(self, order: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        """Raises JailError when the zygote is gone or the order is too large."""
+        text = json.dumps(order).encode("utf-8")
+        if len(text) > ZYGOTE_MESSAGE_BYTES_MAX:
+            raise JailError(f"order for the zygote: {len(text)} bytes, at most {ZYGOTE_MESSAGE_BYTES_MAX}")
+        try:
+            socket.send_fds(self.socket, [text], list(fds))
+        except OSError as error:
+            raise JailError(f"zygote {self.pid} does not take orders: {error.strerror}") from None
+
+    def receive(self) -> Message | None:
+        """The next message; None when the zygote is gone.  Raises BlockingIOError on a non-blocking socket."""
+        try:
+            text, fds, _, _ = socket.recv_fds(self.socket, ZYGOTE_MESSAGE_BYTES_MAX, _DESCRIPTORS_MAX)
+        except ConnectionError:
+            return None
+        if not text:
+            return None
+        return Message(json.loads(text), tuple(fds))
+
+    def stop(self) -> None:
+        """Close the socket, at which the zygote kills what it has forked and ends; wait for that."""
+        self.socket.close()
+        try:
+            self.process.wait(_STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def choose_tier(hello: dict[str, Any], wanted: str | None) -> Tier:
+    """The tier that jails get: what the machine offers, or the weaker one that was asked for.
+
+    Raises TierError when the machine offers less than was asked for, or no seccomp at all (D).
+    """
+    offered: Tier = hello["tier"]
+    if offered == "D":
+        detail = hello["layers"]["seccomp"][1]
+        raise TierError(f"this machine offers no seccomp filters ({detail}): nothing can be jailed; tier D")
+    if wanted is None:
+        return offered
+    if wanted not in TIERS[:3]:
+        raise TierError(f"tier: expected A, B or C, found {wanted!r}")
+    if TIERS.index(offered) > TIERS.index(wanted):
+        raise TierError(f"tier {wanted} was asked for, this machine offers {offered}")
+    return wanted
+
+
+def close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,295 @@
+"""The host of all jails of a supervisor, under asyncio: one zygote, the code cache, and `spawn`.
+
+Invariants: code is compiled and loaded inside jails only; every jail gets the tier that was found by trying; when the
+zygote dies a new one is started, and living jails do not notice, except that nobody can tell how they end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from edgeswarm.drivers.jail_cache import CwasmCache, binding_here
+from edgeswarm.drivers.jail_compile import CompileLink
+from edgeswarm.drivers.jail_life import JailExit, JailLife, JailStartError, Link, end_process, private_bytes
+from edgeswarm.drivers.jail_link import JailLink, KernelSpec, Reply
+from edgeswarm.drivers.jail_policy import load_policies
+from edgeswarm.drivers.jail_process import Jail
+from edgeswarm.drivers.jail_zygote import Message, Program, ZygoteProcess, choose_tier
+from edgeswarm.errors import ConfigError, JailError, KernelError, LimitError
+from edgeswarm.ids import JailId
+from edgeswarm.jail.policy import Tier
+from edgeswarm.limits import COMPILE_MS_DEFAULT, JAIL_READY_MS_MAX, JAILS_MAX, ZYGOTE_STARTS_MAX
+
+__all__ = [
+    "Jail",
+    "JailExit",
+    "JailHost",
+    "JailStartError",
+    "KernelSpec",
+    "Program",
+    "Reply",
+    "private_bytes",
+]
+
+log = logging.getLogger(__name__)
+
+BUILD_POLICY: Final = "build"
+_STOP_WAIT_S: Final = 5.0
+
+
+class JailHost:
+    """One zygote, and everything it has forked.
+
+    policy_dir: as `sandbox/` (policies/, bpf/).  mac_key: 16 to 64 bytes, of this device, for the code cache.
+    tier: None takes the best one this machine offers; a weaker one may be asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy_dir: Path,
+        cache_dir: Path,
+        mac_key: bytes,
+        tier: str | None = None,
+        program: Program | None = None,
+    ) -> None:
+        self._policies = load_policies(policy_dir)
+        if BUILD_POLICY not in self._policies:
+            raise ConfigError(f"{policy_dir}/policies: no policy `{BUILD_POLICY}`")
+        self.cache = CwasmCache(cache_dir, mac_key, binding_here(policy_digest=self._policies[BUILD_POLICY].digest()))
+        self._wanted_tier = tier
+        self._program = program or Program()
+        self._zygote: ZygoteProcess | None = None
+        self._hello: asyncio.Future[dict[str, Any]] | None = None
+        self._jails: dict[int, JailLife] = {}
+        self._numbers = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._compiling: dict[bytes, asyncio.Future[bytes]] = {}
+        self._failed_starts = 0
+        self._closed = False
+        self.zygote_starts = 0
+        self.tier: Tier = "D"
+        self.layers: dict[str, tuple[bool, str]] = {}
+        """What each layer's trial said."""
+
+    # --- the zygote -------------------------------------------------------------------------------------------------
+
+    @property
+    def zygote_pid(self) -> int:
+        return self._zygote.pid if self._zygote else 0
+
+    @property
+    def jails(self) -> tuple[Jail, ...]:
+        """Those that serve."""
+        return tuple(jail for jail in self._jails.values() if isinstance(jail, Jail))
+
+    async def start(self) -> None:
+        """Start the zygote and learn the tier.  Raises TierError where nothing can be jailed, JailError otherwise."""
+        self._start_zygote()
+        await self._ready_zygote()
+
+    def _start_zygote(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.zygote_starts += 1
+        self._hello = loop.create_future()
+        self._zygote = ZygoteProcess(self._program, tuple(self._policies.values()))
+        self._zygote.socket.setblocking(False)
+        loop.add_reader(self._zygote.socket, self._on_zygote, self._zygote)
+
+    async def _ready_zygote(self) -> ZygoteProcess:
+        """The zygote, once it takes orders."""
+        while True:
+            if self._closed or self._hello is None:
+                raise JailError("the host of the jails is closed" if self._closed else "start() the host first")
+            hello = self._hello
+            try:
+                told = await asyncio.wait_for(asyncio.shield(hello), JAIL_READY_MS_MAX / 1000)
+            except TimeoutError:
+                raise JailError(f"the zygote was not ready within {JAIL_READY_MS_MAX} ms") from None
+            if hello is not self._hello or self._zygote is None:
+                continue  # it died meanwhile, and another one has been started
+            self.tier = choose_tier(told, self._wanted_tier)
+            self.layers = {name: (bool(ok), str(detail)) for name, (ok, detail) in told["layers"].items()}
+            return self._zygote
+
+    def _on_zygote(self, zygote: ZygoteProcess) -> None:
+        try:
+            message = zygote.receive()
+        except BlockingIOError:
+            return
+        if message is None:
+            self._zygote_gone(zygote)
+        else:
+            self._take(message)
+
+    def _take(self, message: Message) -> None:
+        body = message.body
+        if "hello" in body and self._hello is not None and not self._hello.done():
+            self._failed_starts = 0
+            self._hello.set_result(body["hello"])
+            return
+        number = body.get("spawned", body.get("refused", body.get("exited", 0)))
+        jail = self._jails.get(number)
+        if jail is None:
+            for pidfd in message.fds:
+                end_process(pidfd)
+        elif "spawned" in body:
+            jail.take_process(body["pid"], message.fds[0])
+        elif "exited" in body:
+            jail.take_status(body.get("code"), body.get("signal"))
+        else:
+            jail.refused(body["text"])
+
+    def _zygote_gone(self, zygote: ZygoteProcess) -> None:
+        """Start another one; the jails live on."""
+        asyncio.get_running_loop().remove_reader(zygote.socket)
+        zygote.socket.close()
+        code = zygote.process.wait()
+        log.warning("zygote_ended", extra={"pid": zygote.pid, "code": code, "jails": len(self._jails)})
+        self._zygote = None
+        hello = self._hello
+        if self._closed or hello is None:
+            return
+        if not hello.done():
+            self._failed_starts += 1
+        if self._failed_starts >= ZYGOTE_STARTS_MAX:
+            error = JailError(f"the zygote ended {self._failed_starts} times before being ready, last with {code}")
+            if not hello.done():
+                hello.set_exception(error)
+                hello.exception()
+            return
+        self._start_zygote()
+        if not hello.done():
+            hello.set_result({})  # whoever waits for the old one looks again
+
+    # --- jails ------------------------------------------------------------------------------------------------------
+
+    async def spawn(
+        self,
+        specs: Sequence[KernelSpec],
+        *,
+        on_reply: Callable[[Reply], None],
+        on_exit: Callable[[JailExit], None],
+        policy: str = "strict",
+        ring_bytes: int | None = None,
+    ) -> Jail:
+        """A ready jail with these agents.  `Jail.faults` names the slots whose agents could not be loaded.
+
+        Raises JailStartError when it did not become ready, LocalError or LimitError when it cannot.
+        """
+        began_ns = time.monotonic_ns()
+        link = JailLink(self._next_id(), specs, ring_bytes=ring_bytes)
+        await self._order(link, policy)
+        jail = Jail(self, link, on_reply, on_exit)
+        self._jails[link.id] = jail
+        await jail.become_ready(began_ns=began_ns, within_ms=JAIL_READY_MS_MAX)
+        return jail
+
+    def _next_id(self) -> JailId:
+        if len(self._jails) >= JAILS_MAX:
+            raise LimitError(f"jails: at most {JAILS_MAX} (JAILS_MAX) at a time")
+        return JailId(next(self._numbers))
+
+    async def _order(self, link: Link, policy: str) -> None:
+        """Order a jail from the zygote.  The link is closed when that fails."""
+        try:
+            if policy not in self._policies:
+                raise ConfigError(f"sandbox policy: expected one of {', '.join(self._policies)}, found {policy!r}")
+            zygote = await self._ready_zygote()
+            zygote.send(order_for(link, policy, self.tier), link.fds)
+        except BaseException:
+            link.close()
+            raise
+        link.hand_over()
+
+    async def compile(self, wasm: bytes, *, deadline_s: float = COMPILE_MS_DEFAULT / 1000) -> bytes:
+        """Machine code for a kernel: from the cache, or compiled in a jail of policy `build`.
+
+        Raises KernelError when the module does not keep the ABI, LimitError past the deadline or the size, JailError
+        when the jail ended otherwise.
+        """
+        found = self.cache.get(wasm)
+        if found is not None:
+            return found
+        waiting = self._compiling.get(wasm)
+        if waiting is None:
+            waiting = asyncio.ensure_future(self._compile(wasm, deadline_s))
+            self._compiling[wasm] = waiting
+            waiting.add_done_callback(lambda _: self._compiling.pop(wasm, None))
+        return await asyncio.shield(waiting)
+
+    async def _compile(self, wasm: bytes, deadline_s: float) -> bytes:
+        began_ns, within_ms = time.monotonic_ns(), int(deadline_s * 1000)
+        link = CompileLink(self._next_id(), wasm)
+        await self._order(link, BUILD_POLICY)
+        jail = JailLife(self, link, _no_exit)
+        self._jails[link.id] = jail
+        try:
+            await jail.become_ready(began_ns=began_ns, within_ms=within_ms)
+            code = link.code(jail.compiled_bytes)
+        except JailStartError as error:
+            raise compile_error(error, within_ms) from None
+        finally:
+            await jail.close()
+        self.cache.put(wasm, code)
+        return code
+
+    def forget(self, jail: JailLife) -> None:
+        """It has ended (called by the jail)."""
+        self._jails.pop(jail.id, None)
+
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run this to its end (called by a jail)."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End every jail, then the zygote."""
+        if self._closed:
+            return
+        self._closed = True
+        await asyncio.gather(*(jail.close() for jail in tuple(self._jails.values())))
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        zygote = self._zygote
+        if zygote is None:
+            return
+        asyncio.get_running_loop().remove_reader(zygote.socket)
+        zygote.socket.close()
+        deadline = time.monotonic() + _STOP_WAIT_S
+        while zygote.process.poll() is None:
+            if time.monotonic() > deadline:
+                zygote.process.kill()
+            await asyncio.sleep(0.002)
+        self._zygote = None
+
+
+def order_for(link: Link, policy: str, tier: Tier) -> dict[str, Any]:
+    """What the zygote is told, besides the descriptors."""
+    return {
+        "order": "jail",
+        "id": link.id,
+        "policy": policy,
+        "tier": tier,
+        "memory_bytes": link.memory_bytes_max,
+        "job": link.job,
+    }
+
+
+def compile_error(error: JailStartError, within_ms: int) -> Exception:
+    """What a compilation that failed is to its caller."""
+    if error.invalid:
+        return KernelError(error.invalid)
+    if error.ended.text.startswith("not ready within"):
+        return LimitError(f"compiling a kernel took longer than {within_ms} ms")
+    return JailError(f"compiling a kernel: {error}")
+
+
+def _no_exit(_exit: JailExit) -> None:
+    """Its end is awaited, not reported."""

@@ -1,0 +1,356 @@
+"""What runs inside a jail: load the agents while that is allowed, then answer frames until the supervisor is gone.
+
+Invariants: every frame from the supervisor gets exactly one answer (REPLY, FAULT or ACK), except a chunk of weights
+that is not the last; answers of one slot keep the order of its frames; a fault of one agent never stops another.
+The epoch thread sleeps in poll until the supervisor pokes it (a call is past its deadline: advance the epoch) or is
+gone (end of file on the control socket: end at once, even while a kernel spins).
+Leaves the steps of the jail to `enter`, the calls to `agent`, and when to poke to the supervisor.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import mmap
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn
+
+import wasmtime
+
+from edgeswarm.errors import JailError
+from edgeswarm.jail import enter, kernel, plan
+from edgeswarm.jail.agent import Agent, AgentSpec, CallFaultError, Ticks
+from edgeswarm.jail.frames import (
+    FAULT_TEXT_BYTES_MAX,
+    HEAD,
+    FaultCode,
+    Header,
+    Kind,
+    Reader,
+    RingError,
+    Shared,
+    Writer,
+)
+
+FDS: Final[tuple[str, ...]] = ("control", "shared", "wake", "answer", "epoch", "payload")
+"""Descriptors that come with the order for a jail, in this order."""
+
+EXIT_GONE: Final = 0
+EXIT_REFUSED: Final = 70
+"""A step or a load failed; the control socket says which."""
+EXIT_RING: Final = 71
+"""The ring was broken by the supervisor's side."""
+
+_HEADS_BYTES_MAX: Final = 4096
+_PUBLISH_AFTER_NS: Final = 500_000
+_EPOCH_STACK_BYTES: Final = 128 * 1024
+
+
+def tell(control: int, message: dict[str, Any]) -> None:
+    os.write(control, json.dumps(message).encode("utf-8"))
+
+
+def start(
+    job: dict[str, Any],
+    fds: Sequence[int],
+    engine: wasmtime.Engine,
+    steps: Sequence[plan.Step],
+    forked: Callable[[int], NoReturn],
+) -> NoReturn:
+    """In a fresh child of the zygote: become the jail that the job describes."""
+    kinds: dict[str, type[Jail]] = {"serve": Jail, "compile": CompileJail}
+    kinds[job["kind"]](job, fds, engine).become(steps, forked=forked)
+
+
+class Jail:
+    """One jail's life from the fork to its end; `steps` come from the plan, the rest from the supervisor's order."""
+
+    def __init__(self, order: dict[str, Any], fds: Sequence[int], engine: wasmtime.Engine) -> None:
+        """Map what the jail will need of memory, so that it need not keep the descriptors."""
+        self.control, shared_fd, self.wake, self.answer, self.epoch, payload_fd = fds
+        self.engine = engine
+        self.order = order
+        self.output = memoryview(mmap.mmap(shared_fd, os.fstat(shared_fd).st_size))
+        self.shared = Shared(self.output)
+        self.payload = memoryview(mmap.mmap(payload_fd, os.fstat(payload_fd).st_size, prot=mmap.PROT_READ))
+        self.agents: dict[int, Agent] = {}
+        self.faults: dict[int, str] = {}
+        self.ticks = Ticks()
+
+    def become(self, steps: Sequence[plan.Step], *, forked: Callable[[int], NoReturn]) -> NoReturn:
+        """Perform the steps, then serve.  Never returns: a refusal is told on the control socket."""
+        around = enter.Surroundings(
+            keep=(self.control, self.wake, self.answer, self.epoch),
+            forked=forked,
+            load=self.load,
+            self_test=self_test,
+        )
+        try:
+            entered = enter.perform(steps, around)
+            self.serve({"performed": entered.performed, "absent": entered.absent, "stamps_us": entered.stamps_us})
+        except RingError as error:
+            self._end(str(error), EXIT_RING)
+        except Exception as error:  # whatever it was, the supervisor hears it before the jail ends
+            self._end(f"{type(error).__name__}: {error}" if not isinstance(error, JailError) else str(error))
+
+    def _end(self, text: str, code: int = EXIT_REFUSED) -> NoReturn:
+        try:
+            tell(self.control, {"failed": text[:1000]})
+        finally:
+            os._exit(code)
+
+    # --- loading: seccomp stage 1 ------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Deserialise, instantiate and warm up every agent; one that fails is a fault of its slot alone."""
+        self.start_watching()
+        for tree in self.order["agents"]:
+            spec = AgentSpec.from_json(tree)
+            try:
+                module = wasmtime.Module.deserialize(self.engine, bytes(self._part(tree["cwasm"])))
+                agent = Agent(
+                    self.engine,
+                    module,
+                    spec,
+                    weights=self._part(tree["weights"]),
+                    ticks=self.ticks,
+                    running=self.shared.running,
+                )
+                agent.warm_up()
+            except (JailError, wasmtime.WasmtimeError) as error:
+                self.faults[spec.slot] = f"{error}"[:500]
+                continue
+            self.agents[spec.slot] = agent
+        self.payload.release()
+
+    def _part(self, place: Sequence[int]) -> memoryview:
+        offset, size_bytes = place
+        if offset < 0 or size_bytes < 0 or offset + size_bytes > len(self.payload):
+            raise JailError(f"payload: {size_bytes} bytes at {offset} are not within {len(self.payload)}")
+        return self.payload[offset : offset + size_bytes]
+
+    def start_watching(self) -> None:
+        threading.stack_size(_EPOCH_STACK_BYTES)
+        threading.Thread(target=self._watch, name="epoch", daemon=True).start()
+
+    def _watch(self) -> None:
+        """The epoch thread.  Never idle-wakes; ends the process when the supervisor's end of the socket is closed."""
+        poll = select.poll()
+        poll.register(self.epoch, select.POLLIN)
+        poll.register(self.control, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == self.control or not os.read(self.epoch, 64):
+                    os._exit(EXIT_GONE)
+            self.ticks.count += 1
+            self.engine.increment_epoch()
+
+    # --- serving: seccomp stage 2 ------------------------------------------------------------------------------------
+
+    def serve(self, ready: dict[str, Any]) -> NoReturn:
+        """Say ready, then answer frames until the supervisor's end of the wake pipe is closed."""
+        tell(self.control, {"ready": ready, "faults": self.faults})
+        reader = Reader(self.shared.to_jail, self.shared.tail_to_jail)
+        desk = _Desk(self.agents, self.faults, Writer(self.shared.from_jail, self.shared.tail_from_jail), self.answer)
+        while True:
+            told = os.read(self.wake, _HEADS_BYTES_MAX)
+            if not told:
+                os._exit(EXIT_GONE)
+            reader.admit(told)
+            while (frame := reader.take()) is not None:
+                desk.handle(*frame)
+            desk.flush()
+            reader.release()
+            desk.publish()
+
+
+class CompileJail(Jail):
+    """A jail that compiles one module and ends.  Runs no wasm; the wasm is read in stage 2 only."""
+
+    def load(self) -> None:
+        self.start_watching()
+
+    def serve(self, ready: dict[str, Any]) -> NoReturn:
+        """Compile, leave the code in the shared memory, say so, and wait for the end."""
+        try:
+            module = wasmtime.Module(self.engine, bytes(self.payload))
+            check_module(module)
+            code = module.serialize()
+        except (JailError, wasmtime.WasmtimeError) as error:
+            tell(self.control, {"failed": "the module was refused", "invalid": str(error)[:1000]})
+            os._exit(EXIT_REFUSED)
+        if len(code) > len(self.output):
+            self._end(f"compiled code of {len(code)} bytes, at most {len(self.output)}")
+        self.output[: len(code)] = code
+        tell(self.control, {"ready": ready, "faults": {}, "compiled": len(code)})
+        while os.read(self.wake, 8):
+            pass
+        os._exit(EXIT_GONE)
+
+
+def check_module(module: wasmtime.Module) -> None:
+    """Raises JailError when a module has imports, or not the exports of the ABI."""
+    if module.imports:
+        names = ", ".join(f"{item.module}.{item.name}" for item in module.imports[:4])
+        raise JailError(f"expected no imports, found {names}")
+    exports = {item.name: item.type for item in module.exports}
+    if not isinstance(exports.get("memory"), wasmtime.MemoryType):
+        raise JailError("expected an exported memory `memory`, found none")
+    for name, parameters in (("run", []), ("run_batch", [wasmtime.ValType.i32()])):
+        kind = exports.get(name)
+        if not isinstance(kind, wasmtime.FuncType) or list(kind.params) != parameters or list(kind.results):
+            raise JailError(f"expected an exported function `{name}` [{'i32' * len(parameters)}] -> []")
+
+
+class _Desk:
+    """Turns frames into answers.  Single rows of one slot that wait together are computed in one call."""
+
+    def __init__(self, agents: dict[int, Agent], faults: dict[int, str], writer: Writer, answer: int) -> None:
+        self._agents = agents
+        self._faults = faults
+        self._writer = writer
+        self._answer = answer
+        self._published = 0
+        self._published_ns = 0
+        self._waiting: dict[int, list[tuple[int, memoryview]]] = {}
+
+    def handle(self, header: Header, payload: memoryview) -> None:
+        """One frame; a single row may be put aside until `flush`."""
+        _, slot, kind, seq, rows, aux = header
+        agent = self._agents.get(slot)
+        if agent is None or agent.dead:
+            if kind == Kind.WEIGHTS and rows != 1:
+                return
+            text = self._faults.get(slot, f"no agent in slot {slot}") if agent is None else agent.dead
+            self._fault(slot, seq, FaultCode.BAD_FRAME if agent is None else FaultCode.MEMORY, text)
+            return
+        if kind == Kind.RUN:
+            size_bytes = rows * agent.frame_bytes
+            if not rows or not size_bytes <= len(payload) < size_bytes + 8:
+                self._fault(slot, seq, FaultCode.BAD_FRAME, f"{rows} rows of {agent.frame_bytes} bytes expected")
+            elif rows == 1 and not agent.memory and agent.spec.batch_max > 1:
+                self._waiting.setdefault(slot, []).append((seq, payload[:size_bytes]))
+            else:
+                self._flush_slot(slot)
+                self._run(agent, seq, rows, payload[:size_bytes])
+            return
+        self._flush_slot(slot)
+        try:
+            if kind == Kind.WEIGHTS:
+                agent.stage_weights(payload, offset=aux, last=rows == 1)
+                if rows != 1:
+                    return
+            elif kind == Kind.MEMORY:
+                agent.set_memory(payload)
+            elif kind != Kind.PING:
+                raise CallFaultError(FaultCode.BAD_FRAME, f"unknown kind {kind}")
+        except CallFaultError as fault:
+            self._fault(slot, seq, fault.code, str(fault))
+            return
+        self._put(slot, Kind.ACK, seq, rows, kind, b"")
+
+    def flush(self) -> None:
+        """Compute every row that waits."""
+        for slot in list(self._waiting):
+            self._flush_slot(slot)
+
+    def _flush_slot(self, slot: int) -> None:
+        waiting = self._waiting.pop(slot, None)
+        if waiting is None:
+            return
+        agent = self._agents[slot]
+        step = agent.spec.batch_max
+        for first in range(0, len(waiting), step):
+            part = waiting[first : first + step]
+            if len(part) > 1 and self._run_together(agent, part):
+                continue
+            for seq, payload in part:  # alone, or one of them is at fault: each answers for itself
+                self._run(agent, seq, 1, payload)
+
+    def _run_together(self, agent: Agent, part: list[tuple[int, memoryview]]) -> bool:
+        """Several single rows in one call; False when the call faulted, and nothing was answered."""
+        try:
+            answers = agent.run_batch(memoryview(b"".join([payload for _, payload in part])), len(part))
+        except CallFaultError:
+            return False
+        slot, size, view = agent.spec.slot, agent.reply_bytes, memoryview(answers)
+        for index, (seq, _) in enumerate(part):
+            self._put(slot, Kind.REPLY, seq, 1, 0, view[index * size : (index + 1) * size])
+        self._publish_if_due()
+        return True
+
+    def _run(self, agent: Agent, seq: int, rows: int, payload: memoryview) -> None:
+        slot = agent.spec.slot
+        if agent.dead:
+            self._fault(slot, seq, FaultCode.MEMORY, agent.dead)
+            return
+        try:
+            answer = agent.run(payload) if rows == 1 else agent.run_rows(payload, rows)
+        except CallFaultError as fault:
+            self._fault(slot, seq, fault.code, str(fault))
+        else:
+            self._put(slot, Kind.REPLY, seq, rows, 0, answer)
+        self._publish_if_due()
+
+    def _fault(self, slot: int, seq: int, code: FaultCode, text: str) -> None:
+        self._put(slot, Kind.FAULT, seq, 0, code, text.encode("utf-8")[:FAULT_TEXT_BYTES_MAX])
+
+    def _put(self, slot: int, kind: Kind, seq: int, rows: int, aux: int, payload: bytes | memoryview) -> None:
+        if self._writer.put(slot, kind, seq, rows, aux, payload) is None:
+            raise RingError("the supervisor asked for more answers than it left room for")
+
+    def publish(self) -> None:
+        """Tell the supervisor how far the answers go."""
+        head = self._writer.head
+        if head != self._published:
+            self._published = head
+            os.write(self._answer, HEAD.pack(head))
+
+    def _publish_if_due(self) -> None:
+        """Between slow calls the supervisor hears of each, so that it sees progress."""
+        now = time.monotonic_ns()
+        if now - self._published_ns > _PUBLISH_AFTER_NS:
+            self._published_ns = now
+            self.publish()
+
+
+# --- the self-test -----------------------------------------------------------------------------------------------
+
+
+def self_test(entered: enter.Entered) -> None:
+    """Try what must fail now.  Raises JailError when something that the plan forbids is possible."""
+    for name, attempt, allowed in _attempts(entered):
+        try:
+            attempt()
+        except OSError as error:
+            if error.errno not in allowed:
+                raise JailError(f"self-test: {name} failed with {errno.errorcode.get(error.errno or 0)}") from None
+        else:
+            raise JailError(f"self-test: {name} is possible")
+
+
+def _attempts(entered: enter.Entered) -> list[tuple[str, Callable[[], object], tuple[int, ...]]]:
+    denied = (errno.EPERM, errno.EACCES)
+    if "LoadFilter(2)" not in entered.performed:
+        return [
+            ("opening /", lambda: os.open("/", os.O_RDONLY), denied),
+            ("making a socket", lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM), denied),
+            ("entering a namespace", lambda: kernel.unshare(("user",)), denied),
+            ("running a program", lambda: os.execv("/bin/true", ["true"]), denied),
+        ]
+    attempts: list[tuple[str, Callable[[], object], tuple[int, ...]]] = [
+        ("asking for the parent (the filter's canary)", kernel.get_parent_id, denied)
+    ]
+    if "RefuseExecGain" in entered.performed + entered.absent:  # the policy says so; the filter does it on any kernel
+        new_code = functools.partial(kernel.map_anonymous, 4096, writable=False, executable=True)
+        attempts.append(("executable memory", new_code, denied))
+    for text in entered.sealed[:1]:
+        write = functools.partial(kernel.protect, text.start, text.end - text.start, writable=True, executable=False)
+        attempts.append(("writing to code", write, denied))
+    return attempts

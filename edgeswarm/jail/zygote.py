@@ -1,0 +1,206 @@
+"""The pre-warmed process that jails are forked from; started by exec, never forked from the supervisor.
+
+Single-threaded, imports what a jail needs, makes the engine, compiles and deserialises nothing.  Takes orders as JSON
+with descriptors on one SEQPACKET socket, and tells there what became of each jail:
+    -> {"order": "jail", "id", "policy", "tier", "memory_bytes", "job"} + descriptors of worker.FDS
+    <- {"spawned": id, "pid"} + pidfd | {"refused": id, "text"}
+    <- {"exited": id, "pid", "code" | "signal"}
+It is the parent of every jail (as subreaper: the process between is gone by then), so it alone learns how one ended.
+When the socket closes, the supervisor is gone: it kills every jail and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn, Protocol
+
+from edgeswarm import limits
+from edgeswarm.errors import JailError
+from edgeswarm.jail import engine, kernel, plan, policy, tiers
+
+UID_FIRST: Final = 300_000
+"""Jails of a root supervisor run as users of their own, from here on; nobody's where those are not mapped."""
+UIDS: Final = 65_536
+UID_NOBODY: Final = 65_534
+_DESCRIPTORS_MAX: Final = 16
+
+
+class Worker(Protocol):
+    """What a worker module offers; `edgeswarm.jail.worker` is the one, tests put probes in its place."""
+
+    FDS: tuple[str, ...]
+
+    def start(
+        self, job: dict[str, Any], fds: list[int], engine_: Any, steps: tuple[plan.Step, ...], forked: Any
+    ) -> NoReturn: ...
+
+
+@dataclass(slots=True)
+class Zygote:
+    """host: the supervisor's socket.  jails: process id -> jail id, of those not yet reaped."""
+
+    host: socket.socket
+    worker: Worker
+    engine: Any
+    tried: dict[str, tiers.Tried]
+    policies: dict[str, policy.Policy] = field(default_factory=dict)
+    jails: dict[int, int] = field(default_factory=dict)
+
+    def tell(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        socket.send_fds(self.host, [json.dumps(message).encode("utf-8")], list(fds))
+
+    def serve(self) -> NoReturn:
+        """Take orders until the supervisor is gone."""
+        woken, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.signal(signal.SIGCHLD, _nothing)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        self.tell({"hello": {"tier": tiers.tier_of(self.tried), "layers": tiers.to_json(self.tried)}})
+        poll = select.poll()
+        poll.register(self.host, select.POLLIN)
+        poll.register(woken, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == woken:
+                    os.read(woken, 4096)
+                    self.reap()
+                else:
+                    self.take_order()
+
+    def take_order(self) -> None:
+        try:
+            text, fds, _, _ = socket.recv_fds(self.host, limits.ZYGOTE_MESSAGE_BYTES_MAX, _DESCRIPTORS_MAX)
+        except ConnectionError:
+            text, fds = b"", []
+        if not text:
+            self.end()
+        order = json.loads(text)
+        try:
+            if order["order"] == "policy":
+                found = policy.from_json(order["policy"])
+                self.policies[found.name] = found
+            else:
+                self.spawn(order, list(fds))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def spawn(self, order: dict[str, Any], fds: list[int]) -> None:
+        """Fork the process that becomes the jail, and tell the supervisor its id."""
+        number = int(order["id"])
+        try:
+            chosen = self.policies.get(order["policy"])
+            if chosen is None:
+                raise JailError(f"policy {order['policy']}: never sent")
+            steps = plan.make_plan(
+                chosen, order["tier"], run_as=user_of(number), memory_bytes=int(order["memory_bytes"])
+            )
+            report, told = os.pipe()
+            child = os.fork()
+        except (JailError, OSError) as error:
+            self.tell({"refused": number, "text": str(error)})
+            return
+        if child == 0:
+            self.become_jail(order, fds, steps, told)
+        os.close(told)
+        text = os.read(report, 64)  # from the process between; nothing when the child itself becomes the jail
+        os.close(report)
+        pid = int(text) if text else child
+        self.jails[pid] = number
+        pidfd = os.pidfd_open(pid)  # cannot be another process: only we reap it, later
+        self.tell({"spawned": number, "pid": pid}, (pidfd,))
+        os.close(pidfd)
+
+    def become_jail(self, order: dict[str, Any], fds: list[int], steps: tuple[plan.Step, ...], told: int) -> NoReturn:
+        """In the child: from here to the end of the process."""
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+            def forked(pid: int) -> NoReturn:
+                os.write(told, b"%d" % pid)
+                os._exit(0)
+
+            self.worker.start(order["job"], fds, self.engine, steps, forked)
+        finally:
+            os._exit(99)
+
+    def reap(self) -> None:
+        """Tell how jails ended; the processes between are reaped without a word."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            number = self.jails.pop(pid, None)
+            if number is None:
+                continue
+            how = os.waitstatus_to_exitcode(status)
+            end = {"code": how} if how >= 0 else {"signal": -how}
+            self.tell({"exited": number, "pid": pid} | end)
+
+    def end(self) -> NoReturn:
+        """The supervisor is gone: nothing may outlive it."""
+        for pid in self.jails:
+            os.kill(pid, signal.SIGKILL)
+        os._exit(0)
+
+
+def user_of(number: int) -> tuple[int, int] | None:
+    """Which user a jail runs as: None when we are no root ourselves."""
+    if os.geteuid() != 0:
+        return None
+    wanted = UID_FIRST + number % UIDS
+    with open("/proc/self/uid_map", encoding="ascii") as uids, open("/proc/self/gid_map", encoding="ascii") as gids:
+        mapped = is_mapped(uids.read(), wanted) and is_mapped(gids.read(), wanted)
+    return (wanted, wanted) if mapped else (UID_NOBODY, UID_NOBODY)
+
+
+def is_mapped(id_map: str, wanted: int) -> bool:
+    """True when an id exists in the user namespace that has this uid_map."""
+    for line in id_map.splitlines():
+        first, _, count = map(int, line.split())
+        if first <= wanted < first + count:
+            return True
+    return False
+
+
+def _nothing(_signal: int, _frame: object) -> None:
+    """SIGCHLD only has to interrupt poll."""
+
+
+def _warm() -> None:
+    """Import and touch now what a jail would otherwise import or touch after the fork."""
+    for name in ("encodings.idna", "encodings.latin_1", "encodings.ascii", "traceback", "linecache", "threading"):
+        importlib.import_module(name)
+
+
+def main() -> NoReturn:
+    parser = argparse.ArgumentParser(prog="edgeswarm.jail.zygote")
+    parser.add_argument("--socket", type=int, required=True, help="descriptor of the SEQPACKET socket")
+    parser.add_argument("--worker", default="edgeswarm.jail.worker", help="module that runs inside the jails")
+    chosen = parser.parse_args()
+    host = socket.socket(fileno=chosen.socket)
+    host.set_inheritable(False)
+    _warm()
+    kernel.set_child_subreaper()
+    worker: Any = importlib.import_module(chosen.worker)
+    made = engine.make_engine()
+    tried = tiers.try_layers(user_of(0))
+    gc.collect()
+    gc.freeze()  # the collector would write to every object's header, and so unshare its page
+    Zygote(host, worker, made, tried).serve()
+
+
+if __name__ == "__main__":
+    main()
