@@ -188,8 +188,10 @@ class NormalizeSpec:
     low: Annotated[Vector, Doc("minmax without warm-up: one number per value of a row")] = ()
     high: Annotated[Vector, Doc("the same; each above its `low`")] = ()
     clip: Annotated[float, Range(0.0, 1e6), Doc("results are clipped to -clip..clip; 0: not clipped")] = 8.0
-    std_min: Annotated[Vector, Doc("zscore with warm-up: a std learnt below this is taken for this")] = ()
-    std_max: Annotated[Vector, Doc("the same from above; the first seconds may be too quiet or too wild")] = ()
+    mean_min: Annotated[Vector, Doc("zscore with warm-up: the learnt mean is at least this, per value of a row")] = ()
+    mean_max: Annotated[Vector, Doc("the same: at most")] = ()
+    std_min: Annotated[Vector, Doc("the same for the learnt std: the first seconds may be too quiet, or")] = ()
+    std_max: Annotated[Vector, Doc("too wild, to tell what is usual; above 0")] = ()
 
     def faults(self) -> Iterator[tuple[str, str]]:
         learns = self.method in ("zscore", "minmax") and self.warmup_rows > 0
@@ -216,26 +218,23 @@ class NormalizeSpec:
                     return
 
     def _faults_bounds(self) -> Iterator[tuple[str, str]]:
-        for key in ("std_min", "std_max"):
-            values = getattr(self, key)
+        given = {key: getattr(self, key) for key in ("mean_min", "mean_max", "std_min", "std_max")}
+        for key, values in given.items():
             if values and not (self.method == "zscore" and self.warmup_rows):
                 yield key, "used by the method zscore with warm-up only"
-            for index, value in enumerate(values):
-                if value <= 0.0:
-                    yield f"{key}[{index}]", f"expected more than 0, found {value!r}"
-                    break
-        if self.std_min and self.std_max:
-            if len(self.std_min) != len(self.std_max):
-                yield "std_max", f"expected {len(self.std_min)} numbers as in std_min, found {len(self.std_max)}"
-            for index, (low, high) in enumerate(zip(self.std_min, self.std_max, strict=False)):
-                if high < low:
-                    yield f"std_max[{index}]", f"expected at least std_min ({low!r}), found {high!r}"
-                    break
+            if values and len(values) != self.width:
+                yield key, f"expected {self.width} numbers as in the other vectors, found {len(values)}"
+            if key.startswith("std") and min(values, default=1.0) <= 0.0:
+                yield key, f"expected numbers above 0, found {min(values)!r}"
+        for low, high in (("mean_min", "mean_max"), ("std_min", "std_max")):
+            if any(least > most for least, most in zip(given[low], given[high], strict=False)):
+                yield high, f"expected at least {list(given[low])} ({low}), found {list(given[high])}"
 
     @property
     def width(self) -> int | None:
         """Values of a row that the vectors are made for; None when there are none."""
-        return len(self.mean) or len(self.low) or len(self.std_min) or len(self.std_max) or None
+        vectors = (self.mean, self.low, self.mean_min, self.mean_max, self.std_min, self.std_max)
+        return next((len(vector) for vector in vectors if vector), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@
 `minmax`  (value - low) / (high - low), learnt or given alike
 While it learns, no row comes out; then what was learnt is frozen, so that a slow drift stays visible as one.
 A field that never changed during the warm-up has no scale: it is only shifted (divided by 1), as scikit-learn does.
-The first seconds may be too quiet or too wild to tell the scale: what zscore learns is kept within std_min..std_max.
+The first seconds may be too quiet or too wild to tell what is usual: what zscore learns is kept within
+mean_min..mean_max and std_min..std_max, where the agent file gives these bounds.
 All results are clipped to [-clip, clip] when clip > 0: one wild reading must not saturate a window of good ones.
 Invariants: seen <= warmup_rows; nothing that comes out is NaN or infinite if the row is finite.
 Source: Welford 1962, as in Knuth, The Art of Computer Programming vol. 2, 4.2.2.
@@ -30,8 +31,8 @@ class Normalizer:
     """One agent's normalisation.  `push` is the whole of it; `warming` is True while it learns."""
 
     __slots__ = (
-        "_clip", "_first", "_high", "_low", "_mean", "_scale", "_second", "_std_max", "_std_min", "apply", "method",
-        "seen", "warming", "warmup_rows", "width",
+        "_clip", "_first", "_high", "_low", "_mean", "_mean_max", "_mean_min", "_scale", "_second", "_std_max",
+        "_std_min", "apply", "method", "seen", "warming", "warmup_rows", "width",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +46,8 @@ class Normalizer:
         low: Sequence[float] = (),
         high: Sequence[float] = (),
         clip: float = 0.0,
+        mean_min: Sequence[float] = (),
+        mean_max: Sequence[float] = (),
         std_min: Sequence[float] = (),
         std_max: Sequence[float] = (),
     ) -> None:
@@ -55,8 +58,10 @@ class Normalizer:
         self.seen = 0
         self.warming = self.warmup_rows > 0
         self._clip = clip
-        self._std_min = _bounds(std_min, width, "std_min")
-        self._std_max = _bounds(std_max, width, "std_max")
+        self._mean_min = _bounds(mean_min, width, "mean_min")
+        self._mean_max = _bounds(mean_max, width, "mean_max")
+        self._std_min = _bounds(std_min, width, "std_min", above=0.0)
+        self._std_max = _bounds(std_max, width, "std_max", above=0.0)
         self._first = [0.0] * width  # Welford's mean, or the lowest value seen
         self._second = [0.0] * width  # Welford's sum of squared differences, or the highest value seen
         self._mean: Row = (0.0,) * width
@@ -115,11 +120,11 @@ class Normalizer:
         self.warming = False
         if self.method == "zscore":
             spans = [math.sqrt(max(total, 0.0) / self.seen) for total in self._second]
-            spans = list(map(max, spans, self._std_min)) if self._std_min else spans
-            spans = list(map(min, spans, self._std_max)) if self._std_max else spans
+            self._freeze(
+                _within(self._first, self._mean_min, self._mean_max), _within(spans, self._std_min, self._std_max)
+            )
         else:
-            spans = list(map(sub, self._second, self._first))
-        self._freeze(self._first, spans)
+            self._freeze(self._first, list(map(sub, self._second, self._first)))
 
     def learnt(self) -> dict[str, Row] | None:
         """What rows are shifted and scaled by, for people: None while warming or with method `none`."""
@@ -161,13 +166,19 @@ class Normalizer:
             self._finish_warmup()
 
 
-def _bounds(values: Sequence[float], width: int, name: str) -> tuple[float, ...]:
-    """`values` as they are; ConfigError unless there are none, or `width` many above 0."""
+def _within(values: Sequence[float], low: Row, high: Row) -> list[float]:
+    """Each value raised to its `low` and lowered to its `high`, where these are given."""
+    raised = list(map(max, values, low)) if low else list(values)
+    return list(map(min, raised, high)) if high else raised
+
+
+def _bounds(values: Sequence[float], width: int, name: str, *, above: float = -math.inf) -> Row:
+    """`values` as they are; ConfigError unless there are none, or `width` many finite ones past `above`."""
     if values and len(values) != width:
         raise ConfigError(f"normalize.{name}: expected {width} numbers, found {len(values)}")
     for index, value in enumerate(values):
-        if not (math.isfinite(value) and value > 0.0):
-            raise ConfigError(f"normalize.{name}[{index}]: expected a finite number > 0, found {value}")
+        if not (math.isfinite(value) and value > above):
+            raise ConfigError(f"normalize.{name}[{index}]: expected a finite number above {above}, found {value}")
     return tuple(values)
 
 

@@ -60,6 +60,8 @@ def make_parts(wiring: Wiring, *, source_widths: Sequence[int], frame_width: int
             low=norm.low,
             high=norm.high,
             clip=norm.clip,
+            mean_min=norm.mean_min,
+            mean_max=norm.mean_max,
             std_min=norm.std_min,
             std_max=norm.std_max,
         ),
