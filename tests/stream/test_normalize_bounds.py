@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -55,7 +56,7 @@ def test_bounds_that_do_not_fit_are_refused_by_the_header() -> None:
         ({"mean_min": [2.0], "warmup_rows": 0, "mean": [1.0], "std": [1.0]}, "zscore with warm-up only"),
     ]
     for keys, text in cases:
-        with pytest.raises(schema.SchemaError, match=text.replace("(", r"\(").replace("[", r"\[")):
+        with pytest.raises(schema.SchemaError, match=re.escape(text)):
             spec_of(**keys)
     assert spec_of(std_min=[1.0, 2.0]).width == 2
 
