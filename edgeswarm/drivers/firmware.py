@@ -246,5 +246,9 @@ def _at(root: Path, path: str) -> Path:
 
 
 def _read(path: Path, bytes_max: int = KERNEL_CONFIG_BYTES_MAX) -> str:
-    with open(path, "rb") as file:
-        return file.read(bytes_max).decode("utf-8", "replace")
+    """At most `bytes_max` of a file, in pieces: a sysctl refuses a read of megabytes with ENOMEM."""
+    text = bytearray()
+    with open(path, "rb", buffering=0) as file:
+        while len(text) < bytes_max and (piece := file.read(4096)):
+            text += piece
+    return text[:bytes_max].decode("utf-8", "replace")
