@@ -38,7 +38,7 @@ SECONDS_MAX = 10.0
 """For one trial; they run side by side.  Ten seconds is a Pi Zero that imports wasmtime from a cold card."""
 
 _BOOT = "import sys; sys.path[:0] = sys.argv[2:]; from edgeswarm.drivers.doctor.probe import main; main()"
-_SYSCTLS = (
+SYSCTLS = (
     "kernel.apparmor_restrict_unprivileged_userns",
     "kernel.unprivileged_userns_clone",
     "user.max_user_namespaces",
@@ -156,7 +156,7 @@ def _run_probe(seconds_max: float, python: str) -> dict[str, Any]:
 
 def read_facts() -> Facts:
     """Settings that explain refusals."""
-    sysctls = {name: found for name in _SYSCTLS if (found := _line(f"/proc/sys/{name.replace('.', '/')}")) is not None}
+    sysctls = {name: found for name in SYSCTLS if (found := _line(f"/proc/sys/{name.replace('.', '/')}")) is not None}
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
     numbers = (platform.release() + ".0").split(".")[:2]
     return Facts(

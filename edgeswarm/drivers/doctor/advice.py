@@ -118,7 +118,7 @@ def for_cgroup(name: str, number: int, facts: Facts, *, has_v1: bool) -> str:
                 "Run under a systemd unit with Delegate=memory pids cpu (firmware_configs/linux/systemd), or "
                 "by hand: systemd-run --user --scope -p Delegate=yes edgeswarm run. Limits of jails hold without it."
             )
-        return "No controller is passed on to our group: systemd's Delegate=memory pids cpu does that. Jails do without."
+        return "No controller is passed on to our group: Delegate=memory pids cpu in a unit does. Jails do without."
     if not facts.is_root:
         return "Version 1 groups belong to root; as an ordinary user jails are bounded by RLIMIT_DATA and deadlines."
     return "This controller takes no group from us; jails are bounded by RLIMIT_DATA and deadlines."
@@ -132,7 +132,7 @@ def for_wasmtime(detail: str, facts: Facts) -> str:
         )
     if "not installed" in detail or "no library" in detail:
         return "Set up again: `make setup` in a checkout, or pip install --force-reinstall wasmtime in its environment."
-    return "No kernel can run until this works: compare the version with pyproject.toml, and report it with this output."
+    return "No kernel can run until this works: compare its version with pyproject.toml; report it with this output."
 
 
 def for_delegate(name: str, detail: str) -> str:

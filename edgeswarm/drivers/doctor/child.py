@@ -17,7 +17,7 @@ from typing import Final
 
 from edgeswarm.jail import kernel
 
-_REPORT_BYTES_MAX: Final = 60_000  # less than a pipe holds, so that a child never waits for us
+_DETAIL_CHARS_MAX: Final = 1_000  # a line for people; and less than a pipe holds, so that a child never waits for us
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,17 @@ def _start(trial: Trial, seconds_max: float) -> tuple[int, int]:
             kernel.become_user(*trial.run_as)
         answer: list[object] = [True, trial.attempt(), 0]
     except BaseException as error:  # no, for whatever reason: that is what is being asked
-        text = str(error) or type(error).__name__
-        answer = [False, text, getattr(error, "errno", 0) or 0]
+        answer = [False, _text(error), getattr(error, "errno", 0) or 0]
     try:
-        os.write(told, json.dumps(answer).encode("utf-8")[:_REPORT_BYTES_MAX])
+        os.write(told, json.dumps([answer[0], str(answer[1])[:_DETAIL_CHARS_MAX], answer[2]]).encode("utf-8"))
     finally:
         os._exit(0)
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
 
 
 def _finish(pid: int, report: int, ends_at: float) -> Outcome:
@@ -76,18 +81,21 @@ def _finish(pid: int, report: int, ends_at: float) -> Outcome:
         if not piece:
             break
     os.close(report)
-    finished = bool(text)
-    if not finished and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-        time.sleep(0.01)  # closed its end, or is stuck: a moment, then the end
+    code = _end(pid, ends_at)
+    if text:
+        ok, detail, number = json.loads(text)
+        return Outcome(bool(ok), str(detail), int(number))
+    if code in (-signal.SIGALRM, -signal.SIGKILL):
+        return Outcome(False, "took too long")
+    return Outcome(False, f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with {code}")
+
+
+def _end(pid: int, ends_at: float) -> int:
+    """Wait for the child, then end whatever it started; its exit code, negative for a signal."""
+    while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) and time.monotonic() < ends_at:
+        time.sleep(0.001)
     try:
-        os.killpg(pid, signal.SIGKILL)
-    except OSError:
-        finished = True  # it is gone already, with everything that it started
-    _, status = os.waitpid(pid, 0)
-    if not text:
-        code = os.waitstatus_to_exitcode(status)
-        if code in (-signal.SIGALRM, -signal.SIGKILL):
-            return Outcome(False, "took too long")
-        return Outcome(False, f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with {code}")
-    ok, detail, number = json.loads(text)
-    return Outcome(bool(ok), str(detail), int(number))
+        os.killpg(pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
+    except ProcessLookupError:
+        os.kill(pid, signal.SIGKILL)  # it had not come to setsid
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
