@@ -214,7 +214,9 @@ class SectionEntry:
     length: Annotated[int, Range(0, AF_SECTION_BYTES_MAX, "bytes"), Doc("stored bytes")]
     sha256: Annotated[Sha256, Doc("of the stored bytes")]
     raw_length: Annotated[int, Range(0, AF_SECTION_BYTES_MAX, "bytes"), Doc("bytes after decoding")]
-    encoding: Annotated[Literal["none", "zstd"], Doc("zstd: one frame, RFC 8878, window of at most 8 MiB")] = "none"
+    encoding: Annotated[Literal["none", "zstd"], Doc("zstd: one frame of RFC 8878 that states its content size")] = (
+        "none"
+    )
     dtype: Annotated[Literal["f32", "i8", "u8"] | None, Doc("items, little-endian; absent: opaque bytes")] = None
     shape: Annotated[
         tuple[Annotated[int, Range(0, AF_SECTION_BYTES_MAX)], ...], Length(0, 8), Doc("items a dimension, row-major")
@@ -223,6 +225,8 @@ class SectionEntry:
     def faults(self) -> Iterator[tuple[str, str]]:
         if self.encoding == "none" and self.raw_length != self.length:
             yield "raw_length", f"expected {self.length} as in length (encoding none), found {self.raw_length}"
+        if self.encoding == "zstd" and not self.raw_length:
+            yield "encoding", "expected none for an empty section, found zstd"
         if self.dtype is None:
             if self.shape:
                 yield "shape", "needs a dtype"
