@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import os
 import signal
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -204,6 +205,11 @@ class _VulkanInstanceInfo(ctypes.Structure):
     )
 
 
+_VULKAN_DEVICES_MAX = 16
+_VULKAN_PROPERTIES_BYTES = 4096  # VkPhysicalDeviceProperties is 824 bytes
+_VULKAN_TYPE_CPU = 4
+
+
 def _library(name: str) -> ctypes.CDLL:
     try:
         return ctypes.CDLL(name)
@@ -212,18 +218,28 @@ def _library(name: str) -> ctypes.CDLL:
 
 
 def vulkan() -> str:
-    """Make an instance and count its devices."""
+    """Make an instance and name its devices; one that the CPU plays does not count."""
     library = _library("libvulkan.so.1")
     info = _VulkanInstanceInfo(type=1)
-    instance, count = ctypes.c_void_p(), ctypes.c_uint32()
+    instance, count = ctypes.c_void_p(), ctypes.c_uint32(_VULKAN_DEVICES_MAX)
     code = library.vkCreateInstance(ctypes.byref(info), None, ctypes.byref(instance))
     if code != 0:
         raise ProbeError(f"vkCreateInstance answers {code}: no driver (no ICD file in /usr/share/vulkan/icd.d?)")
-    code = library.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), None)
-    library.vkDestroyInstance(instance, None)
+    devices = (ctypes.c_void_p * _VULKAN_DEVICES_MAX)()
+    code = library.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), devices)
     if code != 0 or count.value == 0:
         raise ProbeError(f"Vulkan finds no device (answer {code})")
-    return f"{count.value} Vulkan device(s)"
+    names = []
+    for device in devices[: count.value]:
+        properties = ctypes.create_string_buffer(_VULKAN_PROPERTIES_BYTES)
+        library.vkGetPhysicalDeviceProperties(ctypes.c_void_p(device), properties)
+        kind, name = struct.unpack_from("=I256s", properties, 16)  # after four words of versions and ids
+        if kind != _VULKAN_TYPE_CPU:
+            names.append(name.split(b"\0")[0].decode("utf-8", "replace"))
+    library.vkDestroyInstance(instance, None)
+    if not names:
+        raise ProbeError("Vulkan finds no device but the CPU itself")
+    return ", ".join(names)
 
 
 def cuda() -> str:
