@@ -1,10 +1,14 @@
-"""How commands print: tables for people, JSON for scripts, errors on standard error."""
+"""How commands print: tables for people, JSON for scripts, errors on standard error.
+
+Names, labels and texts come from agent files and peers: a terminal gets none of their control characters.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +32,17 @@ def state_option(function: F) -> F:
     )(function)
 
 
+def config_option(function: F) -> F:
+    """`-c FILE`: the parameter `config_file` (Path or None)."""
+    return click.option(
+        "-c",
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Settings file (root: /etc/edgeswarm/edgeswarm.toml, else ~/.config/edgeswarm/edgeswarm.toml).",
+    )(function)
+
+
 def emit(value: Any, *, as_json: bool, text: Callable[[], str]) -> None:
     """Print `value` as JSON, or what `text()` makes of it."""
     click.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False) if as_json else text())
@@ -38,12 +53,26 @@ def error(text: str, *, as_json: bool, kind: str) -> None:
     if as_json:
         click.echo(json.dumps({"error": {"kind": kind, "text": text}}), err=True)
     else:
-        click.echo(click.style("error: ", fg="red", bold=True) + text, err=True)
+        click.echo(click.style("error: ", fg="red", bold=True) + plain(text, keep="\n"), err=True)
+
+
+def note(text: str) -> None:
+    """Something worth knowing that is no result: on standard error, so that standard output stays what it is."""
+    click.echo(plain(text, keep="\n"), err=True)
+
+
+def warn(text: str) -> None:
+    click.echo(click.style("warning: ", fg="yellow", bold=True) + plain(text, keep="\n"), err=True)
+
+
+def plain(text: str, *, keep: str = "") -> str:
+    """`text` without what a terminal would act upon."""
+    return text if text.isprintable() else "".join(c if c.isprintable() or c in keep else "?" for c in text)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[int] = ()) -> str:
     """Plain columns, two blanks between them.  right: indices of columns of numbers."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[plain(str(cell)) for cell in row] for row in rows]
     widths = [max([len(header[i]), *(len(row[i]) for row in cells)]) for i in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
@@ -64,3 +93,13 @@ def size(size_bytes: float) -> str:
         if size_bytes >= factor:
             return f"{size_bytes / factor:.1f} {unit}"
     return f"{int(size_bytes)} B"
+
+
+@contextmanager
+def progress(length: int, label: str, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error while it is a terminal, nothing otherwise; yields what to call with each step's size."""
+    if quiet or length <= 0 or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
+        yield bar.update

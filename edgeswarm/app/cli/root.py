@@ -8,12 +8,23 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeswarm.app.cli import output
-from edgeswarm.errors import EdgeSwarmError
+from edgeswarm.errors import EdgeSwarmError, LocalError, PermissionDeniedError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+CONTEXT_SETTINGS: dict[str, Any] = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 110,
+    "auto_envvar_prefix": None,
+}
+EXTRAS = {"numpy": "build", "sklearn": "examples", "paho": "swarm", "pyseccomp": "seccomp"}
+"""Package -> the extra of ours that brings it."""
 
 # command -> (module below edgeswarm.app.cli, attribute, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -25,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "metrics": ("daemon", "metrics", "Print the supervisor's metrics as Prometheus text."),
     "run": ("daemon", "run", "Run the supervisor in the foreground."),
     "status": ("daemon", "status", "Show the supervisor, its agents and its jails."),
-    "top": ("daemon", "top", "Watch streams, scores and decisions live."),
+    "top": ("top", "top", "Watch streams, scores and decisions live."),
     "version": ("version", "version", "Print versions of EdgeSwarm and of what it stands on."),
 }
 
@@ -48,6 +59,17 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """From the table too: pressing the tab key imports no command."""
+        from click.shell_completion import CompletionItem
+
+        found = [
+            CompletionItem(name, help=self._table[name][2])
+            for name in self.list_commands(ctx)
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """From the table, so that --help imports no command."""
         with formatter.section("Commands"):
@@ -57,7 +79,7 @@ class LazyGroup(click.Group):
 @click.command(
     cls=LazyGroup,
     table=COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": None},
+    context_settings=CONTEXT_SETTINGS,
     epilog="\b\nExamples:\n  edgeswarm doctor                      what can this machine do?\n"
     "  edgeswarm demo                        see everything at work in half a minute\n"
     "  edgeswarm agent run X.af --input rows.csv --output out.csv\n"
@@ -88,9 +110,22 @@ def run(arguments: Sequence[str] | None = None, *, command: click.Command = root
             error.show()
         return error.exit_code
     except EdgeSwarmError as error:
-        kind = getattr(error, "kind", type(error).__name__)
-        output.error(str(error), as_json=wants_json, kind=kind)
-        return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+        return _told(error, wants_json)
+    except PermissionError as error:
+        return _told(PermissionDeniedError(_os_text(error)), wants_json)
+    except OSError as error:
+        return _told(EdgeSwarmError(_os_text(error)), wants_json)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        return _told(LocalError(f"this needs {error.name}: pip install 'edgeswarm[{extra}]'"), wants_json)
+
+
+def _told(error: EdgeSwarmError, wants_json: bool) -> int:
+    output.error(str(error), as_json=wants_json, kind=getattr(error, "kind", type(error).__name__))
+    return error.exit_code
+
+
+def _os_text(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
