@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 RING_LINES_MAX = 2_000  # about 400 KB: what an operator scrolls back through
-LEVELS = ("debug", "info", "warning", "error")
+_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"fields"}
 
 
 class JsonFormatter(logging.Formatter):
@@ -24,10 +24,15 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
         line: dict[str, Any] = {"at": at, "level": record.levelname.lower(), "event": record.getMessage()}
-        line.update(getattr(record, "fields", {}))
+        line.update(getattr(record, "fields", None) or _extras(record))
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
         return json.dumps(line, default=str, separators=(",", ":"))
+
+
+def _extras(record: logging.LogRecord) -> dict[str, Any]:
+    """What a driver's `extra=` put on the record."""
+    return {key: value for key, value in vars(record).items() if key not in _PLAIN and key != "message"}
 
 
 class RingHandler(logging.Handler):
@@ -57,6 +62,13 @@ class Log:
             handler = logging.StreamHandler(stream)
             handler.setFormatter(JsonFormatter())
             self._logger.addHandler(handler)
+
+    def listen(self, name: str) -> None:
+        """Take in what the drivers log under `name`; for the one supervisor of a process."""
+        drivers = logging.getLogger(name)
+        drivers.setLevel(self._logger.level)
+        drivers.handlers = list(self._logger.handlers)
+        drivers.propagate = False
 
     def debug(self, event: str, **fields: Any) -> None:
         self._logger.debug(event, extra={"fields": fields})

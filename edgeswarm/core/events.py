@@ -61,10 +61,14 @@ class AgentPlan:
 
 @dataclass(frozen=True, slots=True)
 class AgentDeployed:
-    """The operator hands in an agent; it is admitted or refused as a whole, then prepared and started."""
+    """The operator hands in an agent; it is admitted or refused as a whole, then prepared and started.
+
+    start: False keeps it as stopped (what a restart of the supervisor does with agents that were stopped).
+    """
 
     plan: AgentPlan
     cause: Cause
+    start: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,9 @@ class Node:
         if why:
             return [do.Refuse(plan.name, f"agent {plan.name}: {why}", cause)]
         self.table.agents[plan.name] = Agent(plan)
+        if not event.start:
+            self.table.agents[plan.name].status = Status.STOPPED
+            return [do.Announce(plan.name, "stopped", "deployed, not started", cause)]
         return [
             do.Announce(plan.name, "preparing", f"artefact {plan.artefact[:12]}", cause),
             do.PrepareKernel(plan.name, plan.artefact, cause),
@@ -112,7 +115,7 @@ class Node:
             return [do.Refuse(event.name, f"agent {event.name}: no agent of that name is deployed", event.cause)]
         effects: list[do.Effect] = []
         if agent.status in ALIVE or agent.opened:
-            effects = self.table.end(event.name, Status.STOPPED, "remove asked", event.cause)
+            effects = self.table.end(event.name, Status.STOPPED, "remove asked", event.cause)[:-1]  # not "stopped"
         del self.table.agents[event.name]
         return [*effects, do.ForgetAgent(event.name, event.cause), do.Announce(event.name, "removed", "", event.cause)]
 

@@ -1,0 +1,117 @@
+"""From a model and a header to the bytes of a signed agent file; what `spawn` and `agent build` share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgeswarm import agentfile, schema
+from edgeswarm.agentfile.file import Section
+from edgeswarm.agentfile.header import Header
+from edgeswarm.compile.abi import Layout
+from edgeswarm.drivers.keys import SigningKey
+from edgeswarm.errors import AgentFileError, InputError
+
+if TYPE_CHECKING:
+    from edgeswarm.model import Mlp
+
+GOLDEN_ROWS = 8
+GOLDEN_SEED = 1
+
+
+def model_of(weights: Any, *, sizes: Sequence[int], activations: Sequence[str], seed: int) -> Mlp:
+    """weights: None (random from `seed`), a Network, an Mlp, or [(matrix, bias), ...].  Raises InputError."""
+    from edgeswarm.model import Mlp, from_arrays, random_mlp
+
+    if weights is None:
+        return random_mlp(sizes, activations[0], activations[-1], seed)
+    if hasattr(weights, "model"):
+        weights = weights.model
+    if not isinstance(weights, Mlp):
+        matrices, biases = zip(*weights, strict=True)
+        weights = from_arrays(list(matrices), list(biases), list(activations))
+    if tuple(weights.sizes) != tuple(sizes):
+        raise InputError(f"weights: expected layers of {list(sizes)}, found {list(weights.sizes)}")
+    return weights
+
+
+def build_mlp(
+    *,
+    name: str,
+    sizes: Sequence[int],
+    activation: str,
+    output_activation: str,
+    capabilities: Sequence[str],
+    weights: Any,
+    seed: int,
+    wiring: Mapping[str, Any] | None,
+    key: SigningKey,
+) -> bytes:
+    """An agent file around an MLP.  Raises AgentFileError listing every fault of name, wiring and capabilities."""
+    activations = [activation] * (len(sizes) - 2) + [output_activation]
+    model = model_of(weights, sizes=sizes, activations=activations, seed=seed)
+    tree: dict[str, Any] = {
+        "version": "1.0",
+        "name": name,
+        "neural_config": {
+            "network_type": "feedforward",
+            "input_size": sizes[0],
+            "output_size": sizes[-1],
+            "hidden_layers": list(sizes[1:-1]),
+            "activation_function": activation,
+            "output_activation": output_activation,
+        },
+        "wiring": dict(wiring) if wiring is not None else {"sources": [{"type": "api", "width": sizes[0]}]},
+        "capabilities": list(capabilities),
+    }
+    return build(tree, model, key=key)
+
+
+def build(
+    tree: Mapping[str, Any],
+    model: Mlp,
+    *,
+    key: SigningKey,
+    created: str | None = None,
+    batch_max: int = 256,
+    golden_of: Mlp | None = None,
+) -> bytes:
+    """tree: the header's keys, without sections.  The kernel and its golden vectors are made here."""
+    from edgeswarm.compile import compile_mlp, make_golden
+
+    try:
+        header = schema.decode(dict(tree), Header, where=str(tree.get("name", "agent")))
+    except schema.SchemaError as error:
+        raise AgentFileError(str(error)) from None
+    kernel = compile_mlp(model, batch_max=batch_max, mode=header.kernel.mode)
+    golden = make_golden(golden_of or model, GOLDEN_ROWS, GOLDEN_SEED)
+    sections = {
+        "neural_weights": Section(kernel.weights, "f32", kernel.layout.weights.shape),
+        "wasm_kernel": Section(kernel.wasm),
+        "golden": Section(golden.tobytes(), "f32", golden.shape),
+    }
+    return agentfile.build(header, sections, publisher_key=key.seed, created=created)
+
+
+def repack(header: Header, layout: Layout, running: bytes, weights: Any, *, delta: bool) -> bytes:
+    """`weights` as the bytes that the running kernel wants.  delta: added to `running`, layer by layer.
+
+    Raises InputError where the shapes differ or a sum is not finite.
+    """
+    import numpy as np
+
+    from edgeswarm.compile import pack_weights, unpack_weights
+    from edgeswarm.model import from_arrays
+
+    net = header.neural_config
+    sizes = (net.input_size, *net.hidden_layers, net.output_size)
+    activations = [net.activation_function] * len(net.hidden_layers) + [net.output_activation]
+    model = model_of(weights, sizes=sizes, activations=activations, seed=0)
+    if delta:
+        now = unpack_weights(running, sizes, activations)
+        pairs = list(zip(now.layers, model.layers, strict=True))
+        model = from_arrays([a.weights + b.weights for a, b in pairs], [a.bias + b.bias for a, b in pairs], activations)
+    for layer in model.layers:
+        if not (np.isfinite(layer.weights).all() and np.isfinite(layer.bias).all()):
+            raise InputError("weights: expected finite numbers, found NaN or infinity")
+    return pack_weights(model, layout)

@@ -1,0 +1,179 @@
+"""What the control socket can be asked: each op checks its arguments and calls the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from edgeswarm.app import report
+from edgeswarm.errors import InputError, LocalError, RemoteError
+from edgeswarm.ids import AgentName
+from edgeswarm.limits import ASK_ROWS_MAX, FOLLOW_LINES_MAX
+
+if TYPE_CHECKING:
+    from edgeswarm.app.supervisor import Supervisor
+
+T = TypeVar("T")
+_REQUIRED: Any = object()
+
+
+def argument(args: dict[str, Any], key: str, kind: type[T], default: T = _REQUIRED) -> T:
+    """args[key], of that type.  Raises RemoteError."""
+    value = args.get(key, default)
+    if value is _REQUIRED:
+        raise RemoteError(f"control request: {key}: missing")
+    if kind is float and type(value) is int:
+        return kind(value)  # type: ignore[call-arg]
+    if type(value) is not kind:
+        raise RemoteError(f"control request: {key}: expected {kind.__name__}, found {type(value).__name__}")
+    return value
+
+
+class ControlOps:
+    """answer(op, args) is what `drivers.control.ControlServer` calls."""
+
+    def __init__(self, supervisor: Supervisor, shutdown: Callable[[], None]) -> None:
+        self._sup = supervisor
+        self._shutdown = shutdown
+        self._one: dict[str, Callable[[dict[str, Any]], Awaitable[Any]]] = {
+            "ping": self._ping,
+            "status": self._status,
+            "deploy": self._deploy,
+            "swap": self._swap,
+            "weights": self._weights,
+            "stop": self._stop,
+            "start": self._start,
+            "remove": self._remove,
+            "checkpoint": self._checkpoint,
+            "ask": self._ask,
+            "metrics": self._metrics,
+            "config": self._config,
+            "shutdown": self._end,
+        }
+        self._many: dict[str, Callable[[dict[str, Any]], AsyncIterator[Any]]] = {
+            "logs": self._logs,
+            "top": self._top,
+            "stream": self._stream,
+        }
+
+    def answer(self, op: str, args: dict[str, Any]) -> Awaitable[Any] | AsyncIterator[Any]:
+        if op in self._many:
+            return self._many[op](args)
+        if op not in self._one:
+            raise RemoteError(
+                f"control request: op: expected one of {', '.join([*self._one, *self._many])}, found {op!r}"
+            )
+        return self._one[op](args)
+
+    # --- one answer ---------------------------------------------------------------------------------------------------
+
+    async def _ping(self, args: dict[str, Any]) -> Any:
+        row = report.status(self._sup)
+        return {key: row[key] for key in ("version", "device", "pid", "tier", "uptime_s")}
+
+    async def _status(self, args: dict[str, Any]) -> Any:
+        return report.status(self._sup)
+
+    async def _deploy(self, args: dict[str, Any]) -> Any:
+        files = argument(args, "files", list)
+        pairs = []
+        for item in files:
+            if not isinstance(item, dict):
+                raise RemoteError("control request: files: expected maps of who and data")
+            pairs.append((argument(item, "who", str), argument(item, "data", bytes)))
+        return await self._sup.deploy(pairs)
+
+    async def _swap(self, args: dict[str, Any]) -> Any:
+        return await self._sup.swap(
+            argument(args, "name", str), argument(args, "who", str, "swap"), argument(args, "data", bytes)
+        )
+
+    async def _weights(self, args: dict[str, Any]) -> Any:
+        name = argument(args, "name", str)
+        await self._sup.swap_weights(name, argument(args, "data", bytes))
+        return {"name": name, "status": "weights_swapped"}
+
+    async def _stop(self, args: dict[str, Any]) -> Any:
+        name = argument(args, "name", str)
+        return {"name": name, "status": await self._sup.stop(name)}
+
+    async def _start(self, args: dict[str, Any]) -> Any:
+        name = argument(args, "name", str)
+        return {"name": name, "status": await self._sup.start_agent(name)}
+
+    async def _remove(self, args: dict[str, Any]) -> Any:
+        name = argument(args, "name", str)
+        return {"name": name, "status": await self._sup.remove(name)}
+
+    async def _checkpoint(self, args: dict[str, Any]) -> Any:
+        name = argument(args, "name", str)
+        if AgentName(name) not in self._sup.flows.flows:
+            raise LocalError(f"agent {name}: no agent of that name runs")
+        await self._sup.flows.checkpoint(AgentName(name))
+        return {"name": name, "status": "checkpointed"}
+
+    async def _ask(self, args: dict[str, Any]) -> Any:
+        name, rows = argument(args, "name", str), argument(args, "rows", list)
+        if len(rows) > ASK_ROWS_MAX:
+            raise InputError(f"agent {name}: at most {ASK_ROWS_MAX} rows in one request, found {len(rows)}")
+        timeout_s = argument(args, "timeout_s", float, 10.0)
+        answers = []
+        for row in rows:
+            outcome = await self._sup.ask(name, row, timeout_s)
+            answers.append(None if outcome is None else report.outcome(outcome))
+        return answers
+
+    async def _metrics(self, args: dict[str, Any]) -> Any:
+        return {"text": report.metrics(self._sup)}
+
+    async def _config(self, args: dict[str, Any]) -> Any:
+        return report.config(self._sup.settings)
+
+    async def _end(self, args: dict[str, Any]) -> Any:
+        asyncio.get_running_loop().call_soon(self._shutdown)
+        return {}
+
+    # --- many answers -------------------------------------------------------------------------------------------------
+
+    async def _logs(self, args: dict[str, Any]) -> AsyncIterator[Any]:
+        lines, follow = argument(args, "lines", int, 100), argument(args, "follow", bool, False)
+        ring = self._sup.log.ring
+        for line in list(ring.lines)[-lines:] if lines > 0 else []:
+            yield line
+        if follow:
+            queue: asyncio.Queue[Any] = asyncio.Queue(FOLLOW_LINES_MAX)
+            async for line in _follow(queue, ring.followers):
+                yield line
+
+    async def _top(self, args: dict[str, Any]) -> AsyncIterator[Any]:
+        interval_s = max(0.1, argument(args, "interval_s", float, 1.0))
+        while True:
+            yield report.status(self._sup)
+            await asyncio.sleep(interval_s)
+
+    async def _stream(self, args: dict[str, Any]) -> AsyncIterator[Any]:
+        async for record in self._sup.stream(argument(args, "name", str)):
+            yield record
+
+
+async def _follow(queue: asyncio.Queue[Any], followers: set[Callable[[str], None]]) -> AsyncIterator[Any]:
+    """Items as they come; a reader too slow for FOLLOW_LINES_MAX of them loses the newest, and is told how many."""
+    missed = 0
+
+    def put(item: str) -> None:
+        nonlocal missed
+        try:
+            queue.put_nowait(item)
+        except asyncio.QueueFull:
+            missed += 1
+
+    followers.add(put)
+    try:
+        while True:
+            yield await queue.get()
+            if missed and queue.empty():
+                yield f'{{"event":"lines_missed","count":{missed}}}'
+                missed = 0
+    finally:
+        followers.discard(put)

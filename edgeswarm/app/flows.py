@@ -1,0 +1,387 @@
+"""Every agent's flow on this device, and how they are joined: sources, readers, sinks, jails, checkpoints.
+
+The supervisor's effects that concern the data plane end here.  Takes no decision: when to attach, pause or switch is
+the node's, what becomes of a frame is the pipeline's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from edgeswarm.agentfile.header import Header
+from edgeswarm.agentfile.wiring import AgentSource, ApiSource, source_width
+from edgeswarm.app.pump import AgentFlow, Port, Reader
+from edgeswarm.app.shelf import Artefact
+from edgeswarm.core import events as ev
+from edgeswarm.drivers import checkpoints
+from edgeswarm.drivers.jails import Jail, JailExit, Reply
+from edgeswarm.drivers.sinks import make_sink
+from edgeswarm.drivers.sources import Source, make_source
+from edgeswarm.errors import ConfigError, EdgeSwarmError, InputError, LocalError
+from edgeswarm.ids import AgentName, JailId
+from edgeswarm.jail.frames import Kind
+from edgeswarm.limits import DRAIN_S_MAX
+from edgeswarm.stream import graph
+from edgeswarm.stream.flight import SetAside
+from edgeswarm.stream.pipeline import Pipeline
+from edgeswarm.stream.score import emit_width
+
+if TYPE_CHECKING:
+    from edgeswarm.app.supervisor import Supervisor
+
+
+@dataclass(slots=True)
+class _Inlets:
+    """An agent's open sources and the tasks that run them."""
+
+    sources: list[Source] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+
+def row_width(header: Header) -> int:
+    """Values of one joined row of an agent."""
+    return (header.neural_config.input_size - header.memory.width) // header.wiring.window.rows
+
+
+def stream_width(header: Header) -> int:
+    """Values of one row of an agent's own stream."""
+    return emit_width(header.wiring.emit, width=row_width(header), output_width=header.payload_width)
+
+
+def upstreams(header: Header) -> tuple[str, ...]:
+    return tuple(source.agent for source in header.wiring.sources if isinstance(source, AgentSource))
+
+
+def source_widths(header: Header, known: Mapping[str, Header]) -> list[int]:
+    """Width of each source.  Raises ConfigError for an agent that is not there."""
+    widths = []
+    for source in header.wiring.sources:
+        width = source_width(source)
+        if width is None:
+            assert isinstance(source, AgentSource)
+            if source.agent not in known:
+                raise ConfigError(f"agent {header.name}: its source agent {source.agent!r} does not exist")
+            width = stream_width(known[source.agent])
+        widths.append(width)
+    return widths
+
+
+class Flows:
+    """Flows by agent name; which flow sits in which jail and slot."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._sup = supervisor
+        self.flows: dict[AgentName, AgentFlow] = {}
+        self._seats: dict[tuple[JailId, int], AgentFlow] = {}
+        self._inlets: dict[AgentName, _Inlets] = {}
+
+    # --- the graph ------------------------------------------------------------------------------------------------
+
+    def check_graph(self, new: Sequence[Header]) -> None:
+        """Agents known here and `new` together, before any of them is deployed or swapped.
+
+        Raises ConfigError for a circle (with its path), an unknown upstream agent, or rows of the wrong width.
+        """
+        known = {header.name: header for header in [*self._sup.shelf.known(), *new]}
+        graph.check({name: upstreams(header) for name, header in known.items()})
+        for header in known.values():
+            if header.wiring.sources:
+                self._make_pipeline(header, known)
+
+    def _make_pipeline(self, header: Header, known: Mapping[str, Header]) -> Pipeline:
+        name = header.name
+        return Pipeline(
+            header.wiring,
+            source_widths=source_widths(header, known),
+            frame_width=header.neural_config.input_size - header.memory.width,
+            output_width=header.payload_width,
+            memory_width=header.memory.width,
+            name=name,
+            on_event=self._on_event(AgentName(name)),
+            on_space=lambda _index: self._space(AgentName(name)),
+        )
+
+    def _on_event(self, agent: AgentName) -> Any:
+        def tell(event: str, /, **fields: object) -> None:
+            fields.setdefault("agent", agent)
+            self._sup.log.warning(event, **fields)
+
+        return tell
+
+    def _space(self, name: AgentName) -> None:
+        """Not at once: the pipeline is in the middle of a call."""
+        flow = self.flows.get(name)
+        if flow is not None:
+            asyncio.get_running_loop().call_soon(flow.has_space)
+
+    # --- opening and closing --------------------------------------------------------------------------------------
+
+    async def open(self, name: AgentName, artefact: Artefact) -> None:
+        """Make the flow (or take the one that a stop left), restore its checkpoint, open sinks, start sources."""
+        header = artefact.header
+        flow = AgentFlow(
+            name=name,
+            pipeline=self._make_pipeline(header, {h.name: h for h in self._sup.shelf.known()}),
+            on_fault=self._fault,
+            on_probed=self._probed,
+            on_set_aside=self._set_aside,
+            version=header.agent_version,
+        )
+        self._restore(flow)
+        old = self.flows.get(name)
+        if old is not None:
+            self._unjoin(old)
+        self.flows[name] = flow
+        self._workflow(name, "initialization", header.workflows.initialization)
+        flow.sinks = [
+            make_sink(
+                spec,
+                agent=name,
+                base_dir=self._sup.settings.state_dir,
+                runtime_dir=self._sup.settings.runtime_dir,
+                capabilities=header.capabilities,
+                on_event=self._on_event(name),
+            )
+            for spec in header.wiring.sinks
+        ]
+        self._join(flow)
+        self._start_sources(header, flow)
+
+    def _workflow(self, name: AgentName, phase: str, steps: Sequence[str]) -> None:
+        for step in steps:
+            self._sup.log.debug("workflow_step", agent=name, phase=phase, step=step)
+
+    def _join(self, flow: AgentFlow) -> None:
+        """Connect with the open flows that this one reads, and those that read it."""
+        for header in self._sup.shelf.known():
+            reader = self.flows.get(AgentName(header.name))
+            for index, source in enumerate(header.wiring.sources):
+                if reader is None or not isinstance(source, AgentSource):
+                    continue
+                writer = self.flows.get(AgentName(source.agent))
+                if writer is not None and flow in (reader, writer):
+                    writer.readers.append(Reader(reader, index))
+                    reader.writers.append(writer)
+
+    def _unjoin(self, flow: AgentFlow) -> None:
+        for other in self.flows.values():
+            other.forget_reader(flow)
+            other.writers = [writer for writer in other.writers if writer is not flow]
+        flow.readers, flow.writers = [], []
+
+    def _start_sources(self, header: Header, flow: AgentFlow) -> None:
+        inlets = self._inlets[flow.name] = _Inlets()
+        for index, spec in enumerate(header.wiring.sources):
+            if isinstance(spec, (AgentSource, ApiSource)):
+                continue
+            source = make_source(
+                spec,
+                base_dir=self._sup.settings.state_dir,
+                capabilities=header.capabilities,
+                on_event=self._on_event(flow.name),
+            )
+            inlets.sources.append(source)
+            inlets.tasks.append(asyncio.create_task(self._run_source(flow, index, source)))
+
+    async def _run_source(self, flow: AgentFlow, index: int, source: Source) -> None:
+        async def offer(row: tuple[float, ...], at_ns: int) -> None:
+            await flow.offer(index, row, at_ns)
+
+        try:
+            await source.run(offer)
+            self._sup.log.info("source_ended", agent=flow.name, source=index)
+        except (EdgeSwarmError, OSError) as error:
+            self._sup.log.error("source_failed", agent=flow.name, source=index, error=str(error))
+
+    async def close(self, name: AgentName) -> None:
+        """Stop the sources, answer what is in flight, write a checkpoint, close the sinks."""
+        flow = self.flows.get(name)
+        if flow is None:
+            return
+        inlets = self._inlets.get(name, _Inlets())
+        for task in inlets.tasks:
+            task.cancel()
+        await asyncio.gather(*inlets.tasks, return_exceptions=True)
+        flow.send()
+        if not await flow.drain(DRAIN_S_MAX):
+            self._sup.log.warning("drain_timed_out", agent=name, in_flight=len(flow.pipeline.flight.in_flight))
+        self._workflow(name, "shutdown", self._sup.shelf.current(name).header.workflows.shutdown)
+        await self.checkpoint(name)
+        self._inlets.pop(name, None)
+        for sink in flow.sinks:
+            sink.close()
+        flow.sinks = []
+        self.detach(name, suspected=False)
+
+    def forget(self, name: AgentName) -> None:
+        """The agent is removed for good."""
+        flow = self.flows.pop(name, None)
+        if flow is not None:
+            self._unjoin(flow)
+            flow.pipeline.abandon()
+
+    # --- jails ----------------------------------------------------------------------------------------------------
+
+    def attach(self, name: AgentName, jail_id: JailId, jail: Port | None, slot: int) -> None:
+        flow = self.flows.get(name)
+        if flow is None or jail is None:
+            return  # the jail's exit is in the inbox already
+        self._sit(flow, jail_id, slot)
+        flow.attach(jail, slot)
+
+    def detach(self, name: AgentName, *, suspected: bool) -> None:
+        flow = self.flows.get(name)
+        if flow is not None:
+            self._rise(flow)
+            flow.detach(suspected=suspected)
+
+    def _sit(self, flow: AgentFlow, jail_id: JailId, slot: int) -> None:
+        self._rise(flow)
+        self._seats[(jail_id, slot)] = flow
+
+    def _rise(self, flow: AgentFlow) -> None:
+        for seat in [seat for seat, other in self._seats.items() if other is flow]:
+            del self._seats[seat]
+
+    async def switch(self, name: AgentName, artefact: Artefact, jail_id: JailId, jail: Jail, slot: int) -> None:
+        """Answer what is in flight in the old jail, then go on with the new version in its own.
+
+        Raises LocalError, with the old version going on, when the old one does not come to rest or the new one cannot
+        take over from it.
+        """
+        flow = self.flows[name]
+        flow.switching = True
+        try:
+            if not await flow.drain(DRAIN_S_MAX):
+                raise LocalError(f"agent {name}: frames still unanswered after {DRAIN_S_MAX:g} s")
+            known = {header.name: header for header in self._sup.shelf.known()}
+            pipeline = self._make_pipeline(artefact.header, {**known, name: artefact.header})
+            if pipeline.memory and len(pipeline.memory) == len(flow.pipeline.memory):
+                await jail.set_memory(slot, flow.pipeline.memory)
+            pipeline.adopt(flow.pipeline)
+            flow.pipeline = pipeline
+            flow.version = artefact.header.agent_version
+            self._sit(flow, jail_id, slot)
+            flow.attach(jail, slot)
+        finally:
+            if flow.switching:
+                flow.switching = False
+                flow.send()
+
+    def pause(self, name: AgentName) -> None:
+        if name in self.flows:
+            self.flows[name].pause()
+
+    def probe(self, name: AgentName) -> None:
+        if name in self.flows:
+            self.flows[name].probe()
+
+    def resume(self, name: AgentName) -> None:
+        if name in self.flows:
+            self.flows[name].resume()
+
+    def suspects(self, jail_id: JailId, exit_: JailExit) -> tuple[AgentName, ...]:
+        """Agents of the jail with a frame in flight; the one whose call was running comes first."""
+        flying = [(slot, flow) for (number, slot), flow in self._seats.items() if number == jail_id]
+        ordered = sorted(flying, key=lambda pair: (pair[0] != getattr(exit_, "slot", None), pair[0]))
+        return tuple(flow.name for _, flow in ordered if flow.pipeline.flight.in_flight)
+
+    async def restore_memory(self, name: AgentName, jail: Jail, slot: int) -> None:
+        """Give a new jail the memory that the agent had after its last answer."""
+        flow = self.flows.get(name)
+        memory = flow.pipeline.memory if flow is not None else self._checkpointed_memory(name)
+        if memory:
+            await jail.set_memory(slot, memory)
+
+    def reply(self, jail_id: JailId, reply: Reply) -> None:
+        """One frame from a jail."""
+        flow = self._seats.get((jail_id, reply.slot))
+        if flow is None:
+            return
+        if reply.kind == Kind.REPLY:
+            flow.answered(reply.seq, reply.payload)
+        elif reply.kind == Kind.FAULT:
+            flow.faulted(reply.seq, reply.text)
+
+    # --- what the data plane tells the control plane ----------------------------------------------------------------
+
+    def _fault(self, name: AgentName, why: str) -> None:
+        cause = self._sup.cause(f"fault-{name}")
+        self._sup.log.warning("agent_fault", agent=name, why=why, cause=cause)
+        self._sup.post(ev.AgentFaulted(name, why, cause))
+
+    def _probed(self, name: AgentName) -> None:
+        self._sup.post(ev.AgentProbed(name, self._sup.cause(f"probe-{name}")))
+
+    def _set_aside(self, name: AgentName, aside: SetAside) -> None:
+        self._sup.set_aside(name, aside)
+
+    # --- state ----------------------------------------------------------------------------------------------------
+
+    async def checkpoint(self, name: AgentName) -> None:
+        """Write the agent's state: memory, normaliser, window, decider, unanswered frames, stream positions."""
+        flow = self.flows.get(name)
+        if flow is None:
+            return
+        state: dict[str, Any] = {"saved_at": time.time(), "pipeline": flow.pipeline.state()}
+        path = self._sup.shelf.checkpoint_path(name)
+        try:
+            data = checkpoints.seal(state, self._sup.shelf.checkpoint_key)
+            await self._sup.in_disk_thread(lambda: checkpoints.write(path, data))
+        except (EdgeSwarmError, OSError) as error:
+            self._sup.log.error("checkpoint_failed", agent=name, error=str(error))
+
+    def _checkpointed(self, name: AgentName) -> dict[str, Any] | None:
+        path = self._sup.shelf.checkpoint_path(name)
+        try:
+            return checkpoints.read(path, self._sup.shelf.checkpoint_key)
+        except (EdgeSwarmError, OSError) as error:
+            self._refuse_checkpoint(name, error)
+            return None
+
+    def _refuse_checkpoint(self, name: AgentName, error: Exception) -> None:
+        """Set it aside: it is evidence, and the agent starts afresh."""
+        path = self._sup.shelf.checkpoint_path(name)
+        bad = path.with_name(path.name + ".bad")
+        if path.exists():
+            path.replace(bad)
+        self._sup.log.error("checkpoint_refused", agent=name, error=str(error), moved_to=str(bad))
+
+    def _checkpointed_memory(self, name: AgentName) -> bytes | None:
+        state = self._checkpointed(name)
+        memory = state["pipeline"].get("memory") if state is not None else None
+        return memory if isinstance(memory, bytes) and len(memory) == 4 * self._memory_width(name) else None
+
+    def _memory_width(self, name: AgentName) -> int:
+        return self._sup.shelf.current(name).header.memory.width
+
+    def _restore(self, flow: AgentFlow) -> None:
+        state = self._checkpointed(flow.name)
+        if state is None:
+            return
+        try:
+            flow.pipeline.restore(state["pipeline"], now_ns=time.monotonic_ns())
+        except (EdgeSwarmError, KeyError, TypeError, ValueError) as error:
+            self._refuse_checkpoint(flow.name, error)
+            flow.pipeline = self._make_pipeline(
+                self._sup.shelf.current(flow.name).header, {h.name: h for h in self._sup.shelf.known()}
+            )
+        else:
+            self._sup.log.info("checkpoint_restored", agent=flow.name, saved_at=state.get("saved_at"))
+
+    async def swap_weights(self, name: AgentName, weights: bytes) -> None:
+        """Raises LocalError if the agent has no jail, InputError if the weights do not fit."""
+        flow = self.flows.get(name)
+        if flow is None or not isinstance(flow.port, Jail):
+            raise LocalError(f"agent {name}: it is in no jail; start it first")
+        artefact = self._sup.shelf.current(name)
+        expected = artefact.layout.weights.size
+        if len(weights) != expected:
+            raise InputError(f"agent {name}: weights: expected {expected} bytes, found {len(weights)}")
+        await flow.port.swap_weights(flow.slot, weights)
+        artefact.weights = weights
+        self._sup.log.info("weights_swapped", agent=name, size_bytes=len(weights))

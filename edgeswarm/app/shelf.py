@@ -1,0 +1,218 @@
+"""The agents a supervisor knows: files checked on the way in, kept under DIR/agents, prepared for their jails.
+
+Decides nothing about who runs.  Invariant: an artefact on the shelf has a verified signature of a trusted publisher, a
+known policy, and a kernel whose layout fits its header; whoever takes one from here need not doubt it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgeswarm import agentfile
+from edgeswarm.agentfile.file import AgentFile
+from edgeswarm.agentfile.header import Header
+from edgeswarm.agentfile.wiring import AgentSource
+from edgeswarm.app.config import Settings
+from edgeswarm.app.golden import check_golden
+from edgeswarm.app.log import Log
+from edgeswarm.compile.abi import Layout, read_layout
+from edgeswarm.core.events import AgentPlan, Need, Supervision
+from edgeswarm.drivers import keys
+from edgeswarm.drivers.jails import JailHost, KernelSpec
+from edgeswarm.errors import AgentFileError, ConfigError, KernelError, LimitError
+from edgeswarm.ids import AgentName, KeyId, NetworkName
+from edgeswarm.limits import AF_FILE_BYTES_MAX
+
+
+@dataclass(slots=True)
+class Artefact:
+    """One version of an agent.  cwasm is filled by Shelf.prepare; weights follow a swap of the weights alone."""
+
+    plan: AgentPlan
+    file: AgentFile
+    layout: Layout
+    data: bytes = field(repr=False)
+    weights: bytes = field(repr=False)
+    cwasm: bytes | None = field(default=None, repr=False)
+
+    @property
+    def header(self) -> Header:
+        return self.file.header
+
+    def kernel_spec(self, slot: int) -> KernelSpec:
+        """What a jail needs to run this."""
+        assert self.cwasm is not None, f"artefact {self.plan.artefact[:12]} is not prepared"
+        return KernelSpec(
+            slot=slot,
+            name=self.plan.name,
+            cwasm=self.cwasm,
+            layout=self.layout,
+            weights=self.weights,
+            memory_limit_bytes=self.header.resources.limits.memory_mb << 20,
+            deadline_ms=self.header.kernel.deadline_ms,
+            memory_width=self.header.memory.width,
+        )
+
+
+def plan_of(header: Header, *, artefact: str, publisher: KeyId) -> AgentPlan:
+    """What the control plane has to know of an agent file."""
+    limits, wants = header.resources.limits, header.resources.requirements
+    sup = header.supervision
+    return AgentPlan(
+        name=AgentName(header.name),
+        artefact=artefact,
+        publisher=publisher,
+        policy=header.sandbox,
+        own_jail=header.isolation == "own-jail",
+        need=Need(
+            memory_bytes_min=wants.minimum_memory_mb << 20,
+            memory_bytes=limits.memory_mb << 20,
+            cpu_cores_min=wants.minimum_cpu_cores,
+            cpu_cores=limits.cpu_cores,
+        ),
+        supervision=Supervision(
+            network=NetworkName(sup.network or header.name),
+            strategy=sup.strategy,
+            restarts_max=sup.restarts_max,
+            within_ms=sup.within_s * 1000,
+            backoff_ms=sup.backoff_ms,
+            backoff_ms_max=sup.backoff_ms_max,
+        ),
+        upstream=tuple(AgentName(s.agent) for s in header.wiring.sources if isinstance(s, AgentSource)),
+        checkpoint_ms=header.memory.checkpoint_s * 1000,
+    )
+
+
+def check_kernel(file: AgentFile, *, who: str) -> Layout:
+    """The kernel's layout.  Raises KernelError where kernel, weights and header do not fit each other."""
+    header = file.header
+    wasm = file.sections.get("wasm_kernel")
+    if wasm is None:
+        raise KernelError("section wasm_kernel: expected a kernel, found none; build it with `agent build`", who=who)
+    layout = read_layout(wasm)
+    found = (layout.input.width, layout.output.width)
+    expected = (header.neural_config.input_size, header.neural_config.output_size)
+    if found != expected:
+        raise KernelError(f"kernel width: expected {expected} (neural_config), found {found}", who=who)
+    weights = file.sections.get("neural_weights", b"")
+    if len(weights) != layout.weights.size:
+        raise KernelError(
+            f"neural_weights: the kernel expects {layout.weights.size} bytes, found {len(weights)}", who=who
+        )
+    limit = header.resources.limits.memory_mb << 20
+    if layout.memory_bytes > limit:
+        raise KernelError(
+            f"kernel memory: resources.limits.memory_mb allows {limit}, found {layout.memory_bytes}", who=who
+        )
+    return layout
+
+
+class Shelf:
+    """Agent files by name: what runs (`current`), and what a swap goes to (`pending`)."""
+
+    def __init__(self, settings: Settings, *, log: Log) -> None:
+        self.settings = settings
+        self.log = log
+        self.device_key, _ = keys.load_or_make(settings.state_dir / "keys" / "device.key")
+        self.checkpoint_key = self.device_key.derive("es-checkpoint")
+        self._current: dict[AgentName, Artefact] = {}
+        self._pending: dict[AgentName, Artefact] = {}
+        self._golden_passed: set[str] = set()
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def admit(self, data: bytes, *, who: str) -> Artefact:
+        """Agent file bytes -> artefact.  Raises AgentFileError, SignatureError, KernelError, LimitError, ConfigError."""
+        if len(data) > AF_FILE_BYTES_MAX:
+            raise LimitError(f"{who}: an agent file has at most {AF_FILE_BYTES_MAX} bytes, found {len(data)}")
+        file = agentfile.read(data, who=who)
+        publisher = agentfile.verify(file, keys.trusted(self.settings.state_dir / "trust.d"))
+        header = file.header
+        allowed = self.settings.profile.jails.policies
+        if header.sandbox not in allowed:
+            raise ConfigError(
+                f"{who}: sandbox: expected one of {', '.join(allowed)} (profile), found {header.sandbox!r}"
+            )
+        layout = check_kernel(file, who=who)
+        plan = plan_of(header, artefact=hashlib.sha256(data).hexdigest(), publisher=publisher)
+        for warning in file.warnings:
+            self.log.warning("agent_file_warning", agent=header.name, text=str(warning))
+        return Artefact(plan, file, layout, data, file.sections.get("neural_weights", b""))
+
+    async def prepare(self, artefact: Artefact, host: JailHost) -> None:
+        """Compile in a build jail (or take from the cache), then hold the kernel against its golden vectors."""
+        wasm = artefact.file.sections["wasm_kernel"]
+        artefact.cwasm = await host.compile(wasm)
+        if artefact.plan.artefact not in self._golden_passed:
+            await check_golden(artefact.kernel_spec(0), artefact.file, host)
+            self._golden_passed.add(artefact.plan.artefact)
+
+    # --- places -------------------------------------------------------------------------------------------------------
+
+    def put(self, artefact: Artefact) -> None:
+        self._current[artefact.plan.name] = artefact
+
+    def put_pending(self, artefact: Artefact) -> None:
+        self._pending[artefact.plan.name] = artefact
+
+    def promote(self, name: AgentName, artefact: Artefact) -> None:
+        self._current[name] = artefact
+        self._pending.pop(name, None)
+
+    def drop_pending(self, name: AgentName) -> None:
+        self._pending.pop(name, None)
+
+    def current(self, name: AgentName) -> Artefact:
+        return self._current[name]
+
+    def known(self) -> list[Header]:
+        return [artefact.header for artefact in self._current.values()]
+
+    def find(self, name: AgentName, artefact: str) -> Artefact:
+        """Raises AgentFileError when that version is not here."""
+        for place in (self._current, self._pending):
+            found = place.get(name)
+            if found is not None and found.plan.artefact == artefact:
+                return found
+        raise AgentFileError(f"agent {name}: version {artefact[:12]} is not on this device")
+
+    # --- disk ---------------------------------------------------------------------------------------------------------
+
+    def _path(self, name: str, artefact: str) -> Path:
+        return self.settings.state_dir / "agents" / f"{name}.{artefact[:16]}.af"
+
+    def checkpoint_path(self, name: str) -> Path:
+        return self.settings.state_dir / "agents" / f"{name}.checkpoint"
+
+    def keep(self, artefact: Artefact) -> None:
+        """Keep the file for the next start, and drop this agent's other versions but the running one."""
+        name = artefact.plan.name
+        path = self._path(name, artefact.plan.artefact)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            fresh = path.with_suffix(".new")
+            fresh.write_bytes(artefact.data)
+            fresh.replace(path)
+        wanted = {path}
+        if name in self._current:
+            wanted.add(self._path(name, self._current[name].plan.artefact))
+        for other in path.parent.glob(f"{name}.*.af"):
+            if other not in wanted:
+                other.unlink()
+
+    def load_kept(self, name: str, artefact: str) -> Artefact:
+        """Raises OSError when the file is gone, and as admit."""
+        path = self._path(name, artefact)
+        found = self.admit(path.read_bytes(), who=str(path))
+        if found.plan.artefact != artefact:
+            raise AgentFileError(f"expected SHA-256 {artefact}, found {found.plan.artefact}", who=str(path))
+        return found
+
+    def forget(self, name: AgentName) -> None:
+        self._current.pop(name, None)
+        self._pending.pop(name, None)
+        folder = self.settings.state_dir / "agents"
+        for path in [*folder.glob(f"{name}.*.af"), self.checkpoint_path(name)]:
+            path.unlink(missing_ok=True)
