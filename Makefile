@@ -41,7 +41,7 @@ soak: setup ## the full counts that issues name; takes long
 	$(PYTEST) -m soak $(ARGS)
 
 kernels: setup ## regenerate the kernels' golden vectors in wasm_kernels/
-	$(PY) -m edgeswarm.compile.golden $(ARGS)
+	$(PY) tests/compile/write_golden.py $(ARGS)
 
 seccomp: setup ## recompile the seccomp filters of sandbox/ (needs libseccomp2)
 	$(PY) sandbox/build_filters.py $(ARGS)

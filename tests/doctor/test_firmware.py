@@ -179,3 +179,16 @@ def test_the_unit_leaves_open_what_a_jail_is_made_of() -> None:
     for present in ("NoNewPrivileges", "ProtectSystem", "ProtectKernelModules", "RestrictSUIDSGID"):
         assert settings[present] in ("yes", "strict")
     assert settings["CapabilityBoundingSet"] == ""
+
+
+def test_the_unit_starts_what_the_command_line_knows() -> None:
+    from edgeswarm.app.cli.daemon import run
+    from edgeswarm.app.cli.root import COMMANDS
+
+    unit = (LINUX / "systemd" / "edgeswarm.service").read_text()
+    (line,) = re.findall(r"(?m)^ExecStart=(.*)$", unit)
+    program, command, *arguments = line.split()
+    assert program.endswith("/edgeswarm")
+    assert command in COMMANDS
+    known = {option for parameter in run.params for option in parameter.opts}
+    assert {argument for argument in arguments if argument.startswith("-")} <= known
