@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgeswarm.errors import LocalError
-from edgeswarm.limits import FLOAT32_MAX, FRAMES_IN_FLIGHT_BYTES_MAX, SEQ_LIFE
+from edgeswarm.limits import FLOAT32_MAX, FRAMES_IN_FLIGHT_BYTES_MAX, SEQ_LIFE, WINDOW_ROWS_MAX
 from edgeswarm.stream.count import Counters
 from edgeswarm.stream.flight import Frame
 from edgeswarm.stream.queue import Sample
@@ -72,6 +72,7 @@ def restore(pipeline: Pipeline, state: Mapping[str, object], *, now_ns: int) -> 
 def adopt(pipeline: Pipeline, last: Pipeline) -> None:
     """Take over from the agent's last version at a frame boundary: its queued and held rows, its counters, and what
     still fits of normaliser, window, decider and memory.  Rows held in a window that does not fit are windowed anew.
+    `last` is of no use afterwards.
 
     Raises LocalError, with nothing changed, while frames of `last` are unanswered, or when the sources differ:
     then stop the sources and let `last` drain first.
@@ -126,7 +127,7 @@ def _restore_held(pipeline: Pipeline, held: object, now_ns: int) -> None:
     if not isinstance(held, bytes) or len(held) % row.size or len(held) < least * row.size:
         raise LocalError(f"pipeline state: held: expected {least} rows of {row.size} bytes or more")
     samples = [Sample(now_ns, values) for values in row.iter_unpack(held)]
-    if len(samples) > 2 * max(pipeline.window.rows, pipeline.window.hop) + least:
+    if len(samples) > 2 * WINDOW_ROWS_MAX:
         raise LocalError(f"pipeline state: held: {len(samples)} rows are more than any window")
     if not all(abs(value) <= FLOAT32_MAX for sample in samples for value in sample.values):
         raise LocalError("pipeline state: held: expected finite numbers")
