@@ -1,8 +1,8 @@
 """Starts the zygote by exec and speaks its protocol; used by the asyncio host and by the blocking one alike.
 
-The zygote is another program: `python -I -S` with two folders on its path, the package's own and wasmtime's, so that
-neither the environment nor a user's site folder has a say in what runs with the supervisor's rights.
-This process never imports wasmtime: it only looks up where it lies.
+The zygote is another program: `python -I -S` with the package's own folder on its path, so that neither the
+environment nor a site folder has a say in what runs with the supervisor's rights.
+This process never loads wasmtime: it only looks up where its library lies.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ _BOOT: Final = (
     "import sys; n = int(sys.argv[1]); sys.path[:0] = sys.argv[2:2 + n]; del sys.argv[1:2 + n]; "
     "from edgeswarm.jail.zygote import main; main()"
 )
+_ENVIRONMENT: Final = {
+    "PATH": "/usr/bin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "MALLOC_ARENA_MAX": "1",  # the epoch thread then shares the heap that is there
+}
 _DESCRIPTORS_MAX: Final = 4
 _STOP_SECONDS_MAX: Final = 5
 
@@ -40,24 +45,23 @@ class Program:
     path: tuple[str, ...] = ()
 
     def command(self, fd: int) -> list[str]:
-        folders = [*self.path, str(Path(__file__).resolve().parents[2]), wasmtime_folder()]
+        folders = [*self.path, str(Path(__file__).resolve().parents[2])]
         head = [sys.executable, "-I", "-S", "-c", _BOOT, str(len(folders)), *folders]
-        return [*head, "--socket", str(fd), "--worker", self.worker]
+        return [*head, "--socket", str(fd), "--library", wasmtime_library(), "--worker", self.worker]
 
 
-def wasmtime_folder() -> str:
-    """The folder that holds the wasmtime package.  Raises JailError when it, or its library, is missing."""
+def wasmtime_library() -> str:
+    """Path of libwasmtime in the installed wasmtime package.  Raises JailError when either is missing."""
     spec = importlib.util.find_spec("wasmtime")
     if spec is None or spec.origin is None:
         raise JailError("wasmtime is not installed for this Python; pip install wasmtime")
-    package = Path(spec.origin).parent
     machine = platform.machine()
-    if not any(package.glob(f"linux-{machine}/*.so")):
+    library = Path(spec.origin).parent / f"linux-{machine}" / "_libwasmtime.so"
+    if not library.is_file():  # on armv7 and riscv64 pip installs a wheel that holds a Windows DLL only
         raise JailError(
-            f"wasmtime has no library for linux-{machine} ({package}): its wheel for this machine holds none; "
-            "jails run on x86_64 and aarch64"
+            f"the wasmtime package holds no library for linux-{machine} ({library}); jails run on x86_64 and aarch64"
         )
-    return str(package.parent)
+    return str(library)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ class ZygoteProcess:
                     program.command(theirs.fileno()),
                     stdin=subprocess.DEVNULL,
                     cwd="/",
-                    env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+                    env=_ENVIRONMENT,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,  # Ctrl-C in a terminal is the supervisor's to handle
                 )
@@ -128,8 +132,12 @@ class ZygoteProcess:
 def choose_tier(hello: dict[str, Any], wanted: str | None) -> Tier:
     """The tier that jails get: what the machine offers, or the weaker one that was asked for.
 
-    Raises TierError when the machine offers less than was asked for, or no seccomp at all (D).
+    Raises TierError when the machine offers less than was asked for, or no seccomp at all (D); JailError when
+    libwasmtime does not do what jails rely on.
     """
+    works, found = hello["layers"]["wasmtime"]
+    if not works:
+        raise JailError(f"wasmtime: {found}")
     offered: Tier = hello["tier"]
     if offered == "D":
         detail = hello["layers"]["seccomp"][1]

@@ -2,35 +2,23 @@
 
 Each agent has a store of its own, so that a trap, a full memory or a missed deadline stays with it; after any of them
 the instance is thrown away and made anew, with the weights it had.
-Invariants: a kernel is called only while its store lives (`close` disarms the call first); every offset that comes
-from a layout is checked against the memory once, every length that comes in a frame each time; the memory's base
-never moves (`memory_may_move` off), so views stay valid while it grows.
+Invariants: every offset that comes from a layout is checked against the memory once, every length that comes in a
+frame each time; answers are finite.  The calls and the memory themselves are `wasm.Instance`.
 """
 
 from __future__ import annotations
 
 import array
-import ctypes
 import time
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
-
-import wasmtime
-from wasmtime import _ffi as wasmtime_c
+from typing import Any, Final
 
 from edgeswarm.errors import JailError
+from edgeswarm.jail import wasm
 from edgeswarm.jail.frames import FaultCode
 
-_library = ctypes.CDLL(str(wasmtime_c.filename))  # CDLL, not PyDLL: the epoch thread runs while a kernel does
 _VALUE_BYTES: Final = 4
-
-
-class _RawValue(ctypes.Union):
-    """wasmtime_val_raw_t."""
-
-    _fields_ = (("i32", ctypes.c_int32), ("i64", ctypes.c_int64), ("v128", ctypes.c_uint8 * 16))
 
 
 class CallFaultError(JailError):
@@ -124,8 +112,7 @@ class Agent:
 
     def __init__(
         self,
-        engine: wasmtime.Engine,
-        module: wasmtime.Module,
+        module: wasm.Module,
         spec: AgentSpec,
         *,
         weights: bytes | memoryview,
@@ -133,7 +120,6 @@ class Agent:
         running: memoryview,
     ) -> None:
         self.spec = spec
-        self._engine = engine
         self._module = module
         self._ticks = ticks
         self._running = running
@@ -151,38 +137,25 @@ class Agent:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def _instantiate(self) -> None:
-        """A fresh store and instance; checks once what is never checked again."""
+        """A fresh instance; checks once what is never checked again."""
         spec = self.spec
-        store = wasmtime.Store(self._engine)
-        store.set_limits(memory_size=spec.memory_limit_bytes, instances=1, memories=1, tables=1, table_elements=1024)
-        store.set_epoch_deadline(1)
         seen = self._ticks.count
-        exports = wasmtime.Instance(store, self._module, []).exports(store)
-        run, run_batch, memory = (exports.get(name) for name in ("run", "run_batch", "memory"))
-        if not isinstance(memory, wasmtime.Memory):
-            raise JailError(f"kernel of {spec.name}: expected an export `memory`, found none")
-        size_bytes = memory.data_len(store)
+        instance = wasm.Instance(self._module, memory_bytes_max=spec.memory_limit_bytes)
+        size_bytes = len(instance.memory)
         for what, end in (
             ("input", spec.input.end(spec.batch_max)),
             ("output", spec.output.end(spec.batch_max)),
             ("weights", spec.weights_offset + spec.weights_bytes),
         ):
             if end > size_bytes:
+                instance.close()
                 raise JailError(f"kernel of {spec.name}: {what} ends at {end}, past its memory of {size_bytes} bytes")
-        one = _bind(store, run, "run", spec.name, parameters=0)
-        many = _bind(store, run_batch, "run_batch", spec.name, parameters=1)
-        base = ctypes.addressof(memory.data_ptr(store).contents)
-        self._bytes = memoryview((ctypes.c_ubyte * size_bytes).from_address(base)).cast("B")
-        self._floats = self._bytes.cast("f")
-        self._store, self._seen_ticks = store, seen
-        self._call_one, self._call_many = one, many
+        self._instance, self._seen_ticks = instance, seen
+        self._bytes, self._floats = instance.memory, instance.floats
 
     def close(self) -> None:
-        """Free the store.  Calls and views are disarmed first: using them afterwards raises, it does not crash."""
-        self._call_one = self._call_many = _freed
-        self._floats.release()
-        self._bytes.release()
-        self._store.close()
+        """Free the instance; using the agent afterwards raises."""
+        self._instance.close()
 
     def _start_anew(self) -> None:
         """After a fault: a fresh instance with the same weights.
@@ -198,7 +171,7 @@ class Agent:
         else:
             try:
                 self._instantiate()
-            except (JailError, wasmtime.WasmtimeError) as error:
+            except JailError as error:
                 self.dead = f"no second instance: {error}"
         if self.dead:
             raise CallFaultError(FaultCode.MEMORY, self.dead)
@@ -295,19 +268,25 @@ class Agent:
                     self._bytes[at + self.frame_bytes : at + spec.input.row_bytes] = self.memory
             if self._seen_ticks != self._ticks.count:
                 self._seen_ticks = self._ticks.count
-                self._store.set_epoch_deadline(1)
+                self._instance.renew_deadline()
             began = time.monotonic_ns()
             running[1] = spec.slot
             running[0] = began
-            trap = self._call_many(rows) if batch else self._call_one(rows)
+            trap = self._instance.run_batch(rows) if batch else self._instance.run(rows)
             running[0] = 0
             if not trap:
                 return
             took_ns = time.monotonic_ns() - began
-            fault = _fault_of(trap)
+            fault = self._fault_of(trap)
             self._start_anew()
             if fault.code is not FaultCode.DEADLINE or took_ns * 2 >= spec.deadline_ms * 1_000_000:
                 raise fault
+
+    def _fault_of(self, trap: int) -> CallFaultError:
+        code = self._module.engine.library.take_trap(trap)
+        if code == wasm.TRAP_INTERRUPT:
+            return CallFaultError(FaultCode.DEADLINE, "the kernel ran past its deadline")
+        return CallFaultError(FaultCode.TRAP, f"the kernel trapped: {wasm.trap_text(code)}")
 
     def _scatter(self, payload: memoryview, rows: int) -> None:
         """Packed rows into the input region."""
@@ -353,60 +332,3 @@ def all_finite(values: bytes) -> bool:
         return True
     total = sum(array.array("f", values))  # in double: at most 3.4e38 each, cannot overflow by itself
     return total - total == 0.0
-
-
-def _freed(_rows: int) -> NoReturn:
-    raise JailError("kernel call on a freed store")
-
-
-def _bind(store: wasmtime.Store, function: object, name: str, agent: str, *, parameters: int) -> Callable[[int], int]:
-    """A call of an export with nothing left to check: returns the address of a trap, or 0.
-
-    The type is checked here, because the unchecked call would read whatever lies on the stack.
-    """
-    if not isinstance(function, wasmtime.Func):
-        raise JailError(f"kernel of {agent}: expected an export `{name}`, found none")
-    kind = function.type(store)
-    wanted = [wasmtime.ValType.i32()] * parameters
-    if list(kind.params) != wanted or list(kind.results):
-        found = f"[{', '.join(map(str, kind.params))}] -> [{', '.join(map(str, kind.results))}]"
-        raise JailError(f"kernel of {agent}: expected {name} [{'i32' * parameters}] -> [], found {found}")
-    values = (_RawValue * 1)()
-    trap = ctypes.c_void_p(0)
-    entry = _library.wasmtime_func_call_unchecked
-    entry.restype = ctypes.c_void_p
-    context = ctypes.cast(store._context(), ctypes.c_void_p)
-    target = ctypes.c_void_p(ctypes.addressof(function._func))
-    values_at = ctypes.c_void_p(ctypes.addressof(values))
-    trap_at = ctypes.c_void_p(ctypes.addressof(trap))
-    count = ctypes.c_size_t(1)
-    first = values[0]
-
-    def call(rows: int) -> int:
-        first.i32 = rows
-        error = entry(context, target, values_at, count, trap_at)
-        if error:
-            raise CallFaultError(FaultCode.TRAP, _error_text(error))
-        address = trap.value
-        if address:
-            trap.value = None
-            return address
-        return 0
-
-    call.keeps = (function, values, trap, store)  # type: ignore[attr-defined]  # what the addresses point to
-    return call
-
-
-def _error_text(address: int) -> str:
-    pointer = ctypes.cast(ctypes.c_void_p(address), ctypes.POINTER(wasmtime_c.wasmtime_error_t))
-    return str(wasmtime.WasmtimeError._from_ptr(pointer))
-
-
-def _fault_of(address: int) -> CallFaultError:
-    """The fault that a trap stands for; frees the trap."""
-    trap = wasmtime.Trap._from_ptr(ctypes.cast(ctypes.c_void_p(address), ctypes.POINTER(wasmtime_c.wasm_trap_t)))
-    code = trap.trap_code
-    trap.close()
-    if code is wasmtime.TrapCode.INTERRUPT:
-        return CallFaultError(FaultCode.DEADLINE, "the kernel ran past its deadline")
-    return CallFaultError(FaultCode.TRAP, f"the kernel trapped: {code.name.lower() if code else 'unknown'}")

@@ -1,4 +1,4 @@
-"""How wasmtime is set up in a jail: one engine, made in the zygote before the first fork.
+"""How wasmtime is set up in a jail.  The engine is made in the zygote, before the first fork (`wasm.Engine`).
 
 Invariants: no thread is ever started here (`parallel_compilation` off: once rayon's pool runs, a compile in a forked
 child hangs), nothing is compiled in the zygote, no file or memfd is written (`memory_init_cow` off: RLIMIT_FSIZE is 0).
@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    import wasmtime
+from typing import Final
 
 STACK_BYTES: Final = 512 * 1024
 """Of wasm code; generated kernels use less than 1 KiB."""
@@ -49,13 +46,3 @@ SETTINGS: Final[dict[str, bool | int | str]] = {
 def settings_digest() -> str:
     """SHA-256 of the settings: compiled code is bound to them."""
     return hashlib.sha256(json.dumps(SETTINGS, sort_keys=True).encode("ascii")).hexdigest()
-
-
-def make_engine() -> wasmtime.Engine:
-    """The engine that every jail of a zygote inherits."""
-    import wasmtime
-
-    config = wasmtime.Config()
-    for name, value in SETTINGS.items():
-        setattr(config, name, value)
-    return wasmtime.Engine(config)

@@ -32,7 +32,7 @@ class Tried:
 
 def try_layers(run_as: tuple[int, int] | None) -> dict[str, Tried]:
     """Try each layer as the user that jails run as (None: as we are)."""
-    return {name: _in_child(layer, run_as) for name, layer in LAYERS.items()}
+    return {name: in_child(layer, run_as) for name, layer in LAYERS.items()}
 
 
 def tier_of(tried: Mapping[str, Tried]) -> Tier:
@@ -48,7 +48,8 @@ def to_json(tried: Mapping[str, Tried]) -> dict[str, Any]:
     return {name: [item.ok, item.detail] for name, item in tried.items()}
 
 
-def _in_child(layer: Callable[[], str], run_as: tuple[int, int] | None) -> Tried:
+def in_child(layer: Callable[[], str], run_as: tuple[int, int] | None) -> Tried:
+    """Call this in a forked child, which its death or its error does not leave."""
     report, told = os.pipe()
     child = os.fork()
     if child == 0:

@@ -24,7 +24,7 @@ from typing import Any, Final, NoReturn, Protocol
 
 from edgeswarm import limits
 from edgeswarm.errors import JailError
-from edgeswarm.jail import engine, kernel, plan, policy, tiers
+from edgeswarm.jail import kernel, plan, policy, tiers, wasm
 
 UID_FIRST: Final = 300_000
 """Jails of a root supervisor run as users of their own, from here on; nobody's where those are not mapped."""
@@ -180,14 +180,15 @@ def _nothing(_signal: int, _frame: object) -> None:
 
 
 def _warm() -> None:
-    """Import and touch now what a jail would otherwise import or touch after the fork."""
-    for name in ("encodings.idna", "encodings.latin_1", "encodings.ascii", "traceback", "linecache", "threading"):
+    """Import now what a jail would otherwise import after the fork, when there are no files any more."""
+    for name in ("encodings.idna", "encodings.latin_1", "encodings.ascii", "traceback", "linecache"):
         importlib.import_module(name)
 
 
 def main() -> NoReturn:
     parser = argparse.ArgumentParser(prog="edgeswarm.jail.zygote")
     parser.add_argument("--socket", type=int, required=True, help="descriptor of the SEQPACKET socket")
+    parser.add_argument("--library", required=True, help="path of libwasmtime")
     parser.add_argument("--worker", default="edgeswarm.jail.worker", help="module that runs inside the jails")
     chosen = parser.parse_args()
     host = socket.socket(fileno=chosen.socket)
@@ -195,11 +196,12 @@ def main() -> NoReturn:
     _warm()
     kernel.set_child_subreaper()
     worker: Any = importlib.import_module(chosen.worker)
-    made = engine.make_engine()
-    tried = tiers.try_layers(user_of(0))
+    engine = wasm.Engine(wasm.Library(chosen.library))
+    user = user_of(0)
+    tried = tiers.try_layers(user) | {"wasmtime": tiers.in_child(lambda: wasm.try_library(engine), user)}
     gc.collect()
     gc.freeze()  # the collector would write to every object's header, and so unshare its page
-    Zygote(host, worker, made, tried).serve()
+    Zygote(host, worker, engine, tried).serve()
 
 
 if __name__ == "__main__":
