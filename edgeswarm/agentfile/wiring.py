@@ -227,8 +227,10 @@ class NormalizeSpec:
             if key.startswith("std") and min(values, default=1.0) <= 0.0:
                 yield key, f"expected numbers above 0, found {min(values)!r}"
         for low, high in (("mean_min", "mean_max"), ("std_min", "std_max")):
-            if any(least > most for least, most in zip(given[low], given[high], strict=False)):
-                yield high, f"expected at least {list(given[low])} ({low}), found {list(given[high])}"
+            for index, (least, most) in enumerate(zip(given[low], given[high], strict=False)):
+                if least > most:
+                    yield high, f"expected at least [{least!r}] ({low}), found [{most!r}] at index {index}"
+                    break
 
     @property
     def width(self) -> int | None:
