@@ -153,6 +153,18 @@ def test_where_no_user_namespace_fits_the_tier_is_b(report: doctor.Report) -> No
     assert "ask them" in found["layers"]["namespaces"]["advice"]
 
 
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare(1) here")
+def test_root_without_another_user_is_told_so(report: doctor.Report) -> None:
+    """Root in a user namespace that maps root alone cannot give its rights up; one advice says so."""
+    if not report.layers["namespaces"].ok:
+        pytest.skip("no user namespaces here to begin with")
+    code = WITHOUT.replace("kernel.seccomp_load(program)\n", "")
+    found = run(["unshare", "--user", "--map-root-user", sys.executable, "-c", code, "[]"])
+    assert (found["tier"], found["can_run"]) == ("D", False)
+    assert "Run the supervisor as an ordinary user" in found["layers"]["jail_user"]["advice"]
+    assert found["layers"]["seccomp"]["advice"] == "Could not be tried: see jail_user."
+
+
 async def test_two_at_once_from_a_program_with_threads() -> None:
     first, second = await asyncio.gather(asyncio.to_thread(doctor.examine), asyncio.to_thread(doctor.examine))
     assert (first.tier, set(first.layers)) == (second.tier, set(second.layers))

@@ -108,13 +108,18 @@ def judge(found: dict[str, Any], facts: Facts) -> Report:
             for name, (ok, detail, number) in found[area].items()
         }
 
+    def layer_advice(name: str, number: int, detail: str) -> str:
+        if not found["layers"].get("jail_user", (True,))[0]:
+            return advice.for_jail_user(name)
+        return advice.for_layer(name, number, detail, facts)
+
     tier: Tier = found["tier"]
     has_v1 = any(name.startswith("v1") for name in found["cgroups"])
     return Report(
         tier=tier,
         tier_text=TIERS[tier],
         machine={},
-        layers=checks("layers", lambda name, number, detail: advice.for_layer(name, number, detail, facts)),
+        layers=checks("layers", layer_advice),
         cgroups=checks("cgroups", lambda name, number, _: advice.for_cgroup(name, number, facts, has_v1=has_v1)),
         wasmtime=checks("wasmtime", lambda _, __, detail: advice.for_wasmtime(detail, facts))["wasmtime"],
         delegates=checks("delegates", lambda name, _, detail: advice.for_delegate(name, detail)),

@@ -28,7 +28,10 @@ class Facts:
 
 
 def for_layer(name: str, number: int, detail: str, facts: Facts) -> str:
-    """name: of the layer.  number: errno of the refusal, 0 when there was none."""
+    """name: of the layer.  number: errno of the refusal, 0 when there was none.
+
+    Where root cannot become the user of a jail nothing else can be tried: `for_jail_user` is the advice for all of it.
+    """
     if name.startswith("namespace"):
         return _namespaces(number, detail, facts)
     if name in ("seccomp", "seccomp_filters"):
@@ -53,6 +56,15 @@ _OTHER = {
     "pidfd": "Linux 5.3 or later is needed: without pidfds no jail can be ended safely.",
     "capabilities": "A jail that keeps a capability is refused; run the supervisor as an ordinary user.",
 }
+
+
+def for_jail_user(name: str) -> str:
+    if name != "jail_user":
+        return "Could not be tried: see jail_user."
+    return (
+        "Root gives its rights up before it makes a jail, by becoming another user; here no other user exists, as in a "
+        "container or user namespace that maps root alone. Run the supervisor as an ordinary user, or map more ids."
+    )
 
 
 def _inside(facts: Facts) -> str:

@@ -7,6 +7,7 @@ the rest as the user that asked.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +23,12 @@ from edgeswarm.jail.zygote import user_of
 
 def layer_trials(run_as: tuple[int, int] | None) -> dict[str, Trial]:
     """Every layer on its own, in the order in which a jail enters them."""
-    attempts = {f"namespace_{name}": layers.namespace(name) for name in kernel.NAMESPACE_FLAGS}
+
+    def jail_user() -> str:
+        return f"jails run as user {run_as[0]}" if run_as else "jails run as this user"
+
+    attempts = {"jail_user": jail_user}
+    attempts |= {f"namespace_{name}": layers.namespace(name) for name in kernel.NAMESPACE_FLAGS}
     attempts |= {
         "capabilities": layers.capabilities,
         "data_limit": layers.data_limit,
@@ -67,7 +73,7 @@ def probe(seconds_max: float) -> dict[str, Any]:
     """Everything, as plain values."""
     run_as = user_of(0)
     together = tiers.try_layers(run_as)
-    tried = {name: Outcome(item.ok, item.detail) for name, item in together.items()}
+    tried = {name: Outcome(item.ok, re.sub(r"^\[Errno \d+\] ", "", item.detail)) for name, item in together.items()}
     trials = {"layers": {"seccomp_filters": filter_trial(run_as), **layer_trials(run_as)}, **machine_trials()}
     flat = {f"{area}/{name}": trial for area, area_trials in trials.items() for name, trial in area_trials.items()}
     found = try_all(flat, seconds_max=seconds_max)
@@ -75,10 +81,9 @@ def probe(seconds_max: float) -> dict[str, Any]:
     for path, outcome in found.items():
         area, _, name = path.partition("/")
         areas[area][name] = outcome
-    areas["layers"] = tried | areas["layers"]
+    areas["layers"] = {"jail_user": areas["layers"]["jail_user"]} | tried | areas["layers"]
     return {
         "tier": tiers.tier_of(together),
-        "run_as": run_as,
         **{area: _plain(outcomes) for area, outcomes in areas.items()},
     }
 
