@@ -6,8 +6,8 @@
         agent = runtime.spawn(inputs=4, hidden=[8], outputs=2)
         print(agent.process_input([0.1, 0.2, 0.3, 0.4]).values)
 
-`Runtime` is a supervisor in this process: the same jails, the same checks, the same agent files.  In an `async with` its
-methods and those of its agents are coroutines; in a `with` they block, and a thread of their own runs the loop.
+`Runtime` is a supervisor in this process: the same jails, the same checks, the same agent files.  In an `async with`
+its methods and those of its agents are coroutines; in a `with` they block, and a thread of their own runs the loop.
 Leaves learning from feedback to a later version: it raises LearningNotAvailableError until it exists.
 """
 
@@ -74,7 +74,7 @@ class Agent:
         raise LearningNotAvailableError("learning from feedback is not in this version; use update_weights")
 
     def get_metadata(self) -> dict[str, Any]:
-        """Name, version, widths, publisher, status, counters, latency: what `edgeswarm status` shows, and the header's."""
+        """Name, version, widths, publisher, status, counters, latency: what `edgeswarm status` shows, and widths."""
         artefact = self._supervisor.shelf.current(AgentName(self.name))
         config_ = artefact.file.header.neural_config
         row = report.agent(self._supervisor, AgentName(self.name))

@@ -19,20 +19,22 @@ GOLDEN_ROWS = 8
 GOLDEN_SEED = 1
 
 
-def model_of(weights: Any, *, sizes: Sequence[int], activations: Sequence[str], seed: int) -> Mlp:
-    """weights: None (random from `seed`), a Network, an Mlp, or [(matrix, bias), ...].  Raises InputError."""
+def model_of(weights: Any, *, sizes: Sequence[int], activation: str, output_activation: str, seed: int = 0) -> Mlp:
+    """weights: None (random from `seed`), a Network, an Mlp, or [(matrix, bias), ...].
+
+    Raises InputError where sizes differ, ModelError for what is no layer or not finite.
+    """
     from edgeswarm.model import Mlp, from_arrays, random_mlp
 
     if weights is None:
-        return random_mlp(sizes, activations[0], activations[-1], seed)
-    if hasattr(weights, "model"):
-        weights = weights.model
-    if not isinstance(weights, Mlp):
+        return random_mlp(sizes, activation, output_activation, seed)
+    model = getattr(weights, "model", weights)
+    if not isinstance(model, Mlp):
         matrices, biases = zip(*weights, strict=True)
-        weights = from_arrays(list(matrices), list(biases), list(activations))
-    if tuple(weights.sizes) != tuple(sizes):
-        raise InputError(f"weights: expected layers of {list(sizes)}, found {list(weights.sizes)}")
-    return weights
+        model = from_arrays(matrices, biases, activation, output_activation)
+    if model.sizes != tuple(sizes):
+        raise InputError(f"weights: expected layers of {list(sizes)}, found {list(model.sizes)}")
+    return model
 
 
 def build_mlp(
@@ -48,8 +50,7 @@ def build_mlp(
     key: SigningKey,
 ) -> bytes:
     """An agent file around an MLP.  Raises AgentFileError listing every fault of name, wiring and capabilities."""
-    activations = [activation] * (len(sizes) - 2) + [output_activation]
-    model = model_of(weights, sizes=sizes, activations=activations, seed=seed)
+    model = model_of(weights, sizes=sizes, activation=activation, output_activation=output_activation, seed=seed)
     tree: dict[str, Any] = {
         "version": "1.0",
         "name": name,
@@ -96,22 +97,17 @@ def build(
 def repack(header: Header, layout: Layout, running: bytes, weights: Any, *, delta: bool) -> bytes:
     """`weights` as the bytes that the running kernel wants.  delta: added to `running`, layer by layer.
 
-    Raises InputError where the shapes differ or a sum is not finite.
+    Raises InputError where the shapes differ, ModelError for numbers (or sums) that are not finite.
     """
-    import numpy as np
-
     from edgeswarm.compile import pack_weights, unpack_weights
     from edgeswarm.model import from_arrays
 
     net = header.neural_config
     sizes = (net.input_size, *net.hidden_layers, net.output_size)
-    activations = [net.activation_function] * len(net.hidden_layers) + [net.output_activation]
-    model = model_of(weights, sizes=sizes, activations=activations, seed=0)
+    names = (net.activation_function, net.output_activation)
+    model = model_of(weights, sizes=sizes, activation=names[0], output_activation=names[1])
     if delta:
-        now = unpack_weights(running, sizes, activations)
+        now = unpack_weights(running, sizes, [*[names[0]] * len(net.hidden_layers), names[1]])
         pairs = list(zip(now.layers, model.layers, strict=True))
-        model = from_arrays([a.weights + b.weights for a, b in pairs], [a.bias + b.bias for a, b in pairs], activations)
-    for layer in model.layers:
-        if not (np.isfinite(layer.weights).all() and np.isfinite(layer.bias).all()):
-            raise InputError("weights: expected finite numbers, found NaN or infinity")
+        model = from_arrays([a.weights + b.weights for a, b in pairs], [a.bias + b.bias for a, b in pairs], *names)
     return pack_weights(model, layout)

@@ -1,4 +1,4 @@
-"""Every agent's flow on this device, and how they are joined: sources, readers, sinks, jails, checkpoints.
+"""Every agent's flow on this device, and how they are joined: to each other, and to slots of jails.
 
 The supervisor's effects that concern the data plane end here.  Takes no decision: when to attach, pause or switch is
 the node's, what becomes of a frame is the pipeline's.
@@ -7,39 +7,26 @@ the node's, what becomes of a frame is the pipeline's.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeswarm.agentfile.header import Header
-from edgeswarm.agentfile.wiring import AgentSource, ApiSource, source_width
+from edgeswarm.agentfile.wiring import AgentSource, source_width
+from edgeswarm.app.lifecycle import Lifecycle
 from edgeswarm.app.pump import AgentFlow, Port, Reader
 from edgeswarm.app.shelf import Artefact
 from edgeswarm.core import events as ev
-from edgeswarm.drivers import checkpoints
 from edgeswarm.drivers.jails import Jail, JailExit, Reply
-from edgeswarm.drivers.sinks import make_sink
-from edgeswarm.drivers.sources import Source, make_source
-from edgeswarm.errors import ConfigError, EdgeSwarmError, InputError, LocalError
+from edgeswarm.errors import ConfigError, InputError, LocalError
 from edgeswarm.ids import AgentName, JailId
 from edgeswarm.jail.frames import Kind
 from edgeswarm.limits import DRAIN_S_MAX
 from edgeswarm.stream import graph
-from edgeswarm.stream.flight import SetAside
 from edgeswarm.stream.pipeline import Pipeline
 from edgeswarm.stream.score import emit_width
 
 if TYPE_CHECKING:
     from edgeswarm.app.supervisor import Supervisor
-
-
-@dataclass(slots=True)
-class _Inlets:
-    """An agent's open sources and the tasks that run them."""
-
-    sources: list[Source] = field(default_factory=list)
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
 
 def row_width(header: Header) -> int:
@@ -77,7 +64,7 @@ class Flows:
         self._sup = supervisor
         self.flows: dict[AgentName, AgentFlow] = {}
         self._seats: dict[tuple[JailId, int], AgentFlow] = {}
-        self._inlets: dict[AgentName, _Inlets] = {}
+        self.life = Lifecycle(supervisor, remake=self._remake)
 
     # --- the graph ------------------------------------------------------------------------------------------------
 
@@ -90,9 +77,9 @@ class Flows:
         graph.check({name: upstreams(header) for name, header in known.items()})
         for header in known.values():
             if header.wiring.sources:
-                self._make_pipeline(header, known)
+                self.make_pipeline(header, known)
 
-    def _make_pipeline(self, header: Header, known: Mapping[str, Header]) -> Pipeline:
+    def make_pipeline(self, header: Header, known: Mapping[str, Header]) -> Pipeline:
         name = header.name
         return Pipeline(
             header.wiring,
@@ -101,16 +88,13 @@ class Flows:
             output_width=header.payload_width,
             memory_width=header.memory.width,
             name=name,
-            on_event=self._on_event(AgentName(name)),
+            on_event=self.life.on_event(AgentName(name)),
             on_space=lambda _index: self._space(AgentName(name)),
         )
 
-    def _on_event(self, agent: AgentName) -> Any:
-        def tell(event: str, /, **fields: object) -> None:
-            fields.setdefault("agent", agent)
-            self._sup.log.warning(event, **fields)
-
-        return tell
+    def _remake(self, name: AgentName) -> Pipeline:
+        header = self._sup.shelf.current(name).header
+        return self.make_pipeline(header, {h.name: h for h in self._sup.shelf.known()})
 
     def _space(self, name: AgentName) -> None:
         """Not at once: the pipeline is in the middle of a call."""
@@ -121,39 +105,34 @@ class Flows:
     # --- opening and closing --------------------------------------------------------------------------------------
 
     async def open(self, name: AgentName, artefact: Artefact) -> None:
-        """Make the flow (or take the one that a stop left), restore its checkpoint, open sinks, start sources."""
+        """A flow with its state, sources and sinks, joined to those of its neighbours."""
         header = artefact.header
         flow = AgentFlow(
             name=name,
-            pipeline=self._make_pipeline(header, {h.name: h for h in self._sup.shelf.known()}),
+            pipeline=self.make_pipeline(header, {h.name: h for h in self._sup.shelf.known()}),
             on_fault=self._fault,
             on_probed=self._probed,
-            on_set_aside=self._set_aside,
+            on_set_aside=self._sup.set_aside,
             version=header.agent_version,
         )
-        self._restore(flow)
         old = self.flows.get(name)
         if old is not None:
             self._unjoin(old)
         self.flows[name] = flow
-        self._workflow(name, "initialization", header.workflows.initialization)
-        flow.sinks = [
-            make_sink(
-                spec,
-                agent=name,
-                base_dir=self._sup.settings.state_dir,
-                runtime_dir=self._sup.settings.runtime_dir,
-                capabilities=header.capabilities,
-                on_event=self._on_event(name),
-            )
-            for spec in header.wiring.sinks
-        ]
+        await self.life.open(flow, artefact)
         self._join(flow)
-        self._start_sources(header, flow)
+        self.life.start_sources(flow, header)
 
-    def _workflow(self, name: AgentName, phase: str, steps: Sequence[str]) -> None:
-        for step in steps:
-            self._sup.log.debug("workflow_step", agent=name, phase=phase, step=step)
+    async def close(self, name: AgentName) -> None:
+        """Answer what is in flight, save the state, close sources and sinks."""
+        flow = self.flows.get(name)
+        if flow is not None:
+            await self.life.close(flow, self._sup.shelf.current(name).header)
+            self.detach(name, suspected=False)
+
+    async def checkpoint(self, name: AgentName) -> None:
+        if name in self.flows:
+            await self.life.checkpoint(self.flows[name])
 
     def _join(self, flow: AgentFlow) -> None:
         """Connect with the open flows that this one reads, and those that read it."""
@@ -172,50 +151,6 @@ class Flows:
             other.forget_reader(flow)
             other.writers = [writer for writer in other.writers if writer is not flow]
         flow.readers, flow.writers = [], []
-
-    def _start_sources(self, header: Header, flow: AgentFlow) -> None:
-        inlets = self._inlets[flow.name] = _Inlets()
-        for index, spec in enumerate(header.wiring.sources):
-            if isinstance(spec, (AgentSource, ApiSource)):
-                continue
-            source = make_source(
-                spec,
-                base_dir=self._sup.settings.state_dir,
-                capabilities=header.capabilities,
-                on_event=self._on_event(flow.name),
-            )
-            inlets.sources.append(source)
-            inlets.tasks.append(asyncio.create_task(self._run_source(flow, index, source)))
-
-    async def _run_source(self, flow: AgentFlow, index: int, source: Source) -> None:
-        async def offer(row: tuple[float, ...], at_ns: int) -> None:
-            await flow.offer(index, row, at_ns)
-
-        try:
-            await source.run(offer)
-            self._sup.log.info("source_ended", agent=flow.name, source=index)
-        except (EdgeSwarmError, OSError) as error:
-            self._sup.log.error("source_failed", agent=flow.name, source=index, error=str(error))
-
-    async def close(self, name: AgentName) -> None:
-        """Stop the sources, answer what is in flight, write a checkpoint, close the sinks."""
-        flow = self.flows.get(name)
-        if flow is None:
-            return
-        inlets = self._inlets.get(name, _Inlets())
-        for task in inlets.tasks:
-            task.cancel()
-        await asyncio.gather(*inlets.tasks, return_exceptions=True)
-        flow.send()
-        if not await flow.drain(DRAIN_S_MAX):
-            self._sup.log.warning("drain_timed_out", agent=name, in_flight=len(flow.pipeline.flight.in_flight))
-        self._workflow(name, "shutdown", self._sup.shelf.current(name).header.workflows.shutdown)
-        await self.checkpoint(name)
-        self._inlets.pop(name, None)
-        for sink in flow.sinks:
-            sink.close()
-        flow.sinks = []
-        self.detach(name, suspected=False)
 
     def forget(self, name: AgentName) -> None:
         """The agent is removed for good."""
@@ -259,7 +194,7 @@ class Flows:
             if not await flow.drain(DRAIN_S_MAX):
                 raise LocalError(f"agent {name}: frames still unanswered after {DRAIN_S_MAX:g} s")
             known = {header.name: header for header in self._sup.shelf.known()}
-            pipeline = self._make_pipeline(artefact.header, {**known, name: artefact.header})
+            pipeline = self.make_pipeline(artefact.header, {**known, name: artefact.header})
             if pipeline.memory and len(pipeline.memory) == len(flow.pipeline.memory):
                 await jail.set_memory(slot, flow.pipeline.memory)
             pipeline.adopt(flow.pipeline)
@@ -293,7 +228,7 @@ class Flows:
     async def restore_memory(self, name: AgentName, jail: Jail, slot: int) -> None:
         """Give a new jail the memory that the agent had after its last answer."""
         flow = self.flows.get(name)
-        memory = flow.pipeline.memory if flow is not None else self._checkpointed_memory(name)
+        memory = flow.pipeline.memory if flow is not None else self.life.checkpointed_memory(name)
         if memory:
             await jail.set_memory(slot, memory)
 
@@ -316,62 +251,6 @@ class Flows:
 
     def _probed(self, name: AgentName) -> None:
         self._sup.post(ev.AgentProbed(name, self._sup.cause(f"probe-{name}")))
-
-    def _set_aside(self, name: AgentName, aside: SetAside) -> None:
-        self._sup.set_aside(name, aside)
-
-    # --- state ----------------------------------------------------------------------------------------------------
-
-    async def checkpoint(self, name: AgentName) -> None:
-        """Write the agent's state: memory, normaliser, window, decider, unanswered frames, stream positions."""
-        flow = self.flows.get(name)
-        if flow is None:
-            return
-        state: dict[str, Any] = {"saved_at": time.time(), "pipeline": flow.pipeline.state()}
-        path = self._sup.shelf.checkpoint_path(name)
-        try:
-            data = checkpoints.seal(state, self._sup.shelf.checkpoint_key)
-            await self._sup.in_disk_thread(lambda: checkpoints.write(path, data))
-        except (EdgeSwarmError, OSError) as error:
-            self._sup.log.error("checkpoint_failed", agent=name, error=str(error))
-
-    def _checkpointed(self, name: AgentName) -> dict[str, Any] | None:
-        path = self._sup.shelf.checkpoint_path(name)
-        try:
-            return checkpoints.read(path, self._sup.shelf.checkpoint_key)
-        except (EdgeSwarmError, OSError) as error:
-            self._refuse_checkpoint(name, error)
-            return None
-
-    def _refuse_checkpoint(self, name: AgentName, error: Exception) -> None:
-        """Set it aside: it is evidence, and the agent starts afresh."""
-        path = self._sup.shelf.checkpoint_path(name)
-        bad = path.with_name(path.name + ".bad")
-        if path.exists():
-            path.replace(bad)
-        self._sup.log.error("checkpoint_refused", agent=name, error=str(error), moved_to=str(bad))
-
-    def _checkpointed_memory(self, name: AgentName) -> bytes | None:
-        state = self._checkpointed(name)
-        memory = state["pipeline"].get("memory") if state is not None else None
-        return memory if isinstance(memory, bytes) and len(memory) == 4 * self._memory_width(name) else None
-
-    def _memory_width(self, name: AgentName) -> int:
-        return self._sup.shelf.current(name).header.memory.width
-
-    def _restore(self, flow: AgentFlow) -> None:
-        state = self._checkpointed(flow.name)
-        if state is None:
-            return
-        try:
-            flow.pipeline.restore(state["pipeline"], now_ns=time.monotonic_ns())
-        except (EdgeSwarmError, KeyError, TypeError, ValueError) as error:
-            self._refuse_checkpoint(flow.name, error)
-            flow.pipeline = self._make_pipeline(
-                self._sup.shelf.current(flow.name).header, {h.name: h for h in self._sup.shelf.known()}
-            )
-        else:
-            self._sup.log.info("checkpoint_restored", agent=flow.name, saved_at=state.get("saved_at"))
 
     async def swap_weights(self, name: AgentName, weights: bytes) -> None:
         """Raises LocalError if the agent has no jail, InputError if the weights do not fit."""

@@ -1,4 +1,4 @@
-"""One kernel in one jail without a supervisor: what `Network.forward` and notebooks use."""
+"""One kernel in one jail without a supervisor: what `Network.forward` uses."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ from edgeswarm.app.config import default_dirs
 from edgeswarm.assets import asset
 from edgeswarm.drivers import keys
 from edgeswarm.drivers.jail_link import KernelSpec
-from edgeswarm.drivers.jail_sync import SyncJail
+from edgeswarm.drivers.jail_sync import SyncHost, SyncJail
 
 if TYPE_CHECKING:
     from edgeswarm.compile import Kernel
 
 
-def lone_jail(kernel: Kernel) -> SyncJail:
-    """A jail with this kernel in slot 0, compiled through the user's own cache.  Raises JailError, KernelError."""
-    _, state, _ = default_dirs(os.environ, is_root=os.geteuid() == 0)
-    key, _ = keys.load_or_make(state / "keys" / "device.key")
-    return SyncJail(
-        policy_dir=asset("sandbox"),
-        cache_dir=state / "cache",
-        mac_key=key.derive("es-cwasm"),
-        wasm=kernel.wasm,
-        spec=lambda cwasm: KernelSpec(
-            slot=0, name="network", cwasm=cwasm, layout=kernel.layout, weights=kernel.weights
-        ),
-    )
+class LoneKernel:
+    """A zygote and a jail for one kernel.  Raises JailError, KernelError, TierError."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        _, state, _ = default_dirs(os.environ, is_root=os.geteuid() == 0)
+        key, _ = keys.load_or_make(state / "keys" / "device.key")
+        self._host = SyncHost(
+            policy_dir=asset("sandbox"), cache_dir=state / "cache", mac_key=key.derive("es-cwasm")
+        )
+        try:
+            cwasm = self._host.compile(kernel.wasm)
+            spec = KernelSpec(slot=0, name="network", cwasm=cwasm, layout=kernel.layout, weights=kernel.weights)
+            self.jail: SyncJail = self._host.spawn([spec])
+        except BaseException:
+            self._host.close()
+            raise
+
+    def close(self) -> None:
+        self._host.close()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgeswarm.app.lone import LoneKernel
     from edgeswarm.drivers.jail_sync import SyncJail
     from edgeswarm.model import Mlp
 
@@ -27,7 +28,7 @@ class Network:
         self.model = model
         self._mode = mode
         self._batch_max = batch_max
-        self._jail: SyncJail | None = None
+        self._lone: LoneKernel | None = None
         self._closed = False
 
     @classmethod
@@ -76,30 +77,27 @@ class Network:
         if not np.isfinite(values).all():
             raise InputError("input: expected finite numbers, found NaN or infinity")
         batch = values.reshape(-1, width)
-        answers = np.empty((len(batch), self.model.sizes[-1]), np.float32)
-        jail = self._open()
-        for first in range(0, len(batch), self._batch_max):
-            part = batch[first : first + self._batch_max]
-            answer = jail.call(0, memoryview(part).cast("B"), rows=len(part))
-            answers[first : first + len(part)] = np.frombuffer(answer, np.float32).reshape(len(part), -1)
-        return answers.reshape(*values.shape[:-1], -1)
+        if not len(batch):
+            return np.empty((0, self.model.sizes[-1]), np.float32)
+        answer = self._open().call(0, batch.data.cast("B"), rows=len(batch))
+        return np.frombuffer(answer, np.float32).reshape(*values.shape[:-1], self.model.sizes[-1])
 
     def _open(self) -> SyncJail:
         if self._closed:
             raise LocalError("network: it is closed")
-        if self._jail is None:
-            from edgeswarm.app.lone import lone_jail
+        if self._lone is None:
+            from edgeswarm.app.lone import LoneKernel
             from edgeswarm.compile import compile_mlp
 
-            self._jail = lone_jail(compile_mlp(self.model, batch_max=self._batch_max, mode=self._mode))
-        return self._jail
+            self._lone = LoneKernel(compile_mlp(self.model, batch_max=self._batch_max, mode=self._mode))
+        return self._lone.jail
 
     def close(self) -> None:
         """End the jail."""
         self._closed = True
-        if self._jail is not None:
-            self._jail.close()
-            self._jail = None
+        if self._lone is not None:
+            self._lone.close()
+            self._lone = None
 
     def __enter__(self) -> Network:
         return self

@@ -77,6 +77,7 @@ class AgentFlow:
     paused: bool = False
     probing: bool = False
     switching: bool = False
+    silent: bool = False  # its workflow has no `send_output`: answers are decided on and go nowhere
     faults: int = 0
     last: Outcome | None = None
     _held: deque[tuple[Reader, Row, int]] = field(default_factory=deque)  # rows that a full `block` reader refused
@@ -138,9 +139,9 @@ class AgentFlow:
         self.latency.observe(now_ns - outcome.at_ns)
         for hook in self.hooks_after:
             hook(outcome)
-        if self.sinks or self.followers:
+        if (self.sinks or self.followers) and not self.silent:
             self._tell(outcome, now_ns)
-        if self.readers and outcome.emit is not None:
+        if self.readers and outcome.emit is not None and not self.silent:
             self._pass_on(outcome.emit, outcome.at_ns)
         waiter = self._waiters.pop(seq, None) if self._waiters else None
         if waiter is not None and not waiter.done():

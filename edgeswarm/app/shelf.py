@@ -124,7 +124,10 @@ class Shelf:
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def admit(self, data: bytes, *, who: str) -> Artefact:
-        """Agent file bytes -> artefact.  Raises AgentFileError, SignatureError, KernelError, LimitError, ConfigError."""
+        """Agent file bytes -> artefact.
+
+        Raises AgentFileError, SignatureError, KernelError, LimitError, ConfigError.
+        """
         if len(data) > AF_FILE_BYTES_MAX:
             raise LimitError(f"{who}: an agent file has at most {AF_FILE_BYTES_MAX} bytes, found {len(data)}")
         file = agentfile.read(data, who=who)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import itertools
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from edgeswarm.app.config import Settings
+from edgeswarm.app.control_loop import BAD, SETTLED, ControlLoop, Refused
 from edgeswarm.app.flows import Flows
 from edgeswarm.app.log import Log
 from edgeswarm.app.shelf import Artefact, Shelf
@@ -24,57 +24,32 @@ from edgeswarm.assets import asset
 from edgeswarm.core import effects as do
 from edgeswarm.core import events as ev
 from edgeswarm.core.node import Node
-from edgeswarm.core.priority import Priority, PriorityInbox
 from edgeswarm.core.resources import Capacity
 from edgeswarm.drivers.jails import Jail, JailExit, JailHost
 from edgeswarm.drivers.store import Deployed, Store
 from edgeswarm.errors import EdgeSwarmError, LimitError, LocalError, RemoteError, TierError
-from edgeswarm.ids import AgentName, Cause, JailId
-from edgeswarm.limits import CONTROL_INBOX_MAX, FOLLOW_LINES_MAX
+from edgeswarm.ids import AgentName, JailId
+from edgeswarm.limits import FOLLOW_LINES_MAX
 from edgeswarm.stream.flight import SetAside
 from edgeswarm.stream.pipeline import Outcome
 
-PRIORITY: dict[type, Priority] = {
-    ev.JailExited: Priority.CRITICAL,
-    ev.ShutdownAsked: Priority.CRITICAL,
-    ev.AgentStopAsked: Priority.HIGH,
-    ev.AgentRemoveAsked: Priority.HIGH,
-    ev.AgentFaulted: Priority.HIGH,
-    ev.JailReady: Priority.HIGH,
-    ev.CutOver: Priority.HIGH,
-    ev.TimerFired: Priority.LOW,
-}
-SETTLED = {"running", "swapped", "swap_failed", "failed", "quarantined", "stopped", "removed"}
-BAD = {"swap_failed", "failed", "quarantined"}
 
-
-class Refused(LocalError):
-    """The node refused what was asked, or it ended badly; the text says why."""
-
-
-class Supervisor:
+class Supervisor(ControlLoop):
     """One device's supervisor.  Use as an async context manager, or start() and close()."""
 
     def __init__(self, settings: Settings, *, log: Log) -> None:
+        node = Node(self._capacity(settings), agents_per_jail=settings.profile.limits.agents_per_jail)
+        super().__init__(node, log)
         self.settings = settings
-        self.log = log
         self.started_at = time.time()
-        self.node = Node(self._capacity(settings), agents_per_jail=settings.profile.limits.agents_per_jail)
         self.flows = Flows(self)
         self.shelf = Shelf(settings, log=log)
         self.host: JailHost | None = None
         self.store: Store | None = None
         self.jails: dict[JailId, Jail] = {}
         self.status: dict[AgentName, tuple[str, str]] = {}
-        self._inbox: PriorityInbox[ev.Event] = PriorityInbox(CONTROL_INBOX_MAX)
-        self._wake = asyncio.Event()
-        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._waiters: list[tuple[AgentName, Cause, asyncio.Future[str]]] = []
-        self._causes = itertools.count(1)
         self._loop_task: asyncio.Task[None] | None = None
         self._closing = False
-        self._ended = asyncio.Event()
         self._guilty: set[AgentName] = set()  # agents whose call was running when their jail died, until they detach
 
     @staticmethod
@@ -137,31 +112,6 @@ class Supervisor:
 
     # --- events and effects -------------------------------------------------------------------------------------------
 
-    def cause(self, what: str) -> Cause:
-        return Cause(f"{what}-{next(self._causes)}")
-
-    def post(self, event: ev.Event) -> None:
-        """Hand an event to the control loop; handled in the order of its class.  Raises LimitError when it is full."""
-        self._inbox.put(event, PRIORITY.get(type(event), Priority.MEDIUM))
-        self._wake.set()
-
-    async def _run(self) -> None:
-        while True:
-            event = self._inbox.take()
-            if event is None:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            try:
-                effects = self.node.handle(event, time.monotonic() * 1000)
-                self.log.debug("event", kind=type(event).__name__, cause=event.cause, effects=len(effects))
-                for effect in effects:
-                    await self._perform(effect)
-            except Exception as error:  # a fault of ours must not end the supervision
-                self.log.crash("control_fault", error, kind=type(event).__name__, cause=event.cause)
-            if isinstance(event, ev.ShutdownAsked):
-                self._ended.set()
-
     async def _perform(self, effect: do.Effect) -> None:
         """One effect.  What takes long becomes a task and answers with an event."""
         match effect:
@@ -202,31 +152,6 @@ class Supervisor:
             case do.CancelTimer():
                 self._disarm(effect.key)
 
-    def _task(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.log.crash("task_fault", error)
-
-    def _arm(self, effect: do.ArmTimer) -> None:
-        self._disarm(effect.key)
-        delay_s = max(0.0, effect.at_ms / 1000 - time.monotonic())
-        event = ev.TimerFired(effect.key, effect.cause)
-        self._timers[effect.key] = asyncio.get_running_loop().call_later(delay_s, self._timer_fired, event)
-
-    def _timer_fired(self, event: ev.TimerFired) -> None:
-        self._timers.pop(event.key, None)
-        self.post(event)
-
-    def _disarm(self, key: tuple[str, str]) -> None:
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
-
     def _announce(self, effect: do.Announce) -> None:
         write = self.log.warning if effect.status in BAD | {"paused", "backing_off"} else self.log.info
         write("agent_" + effect.status, agent=effect.name, detail=effect.detail, cause=effect.cause)
@@ -240,20 +165,6 @@ class Supervisor:
             self.shelf.drop_pending(effect.name)
         if effect.status in SETTLED:
             self._settle(effect.name, None, effect.status, effect.detail)
-
-    def _settle(self, name: AgentName, cause: Cause | None, status: str, detail: str) -> None:
-        for waiter in list(self._waiters):
-            waiting_name, waiting_cause, future = waiter
-            if waiting_name == name and cause in (None, waiting_cause):
-                self._waiters.remove(waiter)
-                if future.done():
-                    continue
-                if status == "refused":
-                    future.set_exception(Refused(detail))
-                elif status in BAD:
-                    future.set_exception(Refused(f"agent {name}: {status}: {detail}"))
-                else:
-                    future.set_result(status)
 
     # --- long effects -------------------------------------------------------------------------------------------------
 
@@ -332,12 +243,6 @@ class Supervisor:
             await self.store.remove_agent(name)
 
     # --- what an operator asks ----------------------------------------------------------------------------------------
-
-    async def _ask(self, event: ev.Event, name: AgentName) -> str:
-        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._waiters.append((name, event.cause, future))
-        self.post(event)
-        return await future
 
     async def deploy(self, files: Sequence[tuple[str, bytes]]) -> list[dict[str, Any]]:
         """Deploy agents together; [(where it came from, agent file bytes)].

@@ -123,8 +123,8 @@ async def test_swap_to_a_kernel_that_fails_its_golden_vectors_keeps_the_old_vers
     await bench.supervisor.deploy([("t", bench.mlp())])
     from edgeswarm.app import builder
 
-    other = builder.model_of(None, sizes=(4, 9, 2), activations=["relu", "linear"], seed=3)
-    wrong = builder.model_of(None, sizes=(4, 9, 2), activations=["relu", "linear"], seed=4)
+    other = builder.model_of(None, sizes=(4, 9, 2), activation="relu", output_activation="linear", seed=3)
+    wrong = builder.model_of(None, sizes=(4, 9, 2), activation="relu", output_activation="linear", seed=4)
 
     data = builder.build(
         header_tree("a", 4, 2, hidden=(9,), agent_version="2.0.0"), other, key=bench.publisher, golden_of=wrong
@@ -233,7 +233,7 @@ async def test_agent_memory_survives_the_death_of_its_jail_and_a_restart(bench: 
     from edgeswarm.model import from_arrays
 
     weights = np.array([[1.0, 1.0], [1.0, 1.0]], np.float32)  # both outputs = input + memory
-    model = from_arrays([weights], [np.zeros(2, np.float32)], ["linear"])
+    model = from_arrays([weights], [np.zeros(2, np.float32)])
 
     tree = header_tree("a", 2, 2, memory={"width": 1}, wiring={"sources": [{"type": "api", "width": 1}]})
     await bench.supervisor.deploy([("t", builder.build(tree, model, key=bench.publisher))])

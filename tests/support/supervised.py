@@ -50,7 +50,7 @@ class Bench:
     def mlp(self, name: str = "a", sizes: tuple[int, ...] = (4, 8, 2), **changes: Any) -> bytes:
         """An MLP agent with an `api` source; changes: other top-level keys of the header."""
         tree = header_tree(name, sizes[0], sizes[-1], hidden=sizes[1:-1], **changes)
-        model = builder.model_of(None, sizes=sizes, activations=["relu"] * (len(sizes) - 2) + ["linear"], seed=0)
+        model = builder.model_of(None, sizes=sizes, activation="relu", output_activation="linear")
         return builder.build(tree, model, key=changes.get("key", self.publisher))
 
     def bad(self, kind: str, name: str = "bad", **changes: Any) -> bytes:

@@ -1,0 +1,132 @@
+"""The control loop: events in, the node's effects performed in list order, timers, and who waits for an outcome.
+
+Invariants: one event at a time; an effect that raises is logged and does not stop the loop; a timer's key is armed once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine
+from typing import Any
+
+from edgeswarm.app.log import Log
+from edgeswarm.core import effects as do
+from edgeswarm.core import events as ev
+from edgeswarm.core.node import Node
+from edgeswarm.core.priority import Priority, PriorityInbox
+from edgeswarm.errors import LocalError
+from edgeswarm.ids import AgentName, Cause
+from edgeswarm.limits import CONTROL_INBOX_MAX
+
+PRIORITY: dict[type, Priority] = {
+    ev.JailExited: Priority.CRITICAL,
+    ev.ShutdownAsked: Priority.CRITICAL,
+    ev.AgentStopAsked: Priority.HIGH,
+    ev.AgentRemoveAsked: Priority.HIGH,
+    ev.AgentFaulted: Priority.HIGH,
+    ev.JailReady: Priority.HIGH,
+    ev.CutOver: Priority.HIGH,
+    ev.TimerFired: Priority.LOW,
+}
+SETTLED = {"running", "swapped", "swap_failed", "failed", "quarantined", "stopped", "removed"}
+BAD = {"swap_failed", "failed", "quarantined"}
+
+
+class Refused(LocalError):
+    """The node refused what was asked, or it ended badly; the text says why."""
+
+
+class ControlLoop(ABC):
+    """What performs the effects is the subclass's `_perform`."""
+
+    def __init__(self, node: Node, log: Log) -> None:
+        self.node = node
+        self.log = log
+        self._inbox: PriorityInbox[ev.Event] = PriorityInbox(CONTROL_INBOX_MAX)
+        self._wake = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._waiters: list[tuple[AgentName, Cause, asyncio.Future[str]]] = []
+        self._causes = itertools.count(1)
+
+    def cause(self, what: str) -> Cause:
+        return Cause(f"{what}-{next(self._causes)}")
+
+    def post(self, event: ev.Event) -> None:
+        """Hand an event to the control loop; handled in the order of its class.  Raises LimitError when it is full."""
+        self._inbox.put(event, PRIORITY.get(type(event), Priority.MEDIUM))
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            event = self._inbox.take()
+            if event is None:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            try:
+                effects = self.node.handle(event, time.monotonic() * 1000)
+                self.log.debug("event", kind=type(event).__name__, cause=event.cause, effects=len(effects))
+                for effect in effects:
+                    await self._perform(effect)
+            except Exception as error:  # a fault of ours must not end the supervision
+                self.log.crash("control_fault", error, kind=type(event).__name__, cause=event.cause)
+            if isinstance(event, ev.ShutdownAsked):
+                self._ended.set()
+
+    @abstractmethod
+    async def _perform(self, effect: do.Effect) -> None:
+        """One effect.  What takes long becomes a task and answers with an event."""
+
+    # --- tasks and timers ---------------------------------------------------------------------------------------------
+
+    def _task(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log.crash("task_fault", error)
+
+    def _arm(self, effect: do.ArmTimer) -> None:
+        self._disarm(effect.key)
+        delay_s = max(0.0, effect.at_ms / 1000 - time.monotonic())
+        event = ev.TimerFired(effect.key, effect.cause)
+        self._timers[effect.key] = asyncio.get_running_loop().call_later(delay_s, self._timer_fired, event)
+
+    def _timer_fired(self, event: ev.TimerFired) -> None:
+        self._timers.pop(event.key, None)
+        self.post(event)
+
+    def _disarm(self, key: tuple[str, str]) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
+    # --- who waits ------------------------------------------------------------------------------------------------------
+
+    async def _ask(self, event: ev.Event, name: AgentName) -> str:
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiters.append((name, event.cause, future))
+        self.post(event)
+        return await future
+
+    def _settle(self, name: AgentName, cause: Cause | None, status: str, detail: str) -> None:
+        for waiter in list(self._waiters):
+            waiting_name, waiting_cause, future = waiter
+            if waiting_name == name and cause in (None, waiting_cause):
+                self._waiters.remove(waiter)
+                if future.done():
+                    continue
+                if status == "refused":
+                    future.set_exception(Refused(detail))
+                elif status in BAD:
+                    future.set_exception(Refused(f"agent {name}: {status}: {detail}"))
+                else:
+                    future.set_result(status)

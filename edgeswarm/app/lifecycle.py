@@ -1,0 +1,198 @@
+"""Opening and closing an agent: the steps of its workflow, its sources and sinks, its checkpoints.
+
+The steps are the closed list of the agent file (docs/agent-file.md); they run in the file's order, and what a file
+leaves out is not done.  Sources and sinks are opened last and closed in any case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from edgeswarm.agentfile.header import Header
+from edgeswarm.agentfile.wiring import AgentSource, ApiSource
+from edgeswarm.app.pump import AgentFlow
+from edgeswarm.app.shelf import Artefact
+from edgeswarm.drivers import checkpoints
+from edgeswarm.drivers.sinks import make_sink
+from edgeswarm.drivers.sources import Source, make_source
+from edgeswarm.errors import EdgeSwarmError
+from edgeswarm.ids import AgentName
+from edgeswarm.limits import DRAIN_S_MAX
+from edgeswarm.stream.pipeline import Pipeline
+from edgeswarm.stream.report import OnEvent
+
+if TYPE_CHECKING:
+    from edgeswarm.app.supervisor import Supervisor
+
+
+@dataclass(slots=True)
+class _Inlets:
+    """An agent's open sources and the tasks that run them."""
+
+    sources: list[Source] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+
+class Lifecycle:
+    """remake(name): a fresh pipeline of that agent, for one whose checkpoint turned out to be unusable."""
+
+    def __init__(self, supervisor: Supervisor, *, remake: Callable[[AgentName], Pipeline]) -> None:
+        self._sup = supervisor
+        self._remake = remake
+        self._inlets: dict[AgentName, _Inlets] = {}
+        self._steps: dict[str, Callable[[AgentFlow], Awaitable[str]]] = {
+            "load_neural_network": self._loaded,
+            "initialize_memory": self._restore,
+            "connect_to_swarm": self._no_swarm,
+            "register_capabilities": self._register,
+            "save_state": self._save,
+            "disconnect_from_swarm": self._no_swarm,
+            "cleanup_resources": self._clean_up,
+        }
+
+    def on_event(self, agent: AgentName) -> OnEvent:
+        """What sources, sinks and pipelines tell, as log lines of this agent."""
+
+        def tell(event: str, /, **fields: object) -> None:
+            fields.setdefault("agent", agent)
+            self._sup.log.warning(event, **fields)
+
+        return tell
+
+    # --- opening and closing --------------------------------------------------------------------------------------
+
+    async def open(self, flow: AgentFlow, artefact: Artefact) -> None:
+        """Run the initialization steps, then open the sinks."""
+        header = artefact.header
+        flow.silent = "send_output" not in header.workflows.execution
+        await self._run(flow, "initialization", header.workflows.initialization)
+        settings = self._sup.settings
+        flow.sinks = [
+            make_sink(
+                spec,
+                agent=flow.name,
+                base_dir=settings.state_dir,
+                runtime_dir=settings.runtime_dir,
+                capabilities=header.capabilities,
+                on_event=self.on_event(flow.name),
+            )
+            for spec in header.wiring.sinks
+        ]
+
+    def start_sources(self, flow: AgentFlow, header: Header) -> None:
+        """Rows begin to flow."""
+        inlets = self._inlets[flow.name] = _Inlets()
+        for index, spec in enumerate(header.wiring.sources):
+            if isinstance(spec, (AgentSource, ApiSource)):
+                continue
+            source = make_source(
+                spec,
+                base_dir=self._sup.settings.state_dir,
+                capabilities=header.capabilities,
+                on_event=self.on_event(flow.name),
+            )
+            inlets.sources.append(source)
+            inlets.tasks.append(asyncio.create_task(self._run_source(flow, index, source)))
+
+    async def _run_source(self, flow: AgentFlow, index: int, source: Source) -> None:
+        async def offer(row: tuple[float, ...], at_ns: int) -> None:
+            await flow.offer(index, row, at_ns)
+
+        try:
+            await source.run(offer)
+            self._sup.log.info("source_ended", agent=flow.name, source=index)
+        except (EdgeSwarmError, OSError) as error:
+            self._sup.log.error("source_failed", agent=flow.name, source=index, error=str(error))
+
+    async def close(self, flow: AgentFlow, header: Header) -> None:
+        """Stop the sources, answer what is in flight, run the shutdown steps, close the sinks."""
+        inlets = self._inlets.pop(flow.name, _Inlets())
+        for task in inlets.tasks:
+            task.cancel()
+        await asyncio.gather(*inlets.tasks, return_exceptions=True)
+        flow.send()
+        if not await flow.drain(DRAIN_S_MAX):
+            self._sup.log.warning("drain_timed_out", agent=flow.name, in_flight=len(flow.pipeline.flight.in_flight))
+        await self._run(flow, "shutdown", header.workflows.shutdown)
+        await self._clean_up(flow)
+
+    # --- steps ----------------------------------------------------------------------------------------------------
+
+    async def _run(self, flow: AgentFlow, phase: str, steps: tuple[str, ...]) -> None:
+        for step in steps:
+            done = await self._steps[step](flow)
+            self._sup.log.debug("workflow_step", agent=flow.name, phase=phase, step=step, done=done)
+
+    async def _loaded(self, flow: AgentFlow) -> str:
+        return "its jail was ready before this step"
+
+    async def _no_swarm(self, flow: AgentFlow) -> str:
+        return "not in a swarm"
+
+    async def _register(self, flow: AgentFlow) -> str:
+        capabilities = list(self._sup.shelf.current(flow.name).header.capabilities)
+        self._sup.log.info("capabilities_registered", agent=flow.name, capabilities=capabilities)
+        return "registered"
+
+    async def _save(self, flow: AgentFlow) -> str:
+        await self.checkpoint(flow)
+        return "saved"
+
+    async def _clean_up(self, flow: AgentFlow) -> str:
+        sinks, flow.sinks = flow.sinks, []
+        for sink in sinks:
+            sink.close()
+        return "closed"
+
+    async def _restore(self, flow: AgentFlow) -> str:
+        state = self._checkpointed(flow.name)
+        if state is None:
+            return "fresh"
+        try:
+            flow.pipeline.restore(state["pipeline"], now_ns=time.monotonic_ns())
+        except (EdgeSwarmError, KeyError, TypeError, ValueError) as error:
+            self._refuse_checkpoint(flow.name, error)
+            flow.pipeline = self._remake(flow.name)
+            return "fresh"
+        self._sup.log.info("checkpoint_restored", agent=flow.name, saved_at=state.get("saved_at"))
+        return "restored"
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    async def checkpoint(self, flow: AgentFlow) -> None:
+        """Write the agent's state: memory, normaliser, window, decider, unanswered frames."""
+        state: dict[str, Any] = {"saved_at": time.time(), "pipeline": flow.pipeline.state()}
+        path = self._sup.shelf.checkpoint_path(flow.name)
+        try:
+            data = checkpoints.seal(state, self._sup.shelf.checkpoint_key)
+            await self._sup.in_disk_thread(lambda: checkpoints.write(path, data))
+        except (EdgeSwarmError, OSError) as error:
+            self._sup.log.error("checkpoint_failed", agent=flow.name, error=str(error))
+
+    def _checkpointed(self, name: AgentName) -> dict[str, Any] | None:
+        path = self._sup.shelf.checkpoint_path(name)
+        try:
+            return checkpoints.read(path, self._sup.shelf.checkpoint_key)
+        except (EdgeSwarmError, OSError) as error:
+            self._refuse_checkpoint(name, error)
+            return None
+
+    def _refuse_checkpoint(self, name: AgentName, error: Exception) -> None:
+        """Set it aside: it is evidence, and the agent starts afresh."""
+        path = self._sup.shelf.checkpoint_path(name)
+        bad = path.with_name(path.name + ".bad")
+        if path.exists():
+            path.replace(bad)
+        self._sup.log.error("checkpoint_refused", agent=name, error=str(error), moved_to=str(bad))
+
+    def checkpointed_memory(self, name: AgentName) -> bytes | None:
+        """The agent's memory as its last checkpoint has it."""
+        state = self._checkpointed(name)
+        width = self._sup.shelf.current(name).header.memory.width
+        pipeline = state.get("pipeline") if state is not None else None
+        memory = pipeline.get("memory") if isinstance(pipeline, dict) else None
+        return memory if isinstance(memory, bytes) and len(memory) == 4 * width else None
