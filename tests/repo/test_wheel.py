@@ -80,7 +80,7 @@ def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel_from_sdist(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("sdist")
     with tarfile.open(build(checkout, "build_sdist", work)) as archive:
-        archive.extractall(work, filter="data")
+        archive.extractall(work, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # not in 3.11.2
     (unpacked,) = (path for path in work.iterdir() if path.is_dir())
     return build(unpacked, "build_wheel", work / "out")
 
@@ -120,14 +120,14 @@ def test_everything_in_the_data_folders_ships(wheel: Path) -> None:
 
 @pytest.mark.parametrize("how", ["wheel", "wheel_from_sdist"])
 def test_shipped_files_are_found_from(how: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """Unpacked wheel, foreign folder, isolated interpreter: assets.asset finds every golden file below shipped/."""
+    """Unpacked wheel, foreign folder, isolated interpreter: assets.asset finds every file below shipped/."""
     with zipfile.ZipFile(request.getfixturevalue(how)) as archive:
         archive.extractall(tmp_path)
-    assert_assets_are_found(tmp_path)
+    assert_assets_are_found(tmp_path, names(request.getfixturevalue(how)))
 
 
-def test_shipped_files_are_found_from_a_checkout() -> None:
-    assert_assets_are_found(ROOT)
+def test_shipped_files_are_found_from_a_checkout(wheel: Path) -> None:
+    assert_assets_are_found(ROOT, names(wheel))
 
 
 def test_an_editable_install_points_at_the_checkout(checkout: Path, tmp_path: Path) -> None:
@@ -138,8 +138,9 @@ def test_an_editable_install_points_at_the_checkout(checkout: Path, tmp_path: Pa
         assert not [name for name in archive.namelist() if "shipped" in name]
 
 
-def assert_assets_are_found(site: Path) -> None:
-    shipped = [name.split("/", 2)[2] for name in GOLDEN.read_text().split() if name.startswith("edgeswarm/shipped/")]
+def assert_assets_are_found(site: Path, listed: list[str]) -> None:
+    shipped = [name.split("/", 2)[2] for name in listed if name.startswith("edgeswarm/shipped/")]
+    assert len(shipped) > 20
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
         "from edgeswarm.assets import asset\n"
