@@ -237,9 +237,8 @@ class JailLife:
         await asyncio.wait((self._status,), timeout=_STATUS_WAIT_S)
         status = self._status.result() if self._status.done() else _Status(None, None)
         sigsys = status.signal == signal.SIGSYS
-        ended = JailExit(
-            self.id, self.pid, status.code, status.signal, sigsys, sigsys or bool(self._lie), self._how(status)
-        )
+        text = how_it_ended(status.code, status.signal, lie=self._lie, reason=self._closing)
+        ended = JailExit(self.id, self.pid, status.code, status.signal, sigsys, sigsys or bool(self._lie), text)
         was_ready = bool(self.ready)
         if not self._told.done():
             self._told.set_result({})
@@ -255,16 +254,18 @@ class JailLife:
         if was_ready:
             self._on_exit(ended)
 
-    def _how(self, status: _Status) -> str:
-        if self._lie:
-            return f"broke the protocol: {self._lie}"
-        if status.signal == signal.SIGSYS:
-            return "made a forbidden system call (SIGSYS)"
-        if self._closing:
-            return self._closing
-        if status.signal is not None:
-            return f"ended by signal {status.signal}"
-        return "ended, nobody knows how" if status.code is None else f"ended with code {status.code}"
+
+def how_it_ended(code: int | None, number: int | None, *, lie: str, reason: str) -> str:
+    """How a jail ended, in words.  reason: what we did to it, if anything; lie: how it broke the protocol."""
+    if lie:
+        return f"broke the protocol: {lie}"
+    if number == signal.SIGSYS:  # a native crash ends so too: putting back the default handler is forbidden
+        return "made a forbidden system call (SIGSYS)"
+    if reason:
+        return reason
+    if number is not None:
+        return f"ended by signal {number}"
+    return "ended, nobody knows how" if code is None else f"ended with code {code}"
 
 
 def end_process(pidfd: int) -> None:

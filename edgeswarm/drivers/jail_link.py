@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from edgeswarm.compile.abi import Layout
 from edgeswarm.errors import LimitError, LocalError
@@ -34,7 +34,7 @@ from edgeswarm.limits import (
 
 _PLACE_BYTES: Final = 64  # where parts of the payload begin: a multiple of this
 _RING_BYTES_MIN: Final = 64 * KIB
-_HEADS_BYTES_MAX: Final = 4096
+_HEADS_BYTES_MAX: Final = 448  # a multiple of 8 that fits the interpreter's small-object allocator
 _OWN_SEQ: Final = 1 << 63
 """Sequence numbers from here on are ours, of weights, memory and pings; callers' frames stay below."""
 _GRACE_NS: Final = 1_000_000_000
@@ -70,8 +70,7 @@ class KernelSpec:
         return self.memory_limit_bytes or self.layout.memory_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """An answer of a jail.  kind: REPLY, FAULT (payload: UTF-8 text, aux: FaultCode) or ACK (aux: the kind)."""
 
     jail_id: JailId
@@ -288,10 +287,15 @@ class JailLink:
             self._writer.take_back(before)
             return False
         except BrokenPipeError:  # it is dead; its control socket says so, and the frame is in flight until then
-            pass
+            return True
+        self._shared.hint_to_jail[0] = head
         return True
 
     # --- from the jail ----------------------------------------------------------------------------------------------
+
+    def spin(self) -> None:
+        """Wait a moment for an answer, without sleeping."""
+        frames.spin(self._shared.hint_from_jail, self._reader.head)
 
     def collect(self) -> list[Reply]:
         """Every answer that is there.  Raises RingError when the jail broke the protocol."""

@@ -27,6 +27,7 @@ from edgeswarm.jail.agent import Agent, AgentSpec, CallFaultError, Ticks
 from edgeswarm.jail.frames import (
     FAULT_TEXT_BYTES_MAX,
     HEAD,
+    SPIN_NS,
     FaultCode,
     Header,
     Kind,
@@ -34,6 +35,7 @@ from edgeswarm.jail.frames import (
     RingError,
     Shared,
     Writer,
+    spin,
 )
 
 FDS: Final[tuple[str, ...]] = ("control", "shared", "wake", "answer", "epoch", "payload")
@@ -45,7 +47,7 @@ EXIT_REFUSED: Final = 70
 EXIT_RING: Final = 71
 """The ring was broken by the supervisor's side."""
 
-_HEADS_BYTES_MAX: Final = 4096
+_HEADS_BYTES_MAX: Final = 448  # a multiple of 8 that fits the interpreter's small-object allocator
 _PUBLISH_AFTER_NS: Final = 500_000
 _EPOCH_STACK_BYTES: Final = 128 * 1024
 
@@ -77,6 +79,7 @@ class Jail:
         self.output = memoryview(mmap.mmap(shared_fd, os.fstat(shared_fd).st_size))
         self.shared = Shared(self.output)
         self.payload = memoryview(mmap.mmap(payload_fd, os.fstat(payload_fd).st_size, prot=mmap.PROT_READ))
+        self.may_spin = len(os.sched_getaffinity(0)) > 1
         self.agents: dict[int, Agent] = {}
         self.faults: dict[int, str] = {}
         self.ticks = Ticks()
@@ -160,17 +163,27 @@ class Jail:
         """Say ready, then answer frames until the supervisor's end of the wake pipe is closed."""
         tell(self.control, {"ready": ready, "faults": self.faults})
         reader = Reader(self.shared.to_jail, self.shared.tail_to_jail)
-        desk = _Desk(self.agents, self.faults, Writer(self.shared.from_jail, self.shared.tail_from_jail), self.answer)
+        desk = _Desk(self.agents, self.faults, self.shared, self.answer)
+        hint, spins, idle_ns = self.shared.hint_to_jail, False, time.monotonic_ns()
         while True:
+            if spins:
+                spin(hint, reader.head)
             told = os.read(self.wake, _HEADS_BYTES_MAX)
             if not told:
                 os._exit(EXIT_GONE)
+            spins = self.may_spin and time.monotonic_ns() - idle_ns < SPIN_NS
             reader.admit(told)
-            while (frame := reader.take()) is not None:
-                desk.handle(*frame)
-            desk.flush()
+            frame = reader.take()
+            if frame is not None and reader.position == reader.head:
+                desk.handle(*frame, alone=True)
+            else:
+                while frame is not None:
+                    desk.handle(*frame)
+                    frame = reader.take()
+                desk.flush()
             reader.release()
             desk.publish()
+            idle_ns = time.monotonic_ns()
 
 
 class CompileJail(Jail):
@@ -200,17 +213,18 @@ class CompileJail(Jail):
 class _Desk:
     """Turns frames into answers.  Single rows of one slot that wait together are computed in one call."""
 
-    def __init__(self, agents: dict[int, Agent], faults: dict[int, str], writer: Writer, answer: int) -> None:
+    def __init__(self, agents: dict[int, Agent], faults: dict[int, str], shared: Shared, answer: int) -> None:
         self._agents = agents
         self._faults = faults
-        self._writer = writer
+        self._writer = Writer(shared.from_jail, shared.tail_from_jail)
+        self._hint = shared.hint_from_jail
         self._answer = answer
         self._published = 0
         self._published_ns = 0
         self._waiting: dict[int, list[tuple[int, memoryview]]] = {}
 
-    def handle(self, header: Header, payload: memoryview) -> None:
-        """One frame; a single row may be put aside until `flush`."""
+    def handle(self, header: Header, payload: memoryview, *, alone: bool = False) -> None:
+        """One frame; unless it is alone, a single row may be put aside until `flush`."""
         _, slot, kind, seq, rows, aux = header
         agent = self._agents.get(slot)
         if agent is None or agent.dead:
@@ -223,6 +237,8 @@ class _Desk:
             size_bytes = rows * agent.frame_bytes
             if not rows or not size_bytes <= len(payload) < size_bytes + 8:
                 self._fault(slot, seq, FaultCode.BAD_FRAME, f"{rows} rows of {agent.frame_bytes} bytes expected")
+            elif alone:
+                self._run(agent, seq, rows, payload[:size_bytes])
             elif rows == 1 and not agent.memory and agent.spec.batch_max > 1:
                 self._waiting.setdefault(slot, []).append((seq, payload[:size_bytes]))
             else:
@@ -300,6 +316,7 @@ class _Desk:
         if head != self._published:
             self._published = head
             os.write(self._answer, HEAD.pack(head))
+            self._hint[0] = head
 
     def _publish_if_due(self) -> None:
         """Between slow calls the supervisor hears of each, so that it sees progress."""

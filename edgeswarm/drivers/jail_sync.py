@@ -1,0 +1,414 @@
+"""Jails without an event loop: for `agent run`, benchmarks and notebooks.  The same zygote, worker and links.
+
+One thread uses a SyncHost and its jails; every call blocks until it is answered or the jail is gone.  Deadlines are
+kept while a call waits, which is whenever a frame is in flight.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from edgeswarm.drivers.jail_cache import CwasmCache, binding_here
+from edgeswarm.drivers.jail_compile import CompileLink
+from edgeswarm.drivers.jail_life import (
+    JailExit,
+    JailStartError,
+    Link,
+    end_process,
+    how_it_ended,
+    parse_told,
+    private_bytes,
+)
+from edgeswarm.drivers.jail_link import JailLink, KernelSpec, Reply
+from edgeswarm.drivers.jail_policy import load_policies
+from edgeswarm.drivers.jail_zygote import Program, ZygoteProcess, choose_tier
+from edgeswarm.drivers.jails import BUILD_POLICY, compile_error, order_for
+from edgeswarm.errors import ConfigError, JailError, JailGoneError, TrapError
+from edgeswarm.ids import JailId
+from edgeswarm.jail.frames import SPIN_NS, Kind, RingError
+from edgeswarm.limits import COMPILE_MS_DEFAULT, JAIL_READY_MS_MAX
+
+_CONTROL_BYTES_MAX: Final = 256 * 1024
+_STATUS_WAIT_S: Final = 0.25
+_RETRY_S: Final = 0.001
+
+
+class _Process:
+    """What the zygote says of one jail."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.pidfd = -1
+        self.refused = ""
+        self.status: tuple[int | None, int | None] | None = None
+        """(code, signal) once it is reaped."""
+
+
+class SyncHost:
+    """A zygote of one's own; the arguments are those of `JailHost`."""
+
+    def __init__(
+        self,
+        *,
+        policy_dir: Path,
+        cache_dir: Path,
+        mac_key: bytes,
+        tier: str | None = None,
+        program: Program | None = None,
+    ) -> None:
+        self._policies = load_policies(policy_dir)
+        self.cache = CwasmCache(cache_dir, mac_key, binding_here(policy_digest=self._policies[BUILD_POLICY].digest()))
+        self._numbers = itertools.count(1)
+        self._processes: dict[int, _Process] = {}
+        self._jails: list[SyncJail] = []
+        self._zygote = ZygoteProcess(program or Program(), tuple(self._policies.values()))
+        try:
+            hello = self._await_hello()
+            self.tier = choose_tier(hello, tier)
+        except BaseException:
+            self._zygote.stop()
+            raise
+        self.layers = {name: (bool(ok), str(detail)) for name, (ok, detail) in hello["layers"].items()}
+
+    def __enter__(self) -> SyncHost:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _await_hello(self) -> dict[str, Any]:
+        self._zygote.socket.settimeout(JAIL_READY_MS_MAX / 1000)
+        try:
+            message = self._zygote.receive()
+        except TimeoutError:
+            raise JailError(f"the zygote was not ready within {JAIL_READY_MS_MAX} ms") from None
+        if message is None:
+            raise JailError(f"the zygote ended before it was ready, with code {self._zygote.process.wait()}")
+        self._zygote.socket.setblocking(False)
+        hello: dict[str, Any] = message.body["hello"]
+        return hello
+
+    def close(self) -> None:
+        """End every jail, then the zygote."""
+        for jail in list(self._jails):
+            jail.close()
+        self._zygote.stop()
+
+    def compile(self, wasm: bytes, *, deadline_s: float = COMPILE_MS_DEFAULT / 1000) -> bytes:
+        """As `JailHost.compile`."""
+        found = self.cache.get(wasm)
+        if found is not None:
+            return found
+        link = CompileLink(self._next_id(), wasm)
+        life = _SyncLife(self, link, BUILD_POLICY)
+        within_ms = int(deadline_s * 1000)
+        try:
+            told = life.become_ready(within_ms=within_ms, judge=None)
+            code = link.code(told["compiled"])
+        except JailStartError as error:
+            raise compile_error(error, within_ms) from None
+        finally:
+            life.close()
+        self.cache.put(wasm, code)
+        return code
+
+    def spawn(self, specs: Sequence[KernelSpec], *, policy: str = "strict", ring_bytes: int | None = None) -> SyncJail:
+        """A ready jail with these agents.  Raises JailStartError when it does not become ready."""
+        jail = SyncJail(self, JailLink(self._next_id(), specs, ring_bytes=ring_bytes), policy)
+        self._jails.append(jail)
+        return jail
+
+    def _next_id(self) -> JailId:
+        return JailId(next(self._numbers))
+
+    def order(self, link: Link, policy: str) -> _Process:
+        """Send an order (called by a jail)."""
+        try:
+            if policy not in self._policies:
+                raise ConfigError(f"sandbox policy: expected one of {', '.join(self._policies)}, found {policy!r}")
+            self._zygote.send(order_for(link, policy, self.tier), link.fds)
+        except BaseException:
+            link.close()
+            raise
+        link.hand_over()
+        process = self._processes[link.id] = _Process()
+        return process
+
+    def forget(self, jail: object, number: int) -> None:
+        """It has ended (called by a jail)."""
+        self._processes.pop(number, None)
+        self._jails = [item for item in self._jails if item is not jail]
+
+    def listen(self, timeout_s: float) -> bool:
+        """Take one message of the zygote; False when none came in time, or none can come any more."""
+        if not _readable(self._zygote.socket.fileno(), timeout_s):
+            return False
+        message = self._zygote.receive()
+        if message is None:
+            return False
+        body = message.body
+        process = self._processes.get(body.get("spawned", body.get("refused", body.get("exited", 0))))
+        if process is None:
+            for pidfd in message.fds:
+                end_process(pidfd)
+        elif "spawned" in body:
+            process.pid, process.pidfd = body["pid"], message.fds[0]
+        elif "exited" in body:
+            process.status = (body.get("code"), body.get("signal"))
+        else:
+            process.refused = body["text"]
+        return True
+
+
+class _SyncLife:
+    """A jail from the order to its end."""
+
+    def __init__(self, host: SyncHost, link: Link, policy: str) -> None:
+        self.began_ns = time.monotonic_ns()
+        self.gone = False
+        self.reason = ""
+        self.lie = ""
+        self._host = host
+        self._life = link
+        self.process = host.order(link, policy)
+
+    def become_ready(self, *, within_ms: int, judge: JailLink | None) -> dict[str, Any]:
+        """What it says when it is ready.  Raises JailStartError."""
+        until = time.monotonic() + within_ms / 1000
+        told: dict[str, Any] = {}
+        while not self.gone:
+            timeout_s = until - time.monotonic() if judge is None else min(until - time.monotonic(), self.judge(judge))
+            if _readable(self._life.control.fileno(), max(timeout_s, 0)):
+                text = self.receive()
+                if text:
+                    told = parse_told(text) or {"failed": "malformed message on the control socket"}
+                break
+            if time.monotonic() >= until:
+                self.end(f"not ready within {within_ms} ms")
+        while not self.process.pid and not self.process.refused and self._host.listen(_STATUS_WAIT_S):
+            pass
+        if "ready" not in told:
+            ended = self.end("")
+            raise JailStartError(
+                f"jail {self._life.id}: {self.process.refused or told.get('failed') or ended.text}",
+                ended,
+                invalid=told.get("invalid", ""),
+            )
+        return told
+
+    def judge(self, link: JailLink) -> float:
+        """Poke or kill what is past its deadline; returns the seconds until the next look."""
+        now = time.monotonic_ns()
+        verdict = link.judge(now)
+        if verdict is None:
+            return JAIL_READY_MS_MAX / 1000
+        if verdict.kill:
+            self.end("killed: no answer two deadlines long")
+        elif verdict.poke:
+            link.poke()
+        return max(verdict.at_ns - now, 100_000) / 1e9
+
+    def receive(self) -> bytes:
+        try:
+            return self._life.control.recv(_CONTROL_BYTES_MAX)
+        except (BlockingIOError, ConnectionError):
+            return b""
+
+    def end(self, reason: str) -> JailExit:
+        """Kill it if it lives, and learn how it ended."""
+        self.reason = self.reason or reason
+        if not self.gone:
+            self.gone = True
+            if self.process.pidfd >= 0:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self.process.pidfd, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                self._life.control.shutdown(socket.SHUT_RDWR)
+            while self.process.status is None and self._host.listen(_STATUS_WAIT_S):
+                pass
+        code, number = self.process.status or (None, None)
+        sigsys = number == signal.SIGSYS
+        text = how_it_ended(code, number, lie=self.lie, reason=self.reason)
+        quarantine = sigsys or bool(self.lie)
+        return JailExit(self._life.id, self.process.pid, code, number, sigsys, quarantine, text)
+
+    def close(self) -> None:
+        if not self.gone:
+            with contextlib.suppress(OSError):
+                self._life.control.shutdown(socket.SHUT_WR)
+            until = time.monotonic() + 4 * _STATUS_WAIT_S
+            while self.process.status is None and time.monotonic() < until and self._host.listen(_STATUS_WAIT_S):
+                pass
+        self.end("closed")
+        if self.process.pidfd >= 0:
+            os.close(self.process.pidfd)
+            self.process.pidfd = -1
+        self._host.forget(self, self._life.id)
+        self._life.close()
+
+
+class SyncJail:
+    """A ready jail.  Made by `SyncHost.spawn`."""
+
+    def __init__(self, host: SyncHost, link: JailLink, policy: str) -> None:
+        self._host = host
+        self._link = link
+        self._seq = 0
+        self._life = _SyncLife(host, link, policy)
+        self._closed = False
+        try:
+            told = self._life.become_ready(within_ms=JAIL_READY_MS_MAX, judge=link)
+        except BaseException:
+            self.close()
+            raise
+        link.loading = False
+        self.started_ms = (time.monotonic_ns() - self._life.began_ns) / 1e6
+        self.ready: dict[str, Any] = told["ready"]
+        self.faults: dict[int, str] = told["faults"]
+        """Slots whose agents could not be loaded, and why."""
+        self._patience_ms: float = min(spec.deadline_ms for spec in link.specs.values())
+        self._may_spin = len(os.sched_getaffinity(0)) > 1
+        self._spins = False
+        self._poll = select.poll()
+        self._poll.register(link.answers, select.POLLIN)
+
+    def __enter__(self) -> SyncJail:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def id(self) -> JailId:
+        return self._link.id
+
+    @property
+    def pid(self) -> int:
+        return self._life.process.pid
+
+    def memory_bytes(self) -> int:
+        """Private memory (USS)."""
+        return private_bytes(self.pid)
+
+    def call(self, slot: int, payload: bytes | bytearray | memoryview, rows: int = 1) -> bytes:
+        """Compute any number of packed float32 rows; returns the packed output rows.
+
+        Frames are sent ahead as far as the ring takes them.  Raises TrapError naming the rows of the first frame that
+        faulted (the jail stays usable), JailGoneError when the jail ends.
+        """
+        step = self._link.rows_max(slot)
+        if rows == 1 or rows <= step:
+            reply = self._one(slot, payload, rows)
+            if reply.kind == Kind.FAULT:
+                raise TrapError(_fault_text(reply, 0, rows))
+            return reply.payload
+        view, size = memoryview(payload).cast("B"), self._link.specs[slot].frame_bytes
+        answers: dict[int, Reply] = {}
+        sent, first_seq = 0, self._seq + 1
+        while len(answers) * step < rows:
+            while sent < rows:
+                part = view[sent * size : min(sent + step, rows) * size]
+                if not self._link.submit(slot, self._seq + 1, len(part) // size, part):
+                    break
+                self._seq += 1
+                sent += step
+            for reply in self._answers():
+                answers[reply.seq - first_seq] = reply
+        for index in range(len(answers)):
+            if answers[index].kind == Kind.FAULT:
+                raise TrapError(_fault_text(answers[index], index * step, min(step, rows - index * step)))
+        return b"".join(answers[index].payload for index in range(len(answers)))
+
+    def _one(self, slot: int, payload: bytes | bytearray | memoryview, rows: int) -> Reply:
+        self._seq += 1
+        if self._life.gone or not self._link.submit(slot, self._seq, rows, payload):
+            raise self._gone("no room in the ring")
+        while True:
+            for reply in self._answers():
+                return reply
+
+    def swap_weights(self, slot: int, weights: bytes) -> None:
+        """Replace an agent's weights.  Raises TrapError when the jail refuses them."""
+        seq, step = self._link.next_own_seq(), self._link.chunk_bytes()
+        for at in range(0, len(weights) or 1, step):
+            piece, last = weights[at : at + step], at + step >= len(weights)
+            while not self._link.send_own(slot, Kind.WEIGHTS, seq, piece, aux=at, last=last):
+                if self._ended():
+                    raise self._gone("")
+                time.sleep(_RETRY_S)  # only chunks are in the ring, which are not answered
+        self._acknowledged()
+
+    def set_memory(self, slot: int, content: bytes) -> None:
+        """Replace the values that an agent keeps between its calls."""
+        self._link.send_own(slot, Kind.MEMORY, self._link.next_own_seq(), content)
+        self._acknowledged()
+
+    def _acknowledged(self) -> None:
+        while True:
+            for reply in self._answers():
+                if reply.kind == Kind.FAULT:
+                    raise TrapError(_fault_text(reply, 0, 0))
+                return
+
+    def _answers(self) -> list[Reply]:
+        """The answers that come next.  Raises JailGoneError when none can come."""
+        began_ns, timeout_ms = time.monotonic_ns(), self._patience_ms
+        if self._spins:
+            self._link.spin()
+        while True:
+            if not self._poll.poll(timeout_ms):
+                timeout_ms = self._life.judge(self._link) * 1000
+                if self._life.gone:
+                    raise self._gone("")
+            try:
+                found = self._link.collect()
+            except RingError as error:
+                self._life.lie = str(error)
+                raise self._gone("") from None
+            if found:
+                self._spins = self._may_spin and time.monotonic_ns() - began_ns < SPIN_NS
+                return found
+            if self._link.answers_ended:
+                raise self._gone("")
+
+    def _ended(self) -> bool:
+        return self._life.gone or (_readable(self._link.control.fileno(), 0) and not self._life.receive())
+
+    def _gone(self, reason: str) -> JailGoneError:
+        return JailGoneError(f"jail {self.id}: {self._life.end(reason).text}")
+
+    def kill(self) -> JailExit:
+        """SIGKILL, now."""
+        return self._life.end("killed")
+
+    def close(self) -> None:
+        """End the jail in an orderly way, and wait for it."""
+        if not self._closed:
+            self._closed = True
+            self._life.close()
+            self._host.forget(self, self.id)
+
+
+def _readable(fd: int, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
+
+
+def _fault_text(reply: Reply, first: int, rows: int) -> str:
+    where = f"row {first}" if rows == 1 else f"rows {first} to {first + rows - 1}" if rows else "refused"
+    return f"jail {reply.jail_id}, slot {reply.slot}, {where}: {reply.text}"
