@@ -1,4 +1,4 @@
-"""Schedule -> WebAssembly text.  Every number of the model is a constant in it; functions of equal shape are shared.
+"""Schedule -> WebAssembly text.  Loops over sums are shared by all layers; a layer's numbers are constants in its call.
 
 `run` does every step on row 0; `run_batch` takes blocks of rows through all steps, so that what lies between layers
 stays in the cache.  What a step computes is written in the templates, not here.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from edgeswarm.compile.abi import Rows
 from edgeswarm.compile.library import Library
-from edgeswarm.compile.schedule import Schedule, Step
+from edgeswarm.compile.schedule import LANES, Packed, Schedule, Step
 from edgeswarm.compile.template import Value
 from edgeswarm.compile.wasm import PAGE_BYTES
 
@@ -61,16 +61,14 @@ class _Functions:
     def call(self, step: Step, rows: str | None) -> str:
         """The call that performs `step` on row 0 (rows None) or on the rows of a block (a local's name)."""
         x, y = self._pointer(step.x, rows), self._pointer(step.y, rows)
-        if step.panels is None:
+        if step.layer is None:
             count = f"(local.get {rows})" if rows else "(i32.const 1)"
             end = f"(i32.add {y} (i32.mul {count} (i32.const {step.y.stride})))"
-            return f"(call ${self._pass(step)} {y} {end})"
-        gemv = self._dense("gemv", step, ())
+            return f"(call ${self._activation(step)} {y} {end})"
         weights = f"(i32.const {step.weights})"
         if rows is None:
-            return f"(call ${gemv} {x} {weights} {y})"
-        gemm = self._dense("gemm", step, (("height", step.gemm_rows), ("gemv", gemv)))
-        return f"(call ${gemm} {x} (local.get {rows}) {weights} {y})"
+            return f"(call ${self._row(step.layer)} {x} {weights} {y})"
+        return f"(call ${self._rows(step, step.layer)} {x} (local.get {rows}) {weights} {y})"
 
     def _pointer(self, place: Rows, rows: str | None) -> str:
         """Where a block starts: input and output move on from block to block, scratch does not."""
@@ -81,30 +79,50 @@ class _Functions:
             return "(local.get $y)"
         return f"(i32.const {place.offset})"
 
-    def _dense(self, template: str, step: Step, further: tuple[tuple[str, Value], ...]) -> str:
-        assert step.panels is not None
-        panels = step.panels
-        values: dict[str, Value] = {
-            "inputs": panels.inputs,
-            "panel": panels.vectors,
-            "panels": panels.count,
-            "panel_bytes": panels.panel_bytes,
-            "together": step.gemv_panels,
-            "unroll": step.unroll,
-            "activation": step.fused,
-            **dict(further),
-        }
-        if template == "gemm":
-            values |= {"x_stride": step.x.stride, "y_stride": step.y.stride}
-        return self._function(template, values)
+    def _row(self, layer: Packed) -> str:
+        """The function that computes a dense layer on one row."""
+        return self._function(
+            "row",
+            self._panels(layer)
+            | {
+                "gemv": self._sums("gemv", {"width": layer.width}),
+                "gemv_last": self._sums("gemv", {"width": layer.last}),
+            },
+        )
 
-    def _pass(self, step: Step) -> str:
+    def _rows(self, step: Step, layer: Packed) -> str:
+        """The function that computes a dense layer on many rows."""
+        part, height = self.schedule.tile.gemm_columns, step.height
+        full = part if max(layer.width, layer.last) >= part else 0
+        return self._function(
+            "rows",
+            self._panels(layer)
+            | {
+                "part": part,
+                "height": height,
+                "x_stride": step.x.stride,
+                "y_stride": step.y.stride,
+                "gemm_part": self._sums("gemm", {"height": height, "columns": full}),
+                "gemm_width": self._sums("gemm", {"height": height, "columns": layer.width % part}),
+                "gemm_last": self._sums("gemm", {"height": height, "columns": layer.last % part}),
+                "row": self._row(layer),
+            },
+        )
+
+    def _panels(self, layer: Packed) -> dict[str, Value]:
+        return {"inputs": layer.inputs, "panels": layer.panels, "width": layer.width, "last": layer.last}
+
+    def _sums(self, template: str, shape: dict[str, Value]) -> str:
+        """The function that computes tiles of this shape, whatever the layer; "" for a tile of nothing."""
+        if 0 in shape.values():
+            return ""
+        return self._function(template, shape | {"unroll": self.schedule.tile.unroll})
+
+    def _activation(self, step: Step) -> str:
         if self.library.placements[step.template] == "row":
-            vectors, row_vectors = -(-step.y.width // 4), step.y.stride // 16
-            return self._function(
-                step.template, {"width": step.y.width, "vectors": vectors, "row_vectors": row_vectors}
-            )
-        return self._function("elementwise", {"activation": step.template})
+            width = step.y.width
+            return self._function(step.template, {"width": width, "vectors": -(-width // LANES)})
+        return self._function("elementwise", {"activation": step.template, "unroll": self.schedule.tile.pass_unroll})
 
     def _function(self, template: str, values: dict[str, Value]) -> str:
         """The name of the function that `template` gives for `values`; written on first use."""

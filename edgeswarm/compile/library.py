@@ -1,6 +1,7 @@
 """The kernel library: `wasm_kernels/manifest.toml` and its templates, read once and checked whole.
 
-Invariants of a Tile: every number is at least 1.  Every activation of the model has a template and a placement.
+Invariants of a Tile: every number is at least 1.  Every activation of the model has a placement, and a
+template unless there is nothing to do.
 """
 
 from __future__ import annotations
@@ -11,36 +12,35 @@ from functools import lru_cache
 from typing import Any
 
 from edgeswarm.assets import asset
+from edgeswarm.compile.abi import ABI
 from edgeswarm.compile.template import Template
 from edgeswarm.errors import LocalError
 from edgeswarm.model.activations import ACTIVATIONS
 
-PLACEMENTS = ("fused", "pass", "row", "part")
+PLACEMENTS = ("none", "pass", "row", "part")
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
     """How large the pieces are that a kernel works on, for one architecture; manifest.toml explains each number."""
 
-    gemv_sums: int
-    large_bytes: int
-    gemv_sums_large: int
+    gemm_columns: int
     gemm_sums: int
     gemm_rows_max: int
     unroll: int
     unroll_many: int
-    layers_many: int
+    widths_many: int
+    pass_unroll: int
     block_rows: int
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """All templates by name, tiles by architecture, placements by activation, and the widest panel of weights."""
+    """All templates by name, tiles by architecture, placements by activation."""
 
     templates: dict[str, Template]
     tiles: dict[str, Tile]
     placements: dict[str, str]
-    panel_vectors_max: int
 
     def find(self, name: str) -> Template:
         if name not in self.templates:
@@ -59,23 +59,25 @@ def library() -> Library:
     text = asset("wasm_kernels", "manifest.toml").read_text()
     try:
         manifest = tomllib.loads(text)
+        if manifest["abi"] != ABI:
+            raise LocalError(f"wasm_kernels/manifest.toml: expected abi {ABI}, found {manifest['abi']}")
         dense, activations = manifest["dense_f32"], manifest["activations"]
         files = dict(dense["templates"])
         placements = {}
         for name, entry in activations.items():
             if entry["placement"] not in PLACEMENTS:
                 raise LocalError(f"manifest: activations.{name}.placement: expected one of {', '.join(PLACEMENTS)}")
-            files[name], placements[name] = entry["template"], entry["placement"]
+            placements[name] = entry["placement"]
+            if entry["placement"] != "none":
+                files[name] = entry["template"]
         tiles = {arch: _tile(arch, entry) for arch, entry in dense["tiles"].items()}
-        panel_vectors_max = int(dense["panel_vectors_max"])
+        sources = {name: asset("wasm_kernels", file).read_text() for name, file in sorted(files.items())}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise LocalError(f"wasm_kernels/manifest.toml: {type(error).__name__}: {error}") from None
     if missing := set(ACTIVATIONS) - set(placements):
         raise LocalError(f"wasm_kernels/manifest.toml: no activation {', '.join(sorted(missing))}")
-    templates = {
-        name: Template.parse(file, asset("wasm_kernels", file).read_text()) for name, file in sorted(files.items())
-    }
-    return Library(templates, tiles, placements, panel_vectors_max)
+    templates = {name: Template.parse(files[name], source) for name, source in sources.items()}
+    return Library(templates, tiles, placements)
 
 
 def _tile(arch: str, entry: Any) -> Tile:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-from edgeswarm.compile.abi import Layout, attach_layout
+from edgeswarm.compile.abi import ALIGN_BYTES, Layout, attach_layout
 from edgeswarm.compile.emit import emit
 from edgeswarm.compile.library import library
-from edgeswarm.compile.schedule import Schedule, plan, plan_panels, topology_of
+from edgeswarm.compile.schedule import LANES, Packed, Schedule, packed_layers, plan, topology_of
 from edgeswarm.compile.wasm import without_custom
 from edgeswarm.errors import ModelError
 from edgeswarm.model.mlp import Dense, Mlp, check_sizes
@@ -59,7 +58,7 @@ def compile_mlp(
 def pack_weights(model: Mlp, layout: Layout) -> bytes:
     """The model's weights as the kernel of `layout` wants them.  Raises ModelError if it has not that kernel's shape.
 
-    Layer by layer, each padded to 64 bytes; a layer is its panels, a panel one row of bias and one row for each input.
+    Layer by layer, each padded to 64 bytes; a layer is its panels, a panel one row of bias and one for each input.
     """
     mode = "deterministic" if layout.deterministic else "fast"
     if layout.topology not in {
@@ -71,14 +70,13 @@ def pack_weights(model: Mlp, layout: Layout) -> bytes:
             f"activations that the kernel of topology {layout.topology[:16]}... was made for"
         )
     out = bytearray()
-    for layer in model.layers:
-        panels = plan_panels(layer.inputs, layer.outputs, library().panel_vectors_max)
-        full = np.zeros((layer.inputs + 1, panels.lanes), dtype="<f4")
-        full[0, : layer.outputs] = layer.bias
-        full[1:, : layer.outputs] = layer.weights
-        packed = full.reshape(layer.inputs + 1, panels.count, -1).transpose(1, 0, 2)
-        out += packed.tobytes()
-        out += bytes(-len(out) % 64)
+    for layer, packed in zip(model.layers, packed_layers(model.sizes), strict=True):
+        full = np.zeros((packed.inputs + 1, packed.columns * LANES), dtype="<f4")
+        full[0, : packed.outputs] = layer.bias
+        full[1:, : packed.outputs] = layer.weights
+        for columns in _panel_slices(packed):
+            out += full[:, columns].tobytes()
+        out += bytes(-len(out) % ALIGN_BYTES)
     assert len(out) == layout.weights.size
     return bytes(out)
 
@@ -91,14 +89,29 @@ def unpack_weights(weights: bytes, sizes: Sequence[int], activations: Sequence[s
     check_sizes(sizes)
     if len(activations) != len(sizes) - 1:
         raise ModelError(f"activations: expected {len(sizes) - 1}, found {len(activations)}")
-    shapes = [plan_panels(before, after, library().panel_vectors_max) for before, after in pairwise(sizes)]
-    expected = sum(-(-panels.size // 64) * 64 for panels in shapes)
+    shapes = packed_layers(sizes)
+    expected = sum(_padded(packed.size) for packed in shapes)
     if len(weights) != expected:
         raise ModelError(f"weights: expected {expected} bytes for {'-'.join(map(str, sizes))}, found {len(weights)}")
     layers, at = [], 0
-    for panels, activation in zip(shapes, activations, strict=True):
-        values = np.frombuffer(weights, "<f4", panels.size // 4, at)
-        full = values.reshape(panels.count, panels.inputs + 1, -1).transpose(1, 0, 2).reshape(panels.inputs + 1, -1)
-        layers.append(Dense(full[1:, : panels.outputs], full[0, : panels.outputs], activation))
-        at += -(-panels.size // 64) * 64
+    for packed, activation in zip(shapes, activations, strict=True):
+        values = np.frombuffer(weights, "<f4", packed.size // 4, at)
+        full = np.empty((packed.inputs + 1, packed.columns * LANES), np.float32)
+        start = 0
+        for columns in _panel_slices(packed):
+            panel = full[:, columns]
+            panel[:] = values[start : start + panel.size].reshape(panel.shape)
+            start += panel.size
+        layers.append(Dense(full[1:, : packed.outputs], full[0, : packed.outputs], activation))
+        at += _padded(packed.size)
     return Mlp(tuple(layers))
+
+
+def _panel_slices(packed: Packed) -> list[slice]:
+    """Which outputs, padding included, each panel holds."""
+    width = packed.width * LANES
+    return [slice(start, start + width) for start in range(0, packed.columns * LANES, width)]
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGN_BYTES) * ALIGN_BYTES

@@ -3,7 +3,7 @@
 A Schedule is data and can be printed.  It depends on the topology (widths, activations, mode, batch, architecture),
 never on weights, so equal topologies give equal code.
 Invariants: offsets are multiples of 64; the regions input, output, scratch and weights do not overlap; a step reads
-what the step before it wrote; rows are padded to whole panels, and a step reads only a row's true width.
+what the step before it wrote; rows are padded to whole vectors, and a step reads only a row's true width.
 """
 
 from __future__ import annotations
@@ -22,64 +22,76 @@ from edgeswarm.limits import KERNEL_BATCH_MAX, KERNEL_MEMORY_BYTES_MAX
 from edgeswarm.model.activations import ACTIVATIONS
 
 MODES = ("fast", "deterministic")
-VECTOR = 4  # float32 in a vector of 128 bits
+LANES = 4  # float32 in a vector of 128 bits
+PANEL_COLUMNS_MAX = 7  # columns whose sums the 16 vector registers of x86-64 hold (wasm_kernels/dense_f32/gemv.wat)
 PACKING = 1  # raised when the packing of weights changes, so that no kernel takes what it would misread
 _RESERVED_BYTES = 1024  # nothing lies at offset 0: a zero address is a fault of the generator, not a region
 
 
 @dataclass(frozen=True, slots=True)
-class Panels:
-    """How a dense layer's weights are packed: `count` panels of `vectors` x 4 outputs.
+class Packed:
+    """How a dense layer's weights are packed: panels of columns, a column being 4 outputs (the last padded with zeros).
 
-    One panel: a row of bias, then one row of weights for each input, each `vectors` x 16 bytes.
+    One panel: a row of bias, then a row of weights for each input; a row is one vector of 16 bytes for each column.
+    There are as few panels as PANEL_COLUMNS_MAX allows, of equal width but for the last.
     """
 
     inputs: int
     outputs: int
-    count: int
-    vectors: int
 
     @property
-    def lanes(self) -> int:
-        """Outputs with their padding."""
-        return self.count * self.vectors * VECTOR
+    def columns(self) -> int:
+        return -(-self.outputs // LANES)
 
     @property
-    def panel_bytes(self) -> int:
-        return (self.inputs + 1) * self.vectors * 16
+    def width(self) -> int:
+        """Columns of each panel but the last."""
+        return -(-self.columns // -(-self.columns // PANEL_COLUMNS_MAX))
+
+    @property
+    def panels(self) -> int:
+        """How many panels of `width` columns."""
+        return self.columns // self.width
+
+    @property
+    def last(self) -> int:
+        """Columns of one more, narrower panel; 0 if there is none."""
+        return self.columns % self.width
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of outputs with its padding."""
+        return 16 * self.columns
 
     @property
     def size(self) -> int:
         """Bytes of the whole layer."""
-        return self.count * self.panel_bytes
+        return self.columns * (self.inputs + 1) * 16
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One kernel over one place in memory.
 
-    template: of the kernel library; `dense` stands for gemv (one row) and gemm (many).  x, y: rows read and written
-    (the same for a pass).  fused: activation inside a dense step.  weights: offset of the packed layer.
+    template: of the kernel library; `dense` stands for row (one) and rows (many).  x, y: rows read and written (the
+    same for an activation).  weights: offset of the packed layer.  height: rows of one tile of gemm.
     """
 
     template: str
     x: Rows
     y: Rows
-    fused: str = "linear"
+    layer: Packed | None = None
     weights: int = 0
-    panels: Panels | None = None
-    gemv_panels: int = 1
-    gemm_rows: int = 1
-    unroll: int = 1
+    height: int = 1
 
     def __str__(self) -> str:
-        if self.panels is None:
+        if self.layer is None:
             return f"{self.template:<13} {self.y.width} values, row of {self.y.stride} bytes at {self.y.offset}"
-        act = "" if self.fused == "linear" else f" + {self.fused}"
+        layer = self.layer
+        panels = f"{layer.panels} x {layer.width}" + (f" + {layer.last}" if layer.last else "")
         return (
-            f"{'dense' + act:<13} {self.panels.inputs} -> {self.panels.outputs}: panels {self.panels.count} x "
-            f"{self.panels.vectors} vectors at {self.weights}; tile {self.gemv_panels} panels, {self.gemm_rows} rows, "
-            f"unroll {self.unroll}, x at {self.x.offset}, y at {self.y.offset}"
+            f"{self.template:<13} {layer.inputs} -> {layer.outputs}: {panels} columns at {self.weights}, "
+            f"{self.height} rows a tile, x at {self.x.offset}, y at {self.y.offset}"
         )
 
 
@@ -91,6 +103,7 @@ class Schedule:
     activations: tuple[str, ...]
     mode: str
     arch: str
+    tile: Tile
     block_rows: int
     steps: tuple[Step, ...]
     layout: Layout
@@ -102,20 +115,6 @@ class Schedule:
             f"{self.layout.weights.size} bytes of weights, {self.layout.memory_bytes} of memory"
         )
         return "\n".join([head, *(f"{index:3} {step}" for index, step in enumerate(self.steps))])
-
-
-def plan_panels(inputs: int, outputs: int, vectors_max: int) -> Panels:
-    """Panels of equal width that hold `outputs` with the least work: padding counts, and so do narrow panels."""
-    vectors = -(-outputs // VECTOR)
-    if vectors <= vectors_max:
-        return Panels(inputs, outputs, 1, vectors)
-    best, best_cost = Panels(inputs, outputs, vectors, 1), float("inf")
-    for width in range(vectors_max, 1, -1):
-        count = -(-vectors // width)
-        cost = count * (width + 1)  # each step of k loads one vector of x beside `width` vectors of weights
-        if cost < best_cost:
-            best, best_cost = Panels(inputs, outputs, count, width), cost
-    return best
 
 
 def plan(
@@ -132,23 +131,23 @@ def plan(
         raise LimitError(f"batch_max: expected 1 to {KERNEL_BATCH_MAX} (KERNEL_BATCH_MAX), found {batch_max}")
     if len(activations) != len(sizes) - 1 or not set(activations) <= set(ACTIVATIONS):
         raise ModelError(f"activations: expected {len(sizes) - 1} of {', '.join(ACTIVATIONS)}, found {activations}")
-    layers = [plan_panels(before, after, library.panel_vectors_max) for before, after in pairwise(sizes)]
+    layers = packed_layers(sizes)
     tile = _tile_for(library.tile(arch), layers)
     block_rows = min(tile.block_rows, batch_max)
     memory = _Memory()
     x = Rows(memory.take(batch_max * 4 * sizes[0]), 4 * sizes[0], sizes[0])
-    last = Rows(memory.take(batch_max * 4 * layers[-1].lanes), 4 * layers[-1].lanes, sizes[-1])
-    hidden_bytes = max((4 * layer.lanes for layer in layers[:-1]), default=0)
+    last = Rows(memory.take(batch_max * layers[-1].row_bytes), layers[-1].row_bytes, sizes[-1])
+    hidden_bytes = max((layer.row_bytes for layer in layers[:-1]), default=0)
     scratch = [memory.take(block_rows * hidden_bytes) for _ in range(min(2, len(layers) - 1))]
     weights_offset = memory.at
     first = x
     steps: list[Step] = []
     for index, (layer, activation) in enumerate(zip(layers, activations, strict=True)):
-        y = last if index == len(layers) - 1 else Rows(scratch[index % 2], 4 * layer.lanes, layer.outputs)
-        fused = library.placements[activation] == "fused"
-        name = activation if fused else "linear"
-        steps.append(_dense(layer, name, x, y, weights=memory.take(layer.size), tile=tile, batch_max=batch_max))
-        if not fused:
+        y = last if index == len(layers) - 1 else Rows(scratch[index % 2], layer.row_bytes, layer.outputs)
+        height = max(1, tile.gemm_sums // min(layer.columns, tile.gemm_columns))
+        height = min(height, tile.gemm_rows_max, batch_max)
+        steps.append(Step("dense", x, y, layer, memory.take(layer.size), height))
+        if library.placements[activation] != "none":
             steps.append(Step(activation, y, y))
         x = y
     if mode == "deterministic":
@@ -169,7 +168,19 @@ def plan(
         memory_bytes=memory_bytes,
         topology=topology_of(sizes, activations, batch_max=batch_max, mode=mode, arch=arch),
     )
-    return Schedule(tuple(sizes), tuple(activations), mode, arch, block_rows, tuple(steps), layout)
+    return Schedule(tuple(sizes), tuple(activations), mode, arch, tile, block_rows, tuple(steps), layout)
+
+
+def _tile_for(tile: Tile, layers: Sequence[Packed]) -> Tile:
+    """The tile with an `unroll` that suits these layers: more steps than inputs would never run."""
+    widths = {width for layer in layers for width in (layer.width, layer.last) if width}
+    unroll = tile.unroll_many if len(widths) > tile.widths_many else tile.unroll
+    return replace(tile, unroll=min(unroll, max(layer.inputs for layer in layers)))
+
+
+def packed_layers(sizes: Sequence[int]) -> list[Packed]:
+    """How the layers of a network of these widths are packed."""
+    return [Packed(before, after) for before, after in pairwise(sizes)]
 
 
 def topology_of(sizes: Sequence[int], activations: Sequence[str], *, batch_max: int, mode: str, arch: str) -> str:
@@ -188,31 +199,6 @@ def topology_of(sizes: Sequence[int], activations: Sequence[str], *, batch_max: 
         "sizes": list(sizes),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _tile_for(tile: Tile, layers: Sequence[Panels]) -> Tile:
-    """The tile with `gemv_sums` and `unroll` as they suit a model of these layers."""
-    large = sum(layer.size for layer in layers) > tile.large_bytes
-    many = len(set(layers)) > tile.layers_many
-    return replace(
-        tile,
-        gemv_sums=tile.gemv_sums_large if large else tile.gemv_sums,
-        unroll=tile.unroll_many if many else tile.unroll,
-    )
-
-
-def _dense(layer: Panels, fused: str, x: Rows, y: Rows, *, weights: int, tile: Tile, batch_max: int) -> Step:
-    return Step(
-        "dense",
-        x,
-        y,
-        fused=fused,
-        weights=weights,
-        panels=layer,
-        gemv_panels=min(layer.count, max(1, tile.gemv_sums // layer.vectors)),
-        gemm_rows=min(batch_max, tile.gemm_rows_max, max(1, tile.gemm_sums // layer.vectors)),
-        unroll=min(tile.unroll, layer.inputs),
-    )
 
 
 class _Memory:

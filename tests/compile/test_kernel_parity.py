@@ -23,7 +23,8 @@ def expected(net: Mlp, rows: np.ndarray) -> np.ndarray:
 
 @st.composite
 def networks(draw) -> Mlp:
-    sizes = draw(st.lists(st.integers(1, 45), min_size=2, max_size=5))
+    width = st.one_of(st.integers(1, 45), st.sampled_from([57, 64, 100, 129, 260]))
+    sizes = draw(st.lists(width, min_size=2, max_size=5))
     seed = draw(st.integers(0, 1000))
     names = [draw(st.sampled_from(ACTIVATIONS)) for _ in sizes[1:]]
     layers = random_mlp(sizes, seed=seed).layers
@@ -87,7 +88,7 @@ def test_padding_never_reaches_an_answer(load, mode):
     clean = runner.many(rows)
     packed = np.frombuffer(kernel.weights, "<f4").copy()
     packed[packed == 0] = np.nan
-    assert np.isnan(packed).sum() > 50
+    assert np.isnan(packed).sum() > 35
     runner.set_weights(packed.tobytes())
     assert (runner.many(rows) == clean).all()
     assert (runner.one(rows[0]) == clean[0]).all()

@@ -142,10 +142,11 @@ def test_schedule_prints_as_a_table():
     net = random_mlp([784, 128, 10], "relu", "softmax")
     table = """
 mlp 784-128-10, deterministic, x86-64: batch 256 in blocks of 32, 408128 bytes of weights, 1245184 of memory
-  0 dense + relu  784 -> 128: panels 8 x 4 vectors at 832512; tile 2 panels, 2 rows, unroll 8, x at 1024, y at 816128
-  1 dense         128 -> 10: panels 1 x 3 vectors at 1234432; tile 1 panels, 2 rows, unroll 8, x at 816128, y at 803840
-  2 softmax       10 values, row of 48 bytes at 803840
-  3 canonical_nan 10 values, row of 48 bytes at 803840"""
+  0 dense         784 -> 128: 4 x 7 + 4 columns at 832512, 2 rows a tile, x at 1024, y at 816128
+  1 relu          128 values, row of 512 bytes at 816128
+  2 dense         128 -> 10: 1 x 3 columns at 1234432, 2 rows a tile, x at 816128, y at 803840
+  3 softmax       10 values, row of 48 bytes at 803840
+  4 canonical_nan 10 values, row of 48 bytes at 803840"""
     assert str(schedule_mlp(net, mode="deterministic")) == table.strip()
 
 

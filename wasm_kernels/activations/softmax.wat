@@ -61,6 +61,6 @@
       (v128.store (local.get $q) (f32x4.div (v128.load (local.get $q)) (local.get $sum)))
       (local.set $q (i32.add (local.get $q) (i32.const 16)))
       (br_if $divide (i32.lt_u (local.get $q) (local.get $last))))
-    (local.set $p (i32.add (local.get $p) (i32.const @{16 * row_vectors})))
+    (local.set $p (i32.add (local.get $p) (i32.const @{16 * vectors})))
     (br_if $row (i32.lt_u (local.get $p) (local.get $end))))
 )

@@ -1,78 +1,73 @@
-;; Dense layer, float32, many rows: `height` rows at a time through every panel, what is left by gemv.wat, one by one.
-;; The same sums in the same order as gemv.wat, so a row's answer does not depend on the rows beside it.
-;; Each row's part of a step ends in a branch that is never taken, for the reason gemv.wat gives.
-;; x_stride, y_stride: bytes from row to row.  The other parameters are those of gemv.wat.
-(func $@{name} (param $x i32) (param $rows i32) (param $w i32) (param $y i32)
-  (local $wq i32) (local $wp i32) (local $xr i32) (local $xp i32) (local $xe i32) (local $yr i32) (local $xend i32)
-  (local $j i32)
+;; A dense layer's sums, float32, for many rows: tiles of `height` rows x `columns` columns, which are a part of each panel.
+;; The same sums in the same order as gemv.wat, which also explains packing and loop: a row's answer does not depend on
+;; the rows beside it.
+;; $x to $xend: rows, a multiple of `height` of them.  $w: the part's first bias in the first panel.  $step: bytes of a
+;; panel's row, of weights and of y alike.  $panels: how many panels have such a part.
+(func $@{name} (param $x i32) (param $xend i32) (param $x_stride i32) (param $k_bytes i32)
+  (param $w i32) (param $step i32) (param $panels i32) (param $y i32) (param $y_stride i32)
+  (local $wp i32) (local $xe i32) (local $xr i32) (local $yr i32)
 ;;@ for r in 0..height
-  (local $s@{r} v128)
+  (local $x@{r} i32) (local $y@{r} i32) (local $s@{r} v128)
 ;;@ end
-;;@ for v in 0..panel
-  (local $b@{v} v128)
+;;@ for c in 0..columns
+  (local $b@{c} v128)
 ;;@ end
-;;@ for i in 0..height * panel
+;;@ for i in 0..height * columns
   (local $a@{i} v128)
 ;;@ end
-  (local.set $xend (i32.add (local.get $x)
-    (i32.mul (i32.sub (local.get $rows) (i32.rem_u (local.get $rows) (i32.const @{height}))) (i32.const @{x_stride}))))
-  (if (i32.lt_u (local.get $x) (local.get $xend)) (then
-    (local.set $wq (local.get $w))
-    (loop $panels
-      (local.set $xr (local.get $x))
-      (local.set $yr (i32.add (local.get $y) (i32.mul (local.get $j) (i32.const @{16 * panel}))))
-      (loop $tile
+  (loop $panel
+    (local.set $xr (local.get $x))
+    (local.set $yr (local.get $y))
+    (loop $tile
 ;;@ for r in 0..height
-;;@ for v in 0..panel
-        (local.set $a@{r * panel + v} (v128.load offset=@{16 * v} (local.get $wq)))
+      (local.set $x@{r} (local.get $xr))
+      (local.set $y@{r} (local.get $yr))
+      (local.set $xr (i32.add (local.get $xr) (local.get $x_stride)))
+      (local.set $yr (i32.add (local.get $yr) (local.get $y_stride)))
+;;@ end
+;;@ for c in 0..columns
+      (local.set $b@{c} (v128.load offset=@{16 * c} (local.get $w)))
+;;@ for r in 0..height
+      (v128.store offset=@{16 * c} (local.get $y@{r}) (local.get $b@{c}))
 ;;@ end
 ;;@ end
-        (local.set $wp (i32.add (local.get $wq) (i32.const @{16 * panel})))
-        (local.set $xp (local.get $xr))
-        (local.set $xe (i32.add (local.get $xr) (i32.const @{4 * inputs})))
-        (block $out (loop $k
+      (local.set $wp (local.get $w))
+      (local.set $xe (i32.add (local.get $x0) (local.get $k_bytes)))
+      (loop $k
+        (block $out
+;;@ for r in 0..height
+;;@ for c in 0..columns
+          (local.set $a@{r * columns + c} (v128.load offset=@{16 * c} (local.get $y@{r})))
+;;@ end
+;;@ end
 ;;@ for u in 0..unroll
-;;@ for v in 0..panel
-          (local.set $b@{v} (v128.load offset=@{16 * (u * panel + v)} (local.get $wp)))
+          (local.set $wp (i32.add (local.get $wp) (local.get $step)))
+;;@ for c in 0..columns
+          (local.set $b@{c} (v128.load offset=@{16 * c} (local.get $wp)))
 ;;@ end
 ;;@ for r in 0..height
-          (local.set $s@{r} (v128.load32_splat offset=@{r * x_stride + 4 * u} (local.get $xp)))
-;;@ for v in 0..panel
-          (local.set $a@{r * panel + v}
-            (@{fma} (local.get $b@{v}) (local.get $s@{r}) @{into} (local.get $a@{r * panel + v})))
+          (local.set $s@{r} (v128.load32_splat offset=@{4 * u} (local.get $x@{r})))
 ;;@ end
-;;@ if r < height - 1
-          (br_if $out (i32.eq (local.get $xp) (local.get $xe)))
+;;@ for r in 0..height
+;;@ for c in 0..columns
+          (local.set $a@{r * columns + c}
+            (@{fma} (local.get $b@{c}) (local.get $s@{r}) @{into} (local.get $a@{r * columns + c})))
 ;;@ end
 ;;@ end
 ;;@ if u < unroll - 1
-          (br_if $out (i32.eq (i32.add (local.get $xp) (i32.const @{4 * u + 4})) (local.get $xe)))
+          (br_if $out (i32.eq (i32.add (local.get $x0) (i32.const @{4 * u + 4})) (local.get $xe)))
 ;;@ end
 ;;@ end
-          (local.set $wp (i32.add (local.get $wp) (i32.const @{16 * panel * unroll})))
-          (local.set $xp (i32.add (local.get $xp) (i32.const @{4 * unroll})))
-          (br_if $k (i32.lt_u (local.get $xp) (local.get $xe)))))
+        )
 ;;@ for r in 0..height
-;;@ for v in 0..panel
-;;@ use @{activation} a=$a@{r * panel + v}
-        (v128.store offset=@{r * y_stride + 16 * v} (local.get $yr) (local.get $a@{r * panel + v}))
+;;@ for c in 0..columns
+        (v128.store offset=@{16 * c} (local.get $y@{r}) (local.get $a@{r * columns + c}))
 ;;@ end
+        (local.set $x@{r} (i32.add (local.get $x@{r}) (i32.const @{4 * unroll})))
 ;;@ end
-        (local.set $xr (i32.add (local.get $xr) (i32.const @{height * x_stride})))
-        (local.set $yr (i32.add (local.get $yr) (i32.const @{height * y_stride})))
-        (br_if $tile (i32.lt_u (local.get $xr) (local.get $xend))))
-      (local.set $wq (i32.add (local.get $wq) (i32.const @{panel_bytes})))
-      (local.set $j (i32.add (local.get $j) (i32.const 1)))
-      (br_if $panels (i32.lt_u (local.get $j) (i32.const @{panels}))))
-    (local.set $y (i32.add (local.get $y)
-      (i32.mul (i32.div_u (i32.sub (local.get $xend) (local.get $x)) (i32.const @{x_stride})) (i32.const @{y_stride}))))
-    (local.set $x (local.get $xend))))
-  (local.set $xend (i32.add (local.get $x)
-    (i32.mul (i32.rem_u (local.get $rows) (i32.const @{height})) (i32.const @{x_stride}))))
-  (block $done (loop $left
-    (br_if $done (i32.ge_u (local.get $x) (local.get $xend)))
-    (call $@{gemv} (local.get $x) (local.get $w) (local.get $y))
-    (local.set $x (i32.add (local.get $x) (i32.const @{x_stride})))
-    (local.set $y (i32.add (local.get $y) (i32.const @{y_stride})))
-    (br $left)))
+        (br_if $k (i32.lt_u (local.get $x0) (local.get $xe))))
+      (br_if $tile (i32.lt_u (local.get $xr) (local.get $xend))))
+    (local.set $w (i32.add (local.get $wp) (local.get $step)))
+    (local.set $y (i32.add (local.get $y) (local.get $step)))
+    (br_if $panel (local.tee $panels (i32.sub (local.get $panels) (i32.const 1)))))
 )

@@ -1,61 +1,54 @@
-;; Dense layer, float32, one row:  y = act(bias + x @ weights).
-;; Order of summation, here and in gemm.wat: the bias, then k = 0, 1, ... inputs - 1, each by one multiply-add.
-;; inputs: values of x.  panel: vectors of 4 outputs in one panel.  panels: how many panels.
-;; together: panels computed side by side, so that enough sums are under way to hide the latency of a multiply-add.
-;; unroll: steps of k in the loop's body.  Cranelift sinks a block's arithmetic below all of its loads, which would
-;; spill the sums.  So a branch that could leave follows each step, and one that never does (xp is not xe there) each
-;; panel's part of a step: the sums must be ready there (exit-unroll).
-;; Weights are packed: for each panel one row of bias, then one row for each k; a row is `panel` vectors.
-(func $@{name} (param $x i32) (param $w i32) (param $y i32)
-  (local $wp i32) (local $xp i32) (local $xe i32) (local $ye i32) (local $s v128)
-;;@ for i in 0..panel * together
-  (local $a@{i} v128) (local $b@{i} v128)
+;; A dense layer's sums, float32, for one row:  y = bias + x @ weights,  panel by panel.
+;;
+;; A panel is `width` columns, a column 4 outputs; packed as a row of bias, then a row of weights for each input, each
+;; `width` vectors.  Columns side by side keep enough sums under way to hide the latency of a multiply-add.
+;; Order of summation, here and in gemm.wat: the bias, then k = 0, 1, ..., each by one multiply-add.
+;;
+;; width: columns of a panel.  unroll: steps of k in the loop's body.
+;; Three habits of Cranelift shape the loop:
+;; - It sinks a block's arithmetic below all of its loads, which would spill the sums.  So a branch that could leave
+;;   follows each step, with the sums live behind it (exit-unroll).
+;; - A loop's head holds the check of the epoch, a call on its far side, and a call keeps no vector register.  So no
+;;   sum lives across the head: each round loads them from y and stores them there.
+;; - On x86-64 a sum changes between two registers from step to step, so 16 registers hold 7 sums and one value of x.
+(func $@{name} (param $x i32) (param $k_bytes i32) (param $w i32) (param $panels i32) (param $y i32)
+  (local $wp i32) (local $xp i32) (local $xe i32) (local $s v128)
+;;@ for c in 0..width
+  (local $a@{c} v128) (local $b@{c} v128)
 ;;@ end
-;;@ define group
-;;@ for p in 0..count
-;;@ for v in 0..panel
-  (local.set $a@{p * panel + v} (v128.load offset=@{p * panel_bytes + 16 * v} (local.get $w)))
+  (local.set $xe (i32.add (local.get $x) (local.get $k_bytes)))
+  (loop $panel
+;;@ for c in 0..width
+    (v128.store offset=@{16 * c} (local.get $y) (v128.load offset=@{16 * c} (local.get $w)))
 ;;@ end
+    (local.set $wp (local.get $w))
+    (local.set $xp (local.get $x))
+    (loop $k
+      (block $out
+;;@ for c in 0..width
+        (local.set $a@{c} (v128.load offset=@{16 * c} (local.get $y)))
 ;;@ end
-  (local.set $wp (i32.add (local.get $w) (i32.const @{16 * panel})))
-  (local.set $xp (local.get $x))
-  (block $out@{count} (loop $k@{count}
 ;;@ for u in 0..unroll
-    (local.set $s (v128.load32_splat offset=@{4 * u} (local.get $xp)))
-;;@ for p in 0..count
-;;@ for v in 0..panel
-    (local.set $b@{p * panel + v} (v128.load offset=@{p * panel_bytes + 16 * (u * panel + v)} (local.get $wp)))
+;;@ for c in 0..width
+        (local.set $b@{c} (v128.load offset=@{16 * ((u + 1) * width + c)} (local.get $wp)))
 ;;@ end
-;;@ for v in 0..panel
-    (local.set $a@{p * panel + v}
-      (@{fma} (local.get $b@{p * panel + v}) (local.get $s) @{into} (local.get $a@{p * panel + v})))
-;;@ end
-;;@ if p < count - 1
-    (br_if $out@{count} (i32.eq (local.get $xp) (local.get $xe)))
-;;@ end
+        (local.set $s (v128.load32_splat offset=@{4 * u} (local.get $xp)))
+;;@ for c in 0..width
+        (local.set $a@{c} (@{fma} (local.get $b@{c}) (local.get $s) @{into} (local.get $a@{c})))
 ;;@ end
 ;;@ if u < unroll - 1
-    (br_if $out@{count} (i32.eq (i32.add (local.get $xp) (i32.const @{4 * u + 4})) (local.get $xe)))
+        (br_if $out (i32.eq (i32.add (local.get $xp) (i32.const @{4 * u + 4})) (local.get $xe)))
 ;;@ end
 ;;@ end
-    (local.set $wp (i32.add (local.get $wp) (i32.const @{16 * panel * unroll})))
-    (local.set $xp (i32.add (local.get $xp) (i32.const @{4 * unroll})))
-    (br_if $k@{count} (i32.lt_u (local.get $xp) (local.get $xe)))))
-;;@ for i in 0..count * panel
-;;@ use @{activation} a=$a@{i}
-  (v128.store offset=@{16 * i} (local.get $y) (local.get $a@{i}))
+      )
+;;@ for c in 0..width
+      (v128.store offset=@{16 * c} (local.get $y) (local.get $a@{c}))
 ;;@ end
-  (local.set $w (i32.add (local.get $w) (i32.const @{count * panel_bytes})))
-  (local.set $y (i32.add (local.get $y) (i32.const @{16 * count * panel})))
-;;@ end
-  (local.set $xe (i32.add (local.get $x) (i32.const @{4 * inputs})))
-;;@ if panels >= together
-  (local.set $ye (i32.add (local.get $y) (i32.const @{16 * panel * together * (panels // together)})))
-  (loop $groups
-;;@ use group count=@{together}
-    (br_if $groups (i32.lt_u (local.get $y) (local.get $ye))))
-;;@ end
-;;@ if panels % together
-;;@ use group count=@{panels % together}
-;;@ end
+      (local.set $wp (i32.add (local.get $wp) (i32.const @{16 * width * unroll})))
+      (local.set $xp (i32.add (local.get $xp) (i32.const @{4 * unroll})))
+      (br_if $k (i32.lt_u (local.get $xp) (local.get $xe))))
+    (local.set $w (i32.add (local.get $w)
+      (i32.mul (i32.add (local.get $k_bytes) (i32.const 4)) (i32.const @{4 * width}))))
+    (local.set $y (i32.add (local.get $y) (i32.const @{16 * width})))
+    (br_if $panel (local.tee $panels (i32.sub (local.get $panels) (i32.const 1)))))
 )

@@ -1,1 +1,0 @@
-;; linear: x stays x.
