@@ -76,13 +76,18 @@ SOURCE_RETRY_MS = 100.0  # first wait before a vanished source is opened again; 
 SOURCE_RETRY_MS_MAX = 10_000.0  # a source that comes back is read again within 10 s
 SOURCE_STALL_PERIODS = 10  # a source without a row for this many of its periods has stalled
 SOURCE_STALL_MS = 10_000.0  # the same for sources that name no rate
+VITALS_AGE_MS_MIN = 50.0  # the kernel counts cpu time in steps of up to 10 ms: closer readings are noise
+VITALS_SLOW_AGE_MS_MIN = 1_000.0  # temperature, processes, disk space: slow to read, slow to change
 TAIL_POLL_MS = 100.0  # how often a file at its end is looked at again
 TAIL_MARKS_MAX = 65_536  # line positions kept to go back by the rows an agent has not answered: one full queue
 CHILD_STOP_MS = 2_000.0  # an exec child has this long between SIGTERM and SIGKILL
+CHILD_KILL_MS = 200.0  # the loop waits so long for a killed child to be gone; it takes about 1 ms
+CHILD_STDERR_BYTES = 2 * KIB  # the end of what it said last: a traceback's last lines
 SINK_RECORDS_MAX = 1_024  # records that wait for a slow, full or restarting sink; then the oldest goes, counted
 SINK_BYTES_MAX = 1 * MIB  # the same in bytes
 SINK_RECORD_BYTES_MAX = 256 * KIB  # one record: 4,096 values of 20 characters are 80 KiB
 SINK_RETRY_MS = 500.0  # wait after a failed write before the next try
+SOCKET_READER_BYTES_MAX = 256 * KIB  # what waits for one slow reader: 1,000 records of a small agent
 SOCKET_READERS_MAX = 32  # readers that follow one socket sink
 
 # --- supervisor -----------------------------------------------------------------------------------------------------

@@ -77,6 +77,9 @@ class CsvSource:
     rate_hz: Annotated[Rate, Doc("rows a second at speed 1")] = 10.0
     speed: Annotated[float, Range(0.0, 1e6), Doc("factor on rate_hz; 0: as fast as the agent takes rows")] = 1.0
     loop: Annotated[bool, Doc("begin again at the end")] = False
+    timestamp: Annotated[
+        str, Length(0, 128), Doc("column that sets the pace instead of rate_hz: seconds, or ISO 8601; absent: none")
+    ] = ""
     queue: QueueKey = field(default_factory=Queue)
 
 

@@ -28,7 +28,7 @@ from edgeswarm.stream.count import Counters
 from edgeswarm.stream.decide import Decision
 from edgeswarm.stream.flight import Flight, Frame, Gone, SetAside
 from edgeswarm.stream.parts import make_parts
-from edgeswarm.stream.queue import Row, Sample
+from edgeswarm.stream.queue import Row, Sample, row_fault
 from edgeswarm.stream.report import OnEvent, Reporter, ignore_event
 from edgeswarm.stream.window import ROW_VALUE_BYTES
 
@@ -129,7 +129,7 @@ class Pipeline:
             total = sum(map(abs, values))
             # NaN fails every comparison; a sum within float32 means that each value is
             if len(values) != self._widths[index] or not total <= FLOAT32_MAX:
-                kind = _malformed_kind(values, self._widths[index])
+                kind = row_fault(values, self._widths[index])
                 if kind:
                     return self._malformed(index, kind)
             if type(values) is not tuple or type(total) is not float:
@@ -375,17 +375,3 @@ class Pipeline:
             self.held_samples.clear()
             self.ahead.clear()
         return rows
-
-
-def _malformed_kind(values: Sequence[float], width: int) -> str:
-    """What is wrong with a row; "" when nothing is."""
-    if len(values) != width:
-        return "width"
-    largest = 0.0
-    for value in values:
-        if value != value:
-            return "nan"
-        largest = max(largest, abs(value))
-    if largest == float("inf"):
-        return "infinity"
-    return "too_large" if largest > FLOAT32_MAX else ""

@@ -9,11 +9,13 @@ Invariants: len(queue) <= rows; pushed == taken + dropped + len(queue); rows lea
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from edgeswarm.errors import LimitError
-from edgeswarm.limits import QUEUE_ROWS_MAX
+from edgeswarm.limits import FLOAT32_MAX, QUEUE_ROWS_MAX
 
 Policy = Literal["block", "drop_oldest", "latest_only"]
 Row = tuple[float, ...]
@@ -24,6 +26,20 @@ class Sample(NamedTuple):
 
     at_ns: int
     values: Row
+
+
+def row_fault(values: Sequence[float], width: int) -> str:
+    """What keeps these values from being a row of `width` float32: "width", "nan", "infinity", "too_large"; else ""."""
+    if len(values) != width:
+        return "width"
+    largest = 0.0
+    for value in values:
+        if value != value:
+            return "nan"
+        largest = max(largest, abs(value))
+    if largest == math.inf:
+        return "infinity"
+    return "too_large" if largest > FLOAT32_MAX else ""
 
 
 class Pushed(NamedTuple):

@@ -1,0 +1,145 @@
+"""A command beside the supervisor, for `exec` sources and sinks: how it is started, watched and ended.
+
+It runs outside any jail, with the supervisor's rights; only agents with the capability have one.  It gets an argument
+list (no shell), an environment of PATH and LC_ALL, no descriptors but its three, and a session of its own, so that
+whatever it starts is ended with it.  The kernel ends it when the supervisor dies (PR_SET_PDEATHSIG).
+Its exit is a readable pidfd: no thread waits for it.  The last bytes of its standard error go into the event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from edgeswarm.limits import CHILD_KILL_MS, CHILD_STDERR_BYTES, CHILD_STOP_MS
+
+ENVIRONMENT: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+_PR_SET_PDEATHSIG: Final = 1
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+
+class Child:
+    """One running command.  Make it with `start`, end it with `stop`."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stderr is not None
+        self._process = process
+        self._loop = asyncio.get_running_loop()
+        self._pidfd = os.pidfd_open(process.pid)
+        self._exited = asyncio.Event()
+        self._stderr = process.stderr.fileno()
+        self._tail = b""
+        self.pid = process.pid
+        self.stdin_fd = process.stdin.fileno() if process.stdin is not None else -1
+        self.stdout_fd = process.stdout.fileno() if process.stdout is not None else -1
+        for fd in (self._stderr, self.stdin_fd, self.stdout_fd):
+            if fd >= 0:
+                os.set_blocking(fd, False)
+        self._loop.add_reader(self._pidfd, self._on_exit)
+        self._loop.add_reader(self._stderr, self._on_stderr)
+
+    @classmethod
+    def start(cls, command: Sequence[str], *, cwd: Path, feeds: bool) -> Child:
+        """feeds: we write to its standard input; else we read its standard output.  Raises OSError."""
+        supervisor = os.getpid()
+
+        def die_with_us() -> None:
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != supervisor:  # it died in between
+                os._exit(127)
+
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE if feeds else subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if feeds else subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=ENVIRONMENT,
+            bufsize=0,
+            start_new_session=True,
+            preexec_fn=die_with_us,
+        )
+        return cls(process)
+
+    @property
+    def running(self) -> bool:
+        return not self._exited.is_set()
+
+    async def exit(self) -> tuple[int, str]:
+        """Its exit code (negative: the signal) and the end of what it said on standard error, once it is over."""
+        await self._exited.wait()
+        return self._process.returncode, self._tail.decode(errors="replace").strip()
+
+    def terminate(self) -> None:
+        """Ask it and all it started to end; SIGKILL follows by `stop`."""
+        self._signal(signal.SIGTERM)
+
+    async def stop(self) -> None:
+        """End it: SIGTERM, SIGKILL after CHILD_STOP_MS.  When it is cancelled itself, SIGKILL comes at once."""
+        self.terminate()
+        try:
+            async with asyncio.timeout(CHILD_STOP_MS / 1000):
+                await self._exited.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once, with all it started, and free what it held here."""
+        self._signal(signal.SIGKILL)
+        if self.running:
+            try:
+                self._process.wait(CHILD_KILL_MS / 1000)
+            except subprocess.TimeoutExpired:
+                pass  # stuck in the kernel: its pidfd will tell
+            else:
+                self._on_exit()
+        if self._process.stdout is not None and not self._process.stdout.closed:
+            self._loop.remove_reader(self.stdout_fd)
+            self._process.stdout.close()
+        self.close_stdin()
+
+    def close_stdin(self) -> None:
+        """Its input ends here."""
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            self._loop.remove_writer(self.stdin_fd)
+            self._process.stdin.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To all of its session.  Only until it is waited for: then its number may be another's."""
+        if self._process.returncode is not None:
+            return
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+    def _on_exit(self) -> None:
+        if self._exited.is_set():
+            return
+        self._signal(signal.SIGKILL)  # what it leaves behind
+        self._process.wait()
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._on_stderr()
+        self._loop.remove_reader(self._stderr)
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+        self._exited.set()
+
+    def _on_stderr(self) -> None:
+        try:
+            data = os.read(self._stderr, CHILD_STDERR_BYTES)
+        except OSError:
+            return
+        if data:
+            self._tail = (self._tail + data)[-CHILD_STDERR_BYTES:]
+        else:
+            self._loop.remove_reader(self._stderr)

@@ -1,0 +1,107 @@
+"""JSON lines into a command's standard input.  When the command ends it is started again with a growing wait, and the
+line that it had in part comes again whole; records wait meanwhile, bounded.  On `close` its input ends, and it has
+CHILD_STOP_MS to finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeswarm.drivers.child import Child
+from edgeswarm.drivers.sinks import Outbox, Sink, SinkSetup, Writer, outbox_counts
+from edgeswarm.drivers.sources import Backoff
+from edgeswarm.limits import CHILD_STOP_MS, SOURCE_RETRY_MS_MAX
+
+
+class ExecSink(Sink):
+    """Records to one command."""
+
+    def __init__(self, setup: SinkSetup, *, command: Sequence[str], cwd: Path, when: str = "always") -> None:
+        super().__init__("exec", setup, when=when)
+        self._command = tuple(command)
+        self._cwd = cwd
+        self._outbox = Outbox()
+        self._writer: Writer | None = None
+        self._closing = asyncio.Event()
+        self.started = 0
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def write_line(self, line: bytes) -> None:
+        dropped = self._outbox.push(line)
+        if self._closing.is_set():
+            dropped += self._outbox.clear()
+        self.note_dropped(dropped, "closed" if self._closing.is_set() else "slow")
+        self.flush()
+
+    def flush(self) -> None:
+        if self._writer is not None:
+            self._writer.flush()
+
+    async def _run(self) -> None:
+        backoff = Backoff()
+        while not self._closing.is_set():
+            began_ns = self.now_ns()
+            try:
+                child = Child.start(self._command, cwd=self._cwd, feeds=True)
+            except (OSError, ValueError) as error:
+                self.note_failed("start", OSError(str(error)))
+            else:
+                self.started += 1
+                await self._feed(child)
+            if self.now_ns() - began_ns > SOURCE_RETRY_MS_MAX * 1e6:
+                backoff.reset()
+            await self._wait_closing(backoff.next_s())
+        self.note_dropped(self._outbox.clear(), "closed")
+
+    async def _feed(self, child: Child) -> None:
+        """Until the command ends, or the sink is closed."""
+        self._outbox.restart()
+        self._writer = Writer(self._outbox, child.stdin_fd, polls=False, on_error=lambda _: child.terminate())
+        self._writer.flush()
+        over = asyncio.ensure_future(child.exit())
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait((over, closing), return_when=asyncio.FIRST_COMPLETED)
+            if not over.done():
+                await self._finish(child, over)
+            else:
+                code, said = over.result()
+                self.failed += 1
+                self.reporter.report("sink_failed", kind="exited", code=code, stderr=said, failed=self.failed)
+        finally:
+            over.cancel()
+            closing.cancel()
+            self._writer.stop()
+            self._writer = None
+            child.kill()
+
+    async def _finish(self, child: Child, over: asyncio.Future[tuple[int, str]]) -> None:
+        """Let the command have what still waits, then its input ends; all of it within CHILD_STOP_MS."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + CHILD_STOP_MS / 1000
+        while self._outbox and not over.done() and loop.time() < until_s:
+            await asyncio.sleep(0.005)
+        if self._writer is not None:
+            self._writer.stop()
+        child.close_stdin()
+        await asyncio.wait((over,), timeout=max(0.0, until_s - loop.time()))
+
+    async def _wait_closing(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._closing.wait(), seconds)
+        except TimeoutError:
+            pass
+
+    def counts(self) -> dict[str, int]:
+        return {**outbox_counts(self._outbox, self.failed), "started": self.started}
+
+    def close(self) -> None:
+        """The command has CHILD_STOP_MS from now on to take what waits and to finish; `closed` waits for it."""
+        self.flush()
+        self._closing.set()
+
+    async def closed(self) -> None:
+        """Returns once the command is gone."""
+        await self._task

@@ -1,0 +1,118 @@
+"""JSON lines in a file that is rotated: `path` becomes `path`.1 at `rotate_bytes`, .1 becomes .2, up to `keep`.
+
+Lines are whole: a line that is half written when the disk is full is completed later, one of an earlier life gets its
+end before the first new line, and no line is in two files.  A file that somebody moved or removed is begun anew.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from edgeswarm.drivers.sinks import Outbox, Sink, SinkSetup, outbox_counts
+from edgeswarm.limits import SINK_RETRY_MS
+
+
+class JsonlSink(Sink):
+    """Lines in one file.  A disk that is full, a folder that is gone: the records wait in the outbox, and are tried again
+    every SINK_RETRY_MS."""
+
+    def __init__(self, setup: SinkSetup, *, path: Path, rotate_bytes: int, keep: int, when: str = "always") -> None:
+        super().__init__("jsonl", setup, when=when)
+        self._path = path
+        self._rotate_bytes = rotate_bytes
+        self._keep = keep
+        self._outbox = Outbox()
+        self._file: int | None = None
+        self._size = 0
+        self._inode = 0
+        self._due_ns = 0  # when to try again after a failure, and when to look whether the file is still there
+        self._failing = False
+        self.rotated = 0
+
+    def write_line(self, line: bytes) -> None:
+        self.note_dropped(self._outbox.push(line), "disk")
+        due = self.now_ns() >= self._due_ns
+        if due:
+            self._look()
+        if due or not self._failing:
+            self.flush()
+
+    def _look(self) -> None:
+        """Somebody may have moved or removed the file: then begin a new one."""
+        self._due_ns = self.now_ns() + int(SINK_RETRY_MS * 1e6)
+        if self._file is None:
+            return
+        try:
+            gone = os.stat(self._path).st_ino != self._inode
+        except OSError:
+            gone = True
+        if gone:
+            os.close(self._file)
+            self._file = None
+
+    def flush(self) -> None:
+        outbox = self._outbox
+        try:
+            while outbox:
+                if self._file is not None and self._size >= self._rotate_bytes:
+                    self._rotate()
+                if self._file is None:
+                    self._open()
+                assert self._file is not None
+                written = os.write(self._file, outbox.head(max(1, min(1 << 16, self._rotate_bytes))))
+                self._size += written
+                outbox.sent(written)
+        except OSError as error:
+            self._failing = True
+            self._due_ns = self.now_ns() + int(SINK_RETRY_MS * 1e6)
+            self.note_failed(error.strerror or "write", error)
+            return
+        if self._failing:
+            self._failing = False
+            self.reporter.report("sink_recovered", path=str(self._path))
+
+    def _open(self) -> None:
+        """Append to what is there; a half line of an earlier life gets its end first."""
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+        file = os.open(self._path, flags, 0o640)
+        try:
+            found = os.fstat(file)
+            size = found.st_size
+            if size and os.pread(file, 1, size - 1) != b"\n":
+                size += os.write(file, b"\n")
+        except OSError:
+            os.close(file)
+            raise
+        self._outbox.restart()
+        self._file, self._inode, self._size = file, found.st_ino, size
+
+    def _rotate(self) -> None:
+        """Only between two lines, so that no line is in two files."""
+        if self._outbox.partial or self._file is None:
+            return
+        os.close(self._file)
+        self._file = None
+        if self._keep:
+            for number in range(self._keep - 1, 0, -1):
+                older = self._numbered(number)
+                if older.exists():
+                    os.replace(older, self._numbered(number + 1))
+            os.replace(self._path, self._numbered(1))
+        else:
+            os.unlink(self._path)
+        self.rotated += 1
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
+
+    def counts(self) -> dict[str, int]:
+        return {**outbox_counts(self._outbox, self.failed), "rotated": self.rotated}
+
+    def close(self) -> None:
+        self.flush()
+        self.note_dropped(self._outbox.clear(), "closed")
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
