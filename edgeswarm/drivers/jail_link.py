@@ -27,6 +27,7 @@ from edgeswarm.limits import (
     CALL_DEADLINE_MS_MAX,
     JAIL_AGENTS_MAX,
     JAIL_READY_MS_MAX,
+    KERNEL_MEMORY_BYTES_MAX,
     KIB,
     RING_BYTES_DEFAULT,
     RING_BYTES_MAX,
@@ -134,9 +135,10 @@ def check_specs(specs: Sequence[KernelSpec]) -> None:
                 f"agent {spec.name}: memory of {spec.memory_width} values does not fit "
                 f"{layout.input.width} inputs and {layout.output.width} outputs"
             )
-        if spec.limit_bytes < layout.memory_bytes:
+        if not layout.memory_bytes <= spec.limit_bytes <= KERNEL_MEMORY_BYTES_MAX:
             raise LimitError(
-                f"agent {spec.name}: its kernel needs {layout.memory_bytes} bytes, its limit is {spec.limit_bytes}"
+                f"agent {spec.name}: its kernel needs {layout.memory_bytes} bytes, its limit is {spec.limit_bytes}, "
+                f"the largest {KERNEL_MEMORY_BYTES_MAX} (KERNEL_MEMORY_BYTES_MAX)"
             )
 
 
@@ -225,9 +227,7 @@ class JailLink:
         payload: rows x width packed float32.  seq: below 2**63, not in flight for this slot.
         Raises LocalError or LimitError when the frame could never be sent.
         """
-        spec = self.specs.get(slot)
-        if spec is None:
-            raise LocalError(f"jail {self.id}: no agent in slot {slot}")
+        spec = self._spec(slot)
         if rows < 1 or len(payload) != rows * spec.frame_bytes:
             raise LocalError(
                 f"agent {spec.name}: {rows} rows of {spec.frame_bytes} bytes expected, found {len(payload)} bytes"
@@ -251,6 +251,25 @@ class JailLink:
             return self._write(slot, kind, seq, 0, aux, payload)
         deadline_ns = self.specs[slot].deadline_ms * 1_000_000
         return self._send(slot, seq, _Flight(kind, 1, _FAULT_BYTES, deadline_ns), aux, payload, 1)
+
+    def check_weights(self, slot: int, weights: bytes) -> None:
+        """Raises LocalError when these are not weights of this agent's size."""
+        self._check_size(slot, "weights", weights, self._spec(slot).layout.weights.size)
+
+    def check_memory(self, slot: int, content: bytes) -> None:
+        """Raises LocalError when this is not a memory of this agent's size."""
+        self._check_size(slot, "memory", content, 4 * self._spec(slot).memory_width)
+
+    def _check_size(self, slot: int, what: str, content: bytes, size_bytes: int) -> None:
+        if len(content) != size_bytes or not size_bytes:
+            name = self.specs[slot].name
+            raise LocalError(f"agent {name}: {what} of {size_bytes} bytes expected, found {len(content)}")
+
+    def _spec(self, slot: int) -> KernelSpec:
+        spec = self.specs.get(slot)
+        if spec is None:
+            raise LocalError(f"jail {self.id}: no agent in slot {slot}")
+        return spec
 
     def chunk_bytes(self) -> int:
         """How large a piece of weights is sent at a time."""

@@ -70,12 +70,13 @@ class Jail(JailLife):
     async def swap_weights(self, slot: int, weights: bytes) -> None:
         """Replace an agent's weights between two of its frames: those submitted before this call see the old ones.
 
-        Raises TrapError when the jail refuses them, JailGoneError when it ends first.
+        Raises LocalError when they have the wrong size, JailGoneError when the jail ends first.
         """
+        self._link.check_weights(slot, weights)
         seq, step = self._link.next_own_seq(), self._link.chunk_bytes()
         waiting = self._expect(seq)
         try:
-            for at in range(0, len(weights) or 1, step):
+            for at in range(0, len(weights), step):
                 await self._send_own(
                     slot, Kind.WEIGHTS, seq, weights[at : at + step], aux=at, last=at + step >= len(weights)
                 )
@@ -85,6 +86,7 @@ class Jail(JailLife):
 
     async def set_memory(self, slot: int, content: bytes) -> None:
         """Replace the values that an agent keeps between its calls; memory_width float32."""
+        self._link.check_memory(slot, content)
         await self._ask(slot, Kind.MEMORY, content)
 
     async def ping(self, slot: int) -> None:

@@ -342,9 +342,10 @@ class SyncJail:
                 return reply
 
     def swap_weights(self, slot: int, weights: bytes) -> None:
-        """Replace an agent's weights.  Raises TrapError when the jail refuses them."""
+        """Replace an agent's weights.  Raises LocalError when they have the wrong size."""
+        self._link.check_weights(slot, weights)
         seq, step = self._link.next_own_seq(), self._link.chunk_bytes()
-        for at in range(0, len(weights) or 1, step):
+        for at in range(0, len(weights), step):
             piece, last = weights[at : at + step], at + step >= len(weights)
             while not self._link.send_own(slot, Kind.WEIGHTS, seq, piece, aux=at, last=last):
                 if self._ended():
@@ -354,6 +355,7 @@ class SyncJail:
 
     def set_memory(self, slot: int, content: bytes) -> None:
         """Replace the values that an agent keeps between its calls."""
+        self._link.check_memory(slot, content)
         self._link.send_own(slot, Kind.MEMORY, self._link.next_own_seq(), content)
         self._acknowledged()
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from edgeswarm.errors import JailError
 from edgeswarm.jail import wasm
-from edgeswarm.jail.frames import FaultCode
+from edgeswarm.jail.frames import ALIGN_BYTES, FaultCode
 
 _VALUE_BYTES: Final = 4
 
@@ -192,7 +192,7 @@ class Agent:
         staged = bytearray() if offset == 0 else self._staged
         rest = self.spec.weights_bytes - offset
         self._staged = None
-        if staged is not None and offset == len(staged) and rest >= 0:
+        if staged is not None and offset == len(staged) and len(chunk) < rest + ALIGN_BYTES:  # the rest is padding
             staged += chunk[:rest]
             self._staged = None if last else staged
         if last:
@@ -250,10 +250,11 @@ class Agent:
             raise
 
     def warm_up(self) -> None:
-        """Call each export once with zeros: first calls set up a signal stack, which is forbidden later."""
+        """Call what will be called once with zeros: the first call sets up a signal stack, which is forbidden later."""
         zeros = memoryview(bytes(self.frame_bytes))
         self._guarded(zeros, 1, batch=False)
-        self._guarded(zeros, 1, batch=True)
+        if not self.memory and self.spec.batch_max > 1:
+            self._guarded(zeros, 1, batch=True)
 
     def _guarded(self, payload: memoryview, rows: int, *, batch: bool) -> None:
         """One call under the deadline, once more when a late wake-up hit a call that was not to blame."""

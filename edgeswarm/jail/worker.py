@@ -90,7 +90,7 @@ class Jail:
             keep=(self.control, self.wake, self.answer, self.epoch),
             forked=forked,
             load=self.load,
-            self_test=self_test,
+            self_test=self.test_self,
         )
         try:
             entered = enter.perform(steps, around)
@@ -156,6 +156,9 @@ class Jail:
                     os._exit(EXIT_GONE)
             self.ticks.count += 1
             self.engine.increment_epoch()
+
+    def test_self(self, entered: enter.Entered) -> None:
+        self_test(entered)
 
     # --- serving: seccomp stage 2 ------------------------------------------------------------------------------------
 
