@@ -1,6 +1,6 @@
 """The control loop: events in, the node's effects performed in list order, timers, and who waits for an outcome.
 
-Invariants: one event at a time; an effect that raises is logged and does not stop the loop; a timer's key is armed once.
+Invariants: one event at a time; an effect that raises is logged and does not stop the loop; a timer key is armed once.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class ControlLoop(ABC):
         if timer is not None:
             timer.cancel()
 
-    # --- who waits ------------------------------------------------------------------------------------------------------
+    # --- who waits -----------------------------------------------------------------------------------------------
 
     async def _ask(self, event: ev.Event, name: AgentName) -> str:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()

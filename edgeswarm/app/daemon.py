@@ -13,6 +13,20 @@ from edgeswarm.app.log import Log
 from edgeswarm.app.supervisor import Supervisor
 from edgeswarm.drivers.control import ControlServer
 from edgeswarm.drivers.metrics_http import MetricsServer
+from edgeswarm.errors import ConfigError, LimitError
+from edgeswarm.limits import AF_FILE_BYTES_MAX
+
+
+def read_file(path: str) -> bytes:
+    """Bytes of an agent file of the settings.  Raises ConfigError."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(AF_FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigError(f"settings: agents: {path}: {error.strerror}") from None
+    if len(data) > AF_FILE_BYTES_MAX:
+        raise LimitError(f"{path}: an agent file has at most {AF_FILE_BYTES_MAX} bytes")
+    return data
 
 
 async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, bytes]] = ()) -> int:
@@ -32,7 +46,8 @@ async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, byt
     try:
         await supervisor.start()
         await metrics.start()
-        fresh = [(who, data) for who, data in deploy if not supervisor.is_deployed(data)]
+        wanted = [*deploy, *((path, read_file(path)) for path in settings.place.agents)]
+        fresh = [(who, data) for who, data in wanted if not supervisor.is_deployed(data)]
         if fresh:
             await supervisor.deploy(fresh)
         log.info("control_listening", path=str(settings.socket_path), metrics_port=settings.profile.metrics.port)

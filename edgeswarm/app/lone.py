@@ -21,9 +21,7 @@ class LoneKernel:
     def __init__(self, kernel: Kernel) -> None:
         _, state, _ = default_dirs(os.environ, is_root=os.geteuid() == 0)
         key, _ = keys.load_or_make(state / "keys" / "device.key")
-        self._host = SyncHost(
-            policy_dir=asset("sandbox"), cache_dir=state / "cache", mac_key=key.derive("es-cwasm")
-        )
+        self._host = SyncHost(policy_dir=asset("sandbox"), cache_dir=state / "cache", mac_key=key.derive("es-cwasm"))
         try:
             cwasm = self._host.compile(kernel.wasm)
             spec = KernelSpec(slot=0, name="network", cwasm=cwasm, layout=kernel.layout, weights=kernel.weights)

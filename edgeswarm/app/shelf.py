@@ -6,7 +6,6 @@ known policy, and a kernel whose layout fits its header; whoever takes one from 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from edgeswarm.compile.abi import Layout, read_layout
 from edgeswarm.core.events import AgentPlan, Need, Supervision
 from edgeswarm.drivers import keys
 from edgeswarm.drivers.jails import JailHost, KernelSpec
+from edgeswarm.drivers.profiles import Timing
 from edgeswarm.errors import AgentFileError, ConfigError, KernelError, LimitError
 from edgeswarm.ids import AgentName, KeyId, NetworkName
 from edgeswarm.limits import AF_FILE_BYTES_MAX
@@ -35,6 +35,7 @@ class Artefact:
     layout: Layout
     data: bytes = field(repr=False)
     weights: bytes = field(repr=False)
+    deadline_ms: int
     cwasm: bytes | None = field(default=None, repr=False)
 
     @property
@@ -51,13 +52,13 @@ class Artefact:
             layout=self.layout,
             weights=self.weights,
             memory_limit_bytes=self.header.resources.limits.memory_mb << 20,
-            deadline_ms=self.header.kernel.deadline_ms,
+            deadline_ms=self.deadline_ms,
             memory_width=self.header.memory.width,
         )
 
 
-def plan_of(header: Header, *, artefact: str, publisher: KeyId) -> AgentPlan:
-    """What the control plane has to know of an agent file."""
+def plan_of(header: Header, *, artefact: str, publisher: KeyId, timing: Timing) -> AgentPlan:
+    """What the control plane has to know of an agent file, within what the device allows (`timing`)."""
     limits, wants = header.resources.limits, header.resources.requirements
     sup = header.supervision
     return AgentPlan(
@@ -77,11 +78,11 @@ def plan_of(header: Header, *, artefact: str, publisher: KeyId) -> AgentPlan:
             strategy=sup.strategy,
             restarts_max=sup.restarts_max,
             within_ms=sup.within_s * 1000,
-            backoff_ms=sup.backoff_ms,
-            backoff_ms_max=sup.backoff_ms_max,
+            backoff_ms=max(sup.backoff_ms, timing.backoff_ms_min),
+            backoff_ms_max=max(sup.backoff_ms_max, timing.backoff_ms_min),
         ),
         upstream=tuple(AgentName(s.agent) for s in header.wiring.sources if isinstance(s, AgentSource)),
-        checkpoint_ms=header.memory.checkpoint_s * 1000,
+        checkpoint_ms=max(header.memory.checkpoint_s, timing.checkpoint_s_min) * 1000,
     )
 
 
@@ -139,10 +140,12 @@ class Shelf:
                 f"{who}: sandbox: expected one of {', '.join(allowed)} (profile), found {header.sandbox!r}"
             )
         layout = check_kernel(file, who=who)
-        plan = plan_of(header, artefact=hashlib.sha256(data).hexdigest(), publisher=publisher)
+        timing = self.settings.profile.timing
+        plan = plan_of(header, artefact=file.sha256, publisher=publisher, timing=timing)
         for warning in file.warnings:
             self.log.warning("agent_file_warning", agent=header.name, text=str(warning))
-        return Artefact(plan, file, layout, data, file.sections.get("neural_weights", b""))
+        deadline_ms = min(header.kernel.deadline_ms, timing.deadline_ms_max)
+        return Artefact(plan, file, layout, data, file.sections.get("neural_weights", b""), deadline_ms)
 
     async def prepare(self, artefact: Artefact, host: JailHost) -> None:
         """Compile in a build jail (or take from the cache), then hold the kernel against its golden vectors."""

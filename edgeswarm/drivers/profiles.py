@@ -18,11 +18,11 @@ from edgeswarm.assets import asset
 from edgeswarm.errors import ConfigError
 from edgeswarm.limits import (
     AGENTS_MAX,
+    CALL_DEADLINE_MS_MAX,
     CONFIG_BYTES_MAX,
     JAIL_AGENTS_MAX,
     JAILS_MAX,
     PROFILE_INHERITS_MAX,
-    QUEUE_ROWS_MAX,
     RING_BYTES_MAX,
 )
 from edgeswarm.schema import Doc, Length, Pattern, Range
@@ -68,28 +68,13 @@ class Delegates:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How often the control plane looks."""
+    """What the device does not do more often, or longer, than this, whatever an agent file asks for."""
 
-    tick_ms: Annotated[int, Range(10, 10_000, "ms"), Doc("period of the supervisor's tick: restarts, health, stalls")]
-    checkpoint_s: Annotated[float, Range(0.1, 86_400, "s"), Doc("between two checkpoints, unless the agent file says")]
-
-
-@dataclass(frozen=True, slots=True)
-class Restart:
-    """How a network is restarted, unless its agent files say."""
-
-    restarts_max: Annotated[int, Range(0, 1_000, "restarts"), Doc("more than this many within `within_s`: give up")]
-    within_s: Annotated[float, Range(1, 86_400, "s"), Doc("the window for restarts_max")]
-    backoff_ms: Annotated[float, Range(1, 60_000, "ms"), Doc("wait before the first restart; doubles")]
-    backoff_ms_max: Annotated[float, Range(1, 600_000, "ms"), Doc("the longest wait")]
-
-
-@dataclass(frozen=True, slots=True)
-class Streams:
-    """Queues of sources, unless the agent file says."""
-
-    queue_rows: Annotated[int, Range(1, QUEUE_ROWS_MAX, "rows"), Doc("rows that wait for an agent")]
-    policy: Annotated[Literal["block", "drop_oldest", "latest_only"], Doc("what a full queue does")]
+    checkpoint_s_min: Annotated[float, Range(0.1, 86_400, "s"), Doc("between two checkpoints of an agent, at least")]
+    backoff_ms_min: Annotated[float, Range(1, 60_000, "ms"), Doc("before the first restart of an agent, at least")]
+    deadline_ms_max: Annotated[
+        int, Range(1, CALL_DEADLINE_MS_MAX, "ms"), Doc("a kernel call is interrupted after this, at the latest")
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +86,8 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Counters and histograms."""
+    """Where the metrics can be read, besides the control socket."""
 
-    enabled: Annotated[bool, Doc("keep latency histograms per agent")]
     port: Annotated[int, Range(0, 65_535), Doc("Prometheus text on 127.0.0.1:port; 0: the control socket only")]
 
 
@@ -116,8 +100,6 @@ class Profile:
     jails: Jails
     delegates: Delegates
     timing: Timing
-    restart: Restart
-    streams: Streams
     log: Log
     metrics: Metrics
 

@@ -30,6 +30,7 @@ from edgeswarm.errors import EdgeSwarmError, JailError, LocalError
 SECONDS = 22.0
 CPU_AT, MEMORY_AT, KILL_AT, SWAP_AT = 6.0, 12.5, 10.5, 17.5
 BURST_S = 3.0
+CALM_S_MAX = 8.0  # how long a burst is put off while its label stands for another reason
 LATE_S = 3.0  # windows and `hold`: a label may stand this long after its cause has ended
 START_S_MAX = 30.0
 FUSE = "vitals-fuse"
@@ -46,10 +47,16 @@ class Seen:
     back_after_ms: float = 0.0
     swapped_to: str = ""
 
-    def flagged(self, label: str) -> bool:
-        """Did `label` stand while its cause was there, or shortly after?"""
+    def flagged_after(self, label: str) -> float | None:
+        """Seconds from its cause to `label`; None when it did not come while the cause was there, or shortly after.
+
+        A burst begins only while its label does not stand (`play`), so a label that is seen came with it.
+        """
         start, end = self.causes.get(label, (0.0, -1.0))
-        return any(text == label and start <= at <= end + LATE_S for at, text in self.labels)
+        return next((at - start for at, text in self.labels if text == label and start <= at <= end + LATE_S), None)
+
+    def stands(self, label: str) -> bool:
+        return bool(self.labels) and self.labels[-1][1] == label
 
 
 def examples() -> Any:
@@ -162,19 +169,35 @@ def introduce(say: Callable[[str], None]) -> dict[str, Any]:
 def play(client: ControlClient, state: Path, network: Any, built: dict[str, bytes], screen: Screen) -> Seen:
     """The 20 seconds."""
     seen = Seen()
+    busy_told = False
     bursts: list[subprocess.Popen[bytes]] = []
     began = time.monotonic()
     follow_labels(state, seen, began)
-    todo: list[tuple[float, Callable[[float], None]]] = [
-        (CPU_AT, lambda at: burst(seen, "cpu-burst", at, bursts, network.bursts.start_cpu, screen)),
-        (KILL_AT, lambda at: kill(client, seen, screen)),
-        (MEMORY_AT, lambda at: burst(seen, "memory-burst", at, bursts, network.bursts.start_memory, screen)),
-        (SWAP_AT, lambda at: swap(client, seen, network, built, screen)),
+    todo: list[tuple[float, str, Callable[[float], None]]] = [
+        (CPU_AT, "cpu-burst", lambda at: burst(seen, "cpu-burst", at, bursts, network.bursts.start_cpu, screen)),
+        (KILL_AT, "", lambda at: kill(client, seen, screen)),
+        (
+            MEMORY_AT,
+            "memory-burst",
+            lambda at: burst(seen, "memory-burst", at, bursts, network.bursts.start_memory, screen),
+        ),
+        (SWAP_AT, "", lambda at: swap(client, seen, network, built, screen)),
     ]
+    late = 0.0  # by how much waiting for a calm machine has moved what is to come
     try:
-        while (at := time.monotonic() - began) < SECONDS:
-            while todo and at >= todo[0][0]:
-                todo.pop(0)[1](at)
+        while (at := time.monotonic() - began) < SECONDS + late:
+            if todo and at >= todo[0][0] + late:
+                due, label, act = todo[0]
+                if seen.stands(label) and at < due + late + CALM_S_MAX:
+                    if not busy_told:
+                        screen.note(
+                            f"  t={at:4.1f}s  something else keeps this machine busy: waiting for it to calm down"
+                        )
+                    busy_told = True
+                else:
+                    todo.pop(0)
+                    late = max(late, at - due)
+                    act(at)
             screen.draw(at, client.call("status"))
             time.sleep(0.2)
     finally:
@@ -242,8 +265,8 @@ def judge(seen: Seen, status: dict[str, Any]) -> list[tuple[bool, str]]:
     totals = status["totals"]
     return [
         (totals["rows_in"] > 0 and totals["decisions"] > 0, "samples came in and decisions came out"),
-        (seen.flagged("cpu-burst"), "the CPU burst was flagged"),
-        (seen.flagged("memory-burst"), "the memory burst was flagged"),
+        (seen.flagged_after("cpu-burst") is not None, "the CPU burst was flagged"),
+        (seen.flagged_after("memory-burst") is not None, "the memory burst was flagged"),
         (seen.back_after_ms > 0, "the killed jail came back"),
         (seen.swapped_to not in ("", "1.0.0"), "the swapped agent runs its new version"),
         (totals["lost"] == 0, "nothing was lost"),
@@ -254,13 +277,10 @@ def judge(seen: Seen, status: dict[str, Any]) -> list[tuple[bool, str]]:
 def summary(seen: Seen, status: dict[str, Any], checks: list[tuple[bool, str]]) -> str:
     totals, fuse = status["totals"], next(row for row in status["agents"] if row["name"] == FUSE)
     jails = [jail["memory_bytes"] for jail in status["jails"]]
-    delays = {
-        label: min((at - start for at, text in seen.labels if text == label and at >= start), default=None)
-        for label, (start, _) in seen.causes.items()
-    }
+    delays = {label: seen.flagged_after(label) for label in seen.causes}
     found = "   ".join(f"{label} flagged after {delay:.1f} s" for label, delay in delays.items() if delay is not None)
     count = (
-        f"samples in {totals['rows_in']}   decisions out {totals['decisions']}   dropped by policy {totals['dropped']}   "
+        f"samples in {totals['rows_in']}   decisions out {totals['decisions']}   dropped {totals['dropped']}   "
         f"set aside {totals['rows_set_aside']}   lost {totals['lost']}"
     )
     latency = fuse["latency"]
