@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import BinaryIO, Final, get_args
 
@@ -80,17 +80,25 @@ def parse_header(
     if text.startswith("\ufeff"):
         raise AgentFileError("expected YAML, found a byte order mark; save the file without", who=who, line=first_line)
     parsed = yamltext.parse(text, who=who, first_line=first_line)
+    header = decode_header(parsed.tree, parsed.lines, who=who, first_line=first_line)
+    if warnings is not None and header.runtime is not None:
+        line = parsed.lines.get("runtime", first_line)
+        warnings.append(f"line {line}: runtime: informational only; this runtime needs none of it")
+    return header
+
+
+def decode_header(tree: object, lines: Mapping[str, int], *, who: str, first_line: int | None) -> Header:
+    """A plain tree as a Header.  first_line: of what has no line of its own; None where there is no file.
+
+    Raises AgentFileError with the first fault's line and all faults in its text.
+    """
     try:
-        header = schema.decode(parsed.tree, Header, lines=parsed.lines)
+        return schema.decode(tree, Header, lines=lines)
     except schema.SchemaError as error:
         first, *more = error.faults
         text = f"{first.path}: {first.text}" if first.path else first.text
         text += "".join(f"\n{fault}" for fault in more)
         raise AgentFileError(text, who=who, line=first.line if first.line is not None else first_line) from None
-    if warnings is not None and header.runtime is not None:
-        line = parsed.lines.get("runtime", first_line)
-        warnings.append(f"line {line}: runtime: informational only; this runtime needs none of it")
-    return header
 
 
 # --- the parts, front to back ---------------------------------------------------------------------------------------
@@ -181,8 +189,9 @@ def _read_unlisted(file: _Input, warnings: list[str]) -> tuple[int, dict[str, by
     marks = list(_MARKER.finditer(rest))
     if rest and (not marks or marks[0].start() != 0):
         raise AgentFileError(f"expected a section's marker, found {rest[:40]!r}", who=file.who, offset=offset)
-    for mark, following in zip(marks, [*marks[1:], None], strict=True):
-        name, end = mark[1].decode("ascii"), following.start() if following else len(rest)
+    ends = [mark.start() for mark in marks[1:]] + [len(rest)]
+    for mark, end in zip(marks, ends, strict=False):
+        name = mark[1].decode("ascii")
         if name not in (*get_args(SectionName), SIGNATURE):
             names = ", ".join(get_args(SectionName))
             text = f"section {name}: unknown; expected one of {names}"

@@ -82,9 +82,8 @@ def check_declared(entry: SectionEntry, *, who: str) -> None:
 def check_content(name: str, raw: bytes, *, dtype: str | None, who: str, offset: int | None = None) -> None:
     """Raises AgentFileError for a kernel that is not wasm, and for NaN or infinity, with its index."""
     if name == "wasm_kernel" and not raw.startswith(_WASM_START):
-        raise AgentFileError(
-            f"section wasm_kernel: expected a wasm module, found {raw[:8].hex() or 'nothing'}", who=who
-        )
+        text = f"section wasm_kernel: expected a wasm module, found {raw[:8].hex() or 'nothing'}"
+        raise AgentFileError(text, who=who, offset=offset)
     if dtype == "f32":
         found = first_not_finite(raw)
         if found is not None:

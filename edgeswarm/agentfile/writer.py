@@ -17,7 +17,7 @@ from edgeswarm.agentfile import sections as section_bytes
 from edgeswarm.agentfile import yamltext
 from edgeswarm.agentfile.file import MAGIC, MARKER_START, SIGNATURE, AgentFile, Section, marker
 from edgeswarm.agentfile.header import Header, SectionEntry, SectionName
-from edgeswarm.agentfile.reader import parse_header, read
+from edgeswarm.agentfile.reader import decode_header, read
 from edgeswarm.agentfile.sections import Encoding
 from edgeswarm.agentfile.signature import sign_header
 from edgeswarm.errors import AgentFileError, LimitError, LocalError
@@ -123,15 +123,18 @@ def emit_header(header: Header) -> bytes:
     Raises AgentFileError where `read` would, LimitError, and LocalError for a header made by hand that does not come
     back as it was (a list where a tuple belongs).
     """
-    text = yamltext.emit(schema.encode(header)).encode("utf-8", errors="surrogatepass")
-    if len(text) > AF_HEADER_BYTES_MAX:
-        raise LimitError(f"{header.name}: header: at most {AF_HEADER_BYTES_MAX} bytes, found {len(text)}")
-    found = parse_header(text, who=header.name)
+    tree = schema.encode(header)
+    found = decode_header(tree, {}, who=header.name, first_line=None)
     if found != header:
         keys = [field.name for field in fields(header) if getattr(found, field.name) != getattr(header, field.name)]
         raise LocalError(f"header {header.name}: {keys[0]} does not read back as it was given; lists must be tuples")
-    assert MARKER_START not in text, "texts are written in one line each"
-    return text
+    text = yamltext.emit(tree)
+    assert yamltext.parse(text, who=header.name).tree == tree, "YAML reads back as it was written"
+    data = text.encode("utf-8")
+    assert MARKER_START not in data, "texts are written in one line each"
+    if len(data) > AF_HEADER_BYTES_MAX:
+        raise LimitError(f"{header.name}: header: at most {AF_HEADER_BYTES_MAX} bytes, found {len(data)}")
+    return data
 
 
 def _described(header: Header, name: SectionName, section: bytes | Section) -> Section:

@@ -208,7 +208,8 @@ class _Reader:
                 return choice
         texts = [choice for choice in choices if isinstance(choice, str)]
         quoted = " (text, in quotes)" if not isinstance(tree, str) and str(tree) in texts else ""
-        return self.fault(path, f"expected {one_of(choices)}{quoted}, found {show(tree)}{closest(tree, texts)}")
+        meant = closest(tree, texts) if len(choices) > 1 else ""
+        return self.fault(path, f"expected {one_of(choices)}{quoted}, found {show(tree)}{meant}")
 
     def read_union(self, path: str, tree: object, options: tuple[Any, ...]) -> object:
         if types.NoneType in options:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import tracemalloc
 from typing import Any
 
@@ -115,6 +116,29 @@ def test_a_changed_byte_gives_another_value_or_an_error(value: Any, data: st.Dat
     except (CodecError, LimitError):
         return
     assert codec.dumps(found) == encoded
+
+
+@pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.soak)])
+def test_a_mutant_of_a_message_is_refused_or_another_message(count: int) -> None:
+    """Bits flipped, bytes removed, repeated: refused by CodecError or LimitError, or the one encoding of its value."""
+    rng = random.Random(5)
+    value = {"kind": "reply", "rows": [[1.5, -2.25, 1e-9], [3, 2**40, -7]], "id": b"\0\1\2" * 9, 7: None, "ok": True}
+    encoded = codec.dumps({"body": value, "more": [value, value]})
+    for number in range(count):
+        mutant = bytearray(encoded)
+        at, size, to = rng.randrange(len(mutant)), rng.randrange(1, 30), rng.randrange(len(mutant))
+        match number % 3:
+            case 0:
+                mutant[at] ^= 1 << rng.randrange(8)
+            case 1:
+                del mutant[at : at + size]
+            case _:
+                mutant[to:to] = mutant[at : at + size]
+        try:
+            found = codec.loads(bytes(mutant))
+        except (CodecError, LimitError):
+            continue
+        assert codec.dumps(found) == mutant
 
 
 @pytest.mark.parametrize(
