@@ -58,14 +58,15 @@ class ExecSink(Sink):
     async def _feed(self, child: Child) -> None:
         """Until the command ends, or the sink is closed."""
         self._outbox.restart()
-        self._writer = Writer(self._outbox, child.stdin_fd, polls=False, on_error=lambda _: child.terminate())
-        self._writer.flush()
+        writer = Writer(self._outbox, child.stdin_fd, polls=False, on_error=lambda _: child.terminate())
+        self._writer = writer
+        writer.flush()
         over = asyncio.ensure_future(child.exit())
         closing = asyncio.ensure_future(self._closing.wait())
         try:
             await asyncio.wait((over, closing), return_when=asyncio.FIRST_COMPLETED)
             if not over.done():
-                await self._finish(child, over)
+                await self._finish(child, writer, over)
             else:
                 code, said = over.result()
                 self.failed += 1
@@ -73,18 +74,21 @@ class ExecSink(Sink):
         finally:
             over.cancel()
             closing.cancel()
-            self._writer.stop()
+            writer.stop()
             self._writer = None
             child.kill()
 
-    async def _finish(self, child: Child, over: asyncio.Future[tuple[int, str]]) -> None:
+    async def _finish(self, child: Child, writer: Writer, over: asyncio.Future[tuple[int, str]]) -> None:
         """Let the command have what still waits, then its input ends; all of it within CHILD_STOP_MS."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + CHILD_STOP_MS / 1000
-        while self._outbox and not over.done() and loop.time() < until_s:
-            await asyncio.sleep(0.005)
-        if self._writer is not None:
-            self._writer.stop()
+        if self._outbox:
+            empty = asyncio.Event()
+            writer.on_empty = empty.set
+            waits = asyncio.ensure_future(empty.wait())
+            await asyncio.wait((over, waits), timeout=CHILD_STOP_MS / 1000, return_when=asyncio.FIRST_COMPLETED)
+            waits.cancel()
+        writer.stop()
         child.close_stdin()
         await asyncio.wait((over,), timeout=max(0.0, until_s - loop.time()))
 

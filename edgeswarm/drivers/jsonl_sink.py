@@ -14,8 +14,8 @@ from edgeswarm.limits import SINK_RETRY_MS
 
 
 class JsonlSink(Sink):
-    """Lines in one file.  A disk that is full, a folder that is gone: the records wait in the outbox, and are tried again
-    every SINK_RETRY_MS."""
+    """Lines in one file.  A disk that is full, a folder that is gone: the records wait in the outbox, and are tried
+    again every SINK_RETRY_MS."""
 
     def __init__(self, setup: SinkSetup, *, path: Path, rotate_bytes: int, keep: int, when: str = "always") -> None:
         super().__init__("jsonl", setup, when=when)

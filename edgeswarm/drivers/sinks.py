@@ -180,15 +180,16 @@ class Writer:
     """Moves an outbox into a descriptor whenever that takes something, without blocking and without a task.
 
     polls: ask before each write (standard output, whose flags are shared with others and stay as they are).
-    on_error(error): the descriptor is of no use any more; the writer has let go of it.
+    on_error(error): the descriptor is of no use any more; the writer has let go of it.  on_empty: all is out.
     """
 
-    __slots__ = ("_on_error", "_polls", "_waiting", "fd", "outbox")
+    __slots__ = ("_on_error", "_polls", "_waiting", "fd", "on_empty", "outbox")
 
     def __init__(self, outbox: Outbox, fd: int, *, polls: bool, on_error: Callable[[OSError], None]) -> None:
         self.outbox = outbox
         self.fd = fd
         self._polls = polls
+        self.on_empty: Callable[[], object] | None = None
         self._on_error = on_error
         self._waiting = False
 
@@ -210,6 +211,8 @@ class Writer:
             self._on_error(error)
             return
         self.stop()
+        if self.on_empty is not None:
+            self.on_empty()
 
     def stop(self) -> None:
         """Do not wait for the descriptor any more."""
