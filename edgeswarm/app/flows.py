@@ -220,10 +220,13 @@ class Flows:
             self.flows[name].resume()
 
     def suspects(self, jail_id: JailId, exit_: JailExit) -> tuple[AgentName, ...]:
-        """Agents of the jail with a frame in flight; the one whose call was running comes first."""
-        flying = [(slot, flow) for (number, slot), flow in self._seats.items() if number == jail_id]
-        ordered = sorted(flying, key=lambda pair: (pair[0] != getattr(exit_, "slot", None), pair[0]))
-        return tuple(flow.name for _, flow in ordered if flow.pipeline.flight.in_flight)
+        """The agent whose call was running; if the jail misbehaved and nobody knows, all with a frame in flight."""
+        seated = {slot: flow for (number, slot), flow in self._seats.items() if number == jail_id}
+        if exit_.slot is not None:
+            return (seated[exit_.slot].name,) if exit_.slot in seated else ()
+        if not exit_.quarantine:
+            return ()
+        return tuple(flow.name for _, flow in sorted(seated.items(), key=lambda pair: pair[0]) if not flow.pipeline.idle)
 
     async def restore_memory(self, name: AgentName, jail: Jail, slot: int) -> None:
         """Give a new jail the memory that the agent had after its last answer."""

@@ -133,6 +133,7 @@ class Supervisor(ControlLoop):
                 self.flows.attach(effect.name, effect.jail, self.jails.get(effect.jail), effect.slot)
             case do.DetachAgent():
                 self.flows.detach(effect.name, suspected=effect.name in self._guilty)
+                self._guilty.discard(effect.name)
             case do.SwitchAgent():
                 self._task(self._switch(effect))
             case do.PauseAgent():

@@ -46,6 +46,8 @@ class JailExit:
     quarantine: bool
     """It did what it may not: called what seccomp forbids, or lied in a ring."""
     text: str
+    slot: int | None = None
+    """The agent whose call was running, by the jail's own word; None when none was."""
 
 
 class JailStartError(JailError):
@@ -229,6 +231,10 @@ class JailLife:
     def _drain(self) -> None:
         """Take what the jail answered before its end."""
 
+    def _running_slot(self) -> int | None:
+        """Whose call was running at its end."""
+        return None
+
     def _forsake(self) -> None:
         """Nothing more will come of it: let go of whoever waits."""
 
@@ -238,7 +244,9 @@ class JailLife:
         status = self._status.result() if self._status.done() else _Status(None, None)
         sigsys = status.signal == signal.SIGSYS
         text = how_it_ended(status.code, status.signal, lie=self._lie, reason=self._closing)
-        ended = JailExit(self.id, self.pid, status.code, status.signal, sigsys, sigsys or bool(self._lie), text)
+        ended = JailExit(
+            self.id, self.pid, status.code, status.signal, sigsys, sigsys or bool(self._lie), text, self._running_slot()
+        )
         was_ready = bool(self.ready)
         if not self._told.done():
             self._told.set_result({})

@@ -362,6 +362,11 @@ class JailLink:
         except (BlockingIOError, BrokenPipeError):
             return  # thousands of pokes wait, or it is dead already
 
+    def running_slot(self) -> int | None:
+        """The slot whose call is running, by the jail's word."""
+        slot: int = self._shared.running[1]
+        return slot if self._shared.running[0] and slot in self.specs else None
+
     def judge(self, now_ns: int) -> Verdict | None:
         """What the deadlines say; None when nothing is in flight.
 

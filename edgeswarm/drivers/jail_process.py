@@ -178,6 +178,9 @@ class Jail(JailLife):
         if not self._lie:
             self._on_answers()
 
+    def _running_slot(self) -> int | None:
+        return self._link.running_slot()
+
     def _forsake(self) -> None:
         self._loop.remove_reader(self._link.answers)
         if self._timer is not None:
