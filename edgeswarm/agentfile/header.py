@@ -124,19 +124,19 @@ ShutdownStep = Literal["save_state", "disconnect_from_swarm", "cleanup_resources
 class Workflows:
     """Steps, in the order in which they run; each at most once."""
 
-    initialization: Annotated[tuple[InitializationStep, ...], Doc("when the agent starts")] = (
+    initialization: Annotated[tuple[InitializationStep, ...], Length(0, 16), Doc("when the agent starts")] = (
         "load_neural_network",
         "initialize_memory",
         "connect_to_swarm",
         "register_capabilities",
     )
-    execution: Annotated[tuple[ExecutionStep, ...], Doc("for each frame")] = (
+    execution: Annotated[tuple[ExecutionStep, ...], Length(0, 16), Doc("for each frame")] = (
         "receive_input",
         "process_neural_network",
         "update_memory",
         "send_output",
     )
-    shutdown: Annotated[tuple[ShutdownStep, ...], Doc("when the agent stops")] = (
+    shutdown: Annotated[tuple[ShutdownStep, ...], Length(0, 16), Doc("when the agent stops")] = (
         "save_state",
         "disconnect_from_swarm",
         "cleanup_resources",

@@ -124,11 +124,11 @@ def _read_sections(
     file: _Input, table: tuple[SectionEntry, ...], wanted: Collection[str] | None
 ) -> Iterator[tuple[str, bytes]]:
     for entry in table:
-        sections.check_declared(entry, who=file.who)
+        sections.check_declared(entry, who=file.who, offset=file.offset)
     kept = [entry for entry in table if wanted is None or entry.name in wanted]
     raw_bytes = sum(entry.raw_length for entry in kept)
     if raw_bytes > AF_FILE_BYTES_MAX:
-        raise LimitError(f"{file.who}: sections: at most {AF_FILE_BYTES_MAX} bytes decoded, found {raw_bytes}")
+        raise file.past(f"sections: at most {AF_FILE_BYTES_MAX} bytes decoded, found {raw_bytes}")
     asked = sum(len(marker(entry.name)) + entry.length for entry in table)
     if file.left is not None and asked > file.left:
         text = f"the section table asks for {asked} bytes, the file has {file.left}: it was cut, or a length is wrong"
@@ -174,7 +174,7 @@ def _read_signature(file: _Input) -> Signature | None:
         raise AgentFileError(text, who=file.who, offset=offset)
     message = file.take_up_to(AF_SIGNATURE_BYTES_MAX + 1)
     if len(message) > AF_SIGNATURE_BYTES_MAX:
-        raise LimitError(f"{file.who}: section signature: at most {AF_SIGNATURE_BYTES_MAX} bytes, found more")
+        raise file.past(f"section signature: at most {AF_SIGNATURE_BYTES_MAX} bytes, found more")
     return parse_signature(message, who=file.who, offset=offset + len(expected))
 
 
@@ -184,7 +184,7 @@ def _read_unlisted(file: _Input, warnings: list[str]) -> tuple[int, dict[str, by
     rest = file.take_up_to(AF_TEXT_SECTIONS_BYTES_MAX + 1)
     if len(rest) > AF_TEXT_SECTIONS_BYTES_MAX:
         limit = f"at most {AF_TEXT_SECTIONS_BYTES_MAX} bytes"
-        raise LimitError(f"{file.who}: sections without a table: {limit}, found more; list them under `sections`")
+        raise file.past(f"sections without a table: {limit}, found more; list them under `sections`")
     found: dict[str, bytes] = {}
     marks = list(_MARKER.finditer(rest))
     if rest and (not marks or marks[0].start() != 0):
@@ -235,8 +235,12 @@ class _Input:
             if self._end > AF_FILE_BYTES_MAX:
                 raise self._too_long(self._end)
 
+    def past(self, text: str) -> LimitError:
+        """A bound was passed here."""
+        return LimitError(f"{self.who or 'agent file'}: offset {self.offset}: {text}")
+
     def _too_long(self, found: int) -> LimitError:
-        return LimitError(f"{self.who or 'agent file'}: at most {AF_FILE_BYTES_MAX} bytes, found {found} or more")
+        return self.past(f"an agent file has at most {AF_FILE_BYTES_MAX} bytes, found {found} or more")
 
     @property
     def left(self) -> int | None:
@@ -296,7 +300,7 @@ class _Input:
             at = held.find(mark, start)
             size = at if at >= 0 else len(held)
             if size > size_max:
-                raise LimitError(f"{self.who or 'agent file'}: header: at most {AF_HEADER_BYTES_MAX} bytes, found more")
+                raise self.past(f"header: at most {AF_HEADER_BYTES_MAX} bytes, found more")
             if at >= 0 or not piece:
                 self._put_back(bytes(held[size:]))
                 return self._used(bytes(held[:size]))

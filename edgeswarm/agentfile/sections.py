@@ -65,18 +65,17 @@ def load(entry: SectionEntry, stored: bytes, *, who: str, offset: int) -> bytes:
     return raw
 
 
-def check_declared(entry: SectionEntry, *, who: str) -> None:
-    """Raises LimitError when the table's row alone says that this is a bomb or too large a kernel."""
+def check_declared(entry: SectionEntry, *, who: str, offset: int = 0) -> None:
+    """Raises LimitError when the table's row alone says that this is a bomb or too large a kernel.
+
+    offset: where the sections begin in the file.
+    """
+    where = f"{who or 'agent file'}: offset {offset}: section {entry.name}"
     if entry.encoding == "zstd" and entry.raw_length > entry.length * AF_EXPANSION_RATIO_MAX:
-        raise LimitError(
-            f"{who or 'agent file'}: section {entry.name}: at most {AF_EXPANSION_RATIO_MAX} times the stored "
-            f"{entry.length} bytes, found raw_length {entry.raw_length}"
-        )
+        bound = f"at most {AF_EXPANSION_RATIO_MAX} times the stored {entry.length} bytes"
+        raise LimitError(f"{where}: {bound}, found raw_length {entry.raw_length}")
     if entry.name == "wasm_kernel" and entry.raw_length > KERNEL_WASM_BYTES_MAX:
-        raise LimitError(
-            f"{who or 'agent file'}: section wasm_kernel: at most {KERNEL_WASM_BYTES_MAX} bytes, "
-            f"found raw_length {entry.raw_length}"
-        )
+        raise LimitError(f"{where}: at most {KERNEL_WASM_BYTES_MAX} bytes, found raw_length {entry.raw_length}")
 
 
 def check_content(name: str, raw: bytes, *, dtype: str | None, who: str, offset: int | None = None) -> None:

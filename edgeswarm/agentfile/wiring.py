@@ -193,8 +193,8 @@ class NormalizeSpec:
     clip: Annotated[float, Range(0.0, 1e6), Doc("results are clipped to -clip..clip; 0: not clipped")] = 8.0
     mean_min: Annotated[Vector, Doc("zscore with warm-up: the learnt mean is at least this, per value of a row")] = ()
     mean_max: Annotated[Vector, Doc("the same: at most")] = ()
-    std_min: Annotated[Vector, Doc("the same for the learnt std: the first seconds may be too quiet, or")] = ()
-    std_max: Annotated[Vector, Doc("too wild, to tell what is usual; above 0")] = ()
+    std_min: Annotated[Vector, Doc("the same: the learnt std is at least this; above 0")] = ()
+    std_max: Annotated[Vector, Doc("the same: at most; the first seconds may be too wild to tell what is usual")] = ()
 
     def faults(self) -> Iterator[tuple[str, str]]:
         learns = self.method in ("zscore", "minmax") and self.warmup_rows > 0

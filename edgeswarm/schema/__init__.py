@@ -207,9 +207,8 @@ class _Reader:
             if type(tree) is type(choice) and tree == choice:
                 return choice
         texts = [choice for choice in choices if isinstance(choice, str)]
-        quoted = " (text, in quotes)" if not isinstance(tree, str) and str(tree) in texts else ""
         meant = closest(tree, texts) if len(choices) > 1 else ""
-        return self.fault(path, f"expected {one_of(choices)}{quoted}, found {show(tree)}{meant}")
+        return self.fault(path, f"expected {one_of(choices)}, found {show(tree)}{meant}")
 
     def read_union(self, path: str, tree: object, options: tuple[Any, ...]) -> object:
         if types.NoneType in options:

@@ -9,7 +9,7 @@ import functools
 import re
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Annotated, Any, Final, Literal, Union, cast
 
@@ -140,9 +140,9 @@ def type_text(hint: Any) -> str:
         return f"a table of type {', '.join(by_type)}" if by_type else " or ".join(type_text(option) for option in rest)
     if origin is tuple:
         return f"a list of {length(notes).text()} items, each {type_text(arguments[0])}"
-    if hint in NAMES:
-        return scalar_text(hint, notes)
-    return "a table of keys"
+    if origin is not None and issubclass(origin, Mapping):
+        return f"a table of {length(notes).text()} keys, each {type_text(arguments[1])}"
+    return scalar_text(hint, notes) if hint in NAMES else "a table of keys"
 
 
 def scalar_text(hint: Any, notes: tuple[Any, ...]) -> str:
@@ -156,8 +156,15 @@ def scalar_text(hint: Any, notes: tuple[Any, ...]) -> str:
 
 
 def one_of(choices: Sequence[object]) -> str:
-    words = [choice if isinstance(choice, str) else repr(choice).lower() for choice in choices]
+    words = [_choice(choice) for choice in choices]
     return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
+
+
+def _choice(choice: object) -> str:
+    """A choice as it is written; a text that looks like a number, in quotes."""
+    if isinstance(choice, str):
+        return f'"{choice}"' if choice[:1].isdigit() else choice
+    return repr(choice).lower()
 
 
 def closest(found: object, known: Sequence[str]) -> str:
@@ -195,7 +202,7 @@ def describe(kind: type, path: str = "") -> Iterator[KeyRow]:
         here = key_path(path, key)
         bare, notes = peel(hint)
         text = next((note.text for note in notes if isinstance(note, Doc)), "")
-        yield KeyRow(here, type_text(hint), _default_text(default(field)), text)
+        yield KeyRow(here, type_text(hint), default_text(default(field)), text)
         yield from _describe_below(bare, here)
 
 
@@ -212,13 +219,16 @@ def _describe_below(bare: Any, path: str) -> Iterator[KeyRow]:
             yield from _describe_below(peel(option)[0], f"{path}({label})" if label else path)
 
 
-def _default_text(value: object) -> str:
+def default_text(value: object) -> str:
+    """A default in words, "" for a required key."""
     if value is MISSING:
         return ""
     if value is None:
         return "absent"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, (tuple, dict)):
-        return "[]" if isinstance(value, tuple) else "{}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(str(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return "{}" if not value else "its defaults"
     return "its defaults" if is_dataclass(value) else str(value) or '""'

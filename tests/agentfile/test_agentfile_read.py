@@ -282,7 +282,7 @@ def test_a_file_past_its_bound_is_refused_unread() -> None:
         def seek(self, offset: int, whence: int = 0) -> int:
             return AF_FILE_BYTES_MAX + 1 if whence == io.SEEK_END else super().seek(offset, whence)
 
-    with pytest.raises(LimitError, match="at most 285212672 bytes, found 285212673"):
+    with pytest.raises(LimitError, match="offset 0: an agent file has at most 285212672 bytes, found 285212673"):
         agentfile.read(Huge(MAGIC + LEAST), who="f.af")
 
 

@@ -125,13 +125,13 @@ def test_a_value_that_does_not_fit_is_refused(key: str, value: object, text: str
     assert faults_of({"name": "a", key: value}) == [text]
 
 
-def test_a_choice_in_the_wrong_type_says_that_it_wants_text() -> None:
+def test_a_choice_that_looks_like_a_number_is_shown_in_quotes() -> None:
     @dataclass(frozen=True, slots=True)
     class Versioned:
         version: Literal["1.0"]
 
     globals()["Versioned"] = Versioned
-    assert faults_of({"version": 1.0}, Versioned) == ["version: expected 1.0 (text, in quotes), found 1.0"]
+    assert faults_of({"version": 1.0}, Versioned) == ['version: expected "1.0", found 1.0']
 
 
 def test_what_belongs_together_is_checked_once_each_key_is_right() -> None:
