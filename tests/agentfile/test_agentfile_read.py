@@ -9,6 +9,7 @@ import re
 import struct
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,6 +97,15 @@ def test_a_full_file_reads_back_as_it_was_built(
 def test_a_pipe_gives_the_same_as_bytes(full_file: bytes, step: int) -> None:
     pipe: Any = Pipe(full_file, step)
     assert agentfile.read(pipe, who="f") == agentfile.read(full_file, who="f")
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_a_file_on_disk_gives_the_same_as_bytes(full_file: bytes, tmp_path: Path, buffering: int) -> None:
+    path = tmp_path / "full.af"
+    path.write_bytes(full_file)
+    with open(path, "rb", buffering=buffering) as file:
+        disk: Any = file
+        assert agentfile.read(disk, who="f") == agentfile.read(full_file, who="f")
 
 
 def test_a_file_is_read_from_where_it_stands(full_file: bytes) -> None:
