@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from edgeswarm.drivers.jail_cache import CwasmCache, binding_here
 from edgeswarm.drivers.jail_compile import CompileLink
@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 BUILD_POLICY: Final = "build"
 _STOP_WAIT_S: Final = 5.0
@@ -184,12 +185,26 @@ class JailHost:
         Raises JailStartError when it did not become ready, LocalError or LimitError when it cannot.
         """
         began_ns = time.monotonic_ns()
-        link = JailLink(self._next_id(), specs, ring_bytes=ring_bytes)
-        await self._order(link, policy)
-        jail = Jail(self, link, on_reply, on_exit)
-        self._jails[link.id] = jail
-        await jail.become_ready(began_ns=began_ns, within_ms=JAIL_READY_MS_MAX)
-        return jail
+
+        async def start() -> Jail:
+            link = JailLink(self._next_id(), specs, ring_bytes=ring_bytes)
+            await self._order(link, policy)
+            jail = Jail(self, link, on_reply, on_exit)
+            self._jails[link.id] = jail
+            await jail.become_ready(began_ns=began_ns, within_ms=JAIL_READY_MS_MAX)
+            return jail
+
+        return await self._outliving_the_zygote(start)
+
+    async def _outliving_the_zygote(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Start a jail; once more when the zygote died with the order."""
+        seen = self.zygote_starts
+        try:
+            return await start()
+        except JailStartError as error:
+            if error.ended.pid or self.zygote_starts == seen:
+                raise
+        return await start()
 
     def _next_id(self) -> JailId:
         if len(self._jails) >= JAILS_MAX:
@@ -222,23 +237,27 @@ class JailHost:
             waiting = asyncio.ensure_future(self._compile(wasm, deadline_s))
             self._compiling[wasm] = waiting
             waiting.add_done_callback(lambda _: self._compiling.pop(wasm, None))
-        return await asyncio.shield(waiting)
+        try:
+            return await asyncio.shield(waiting)
+        except JailStartError as error:
+            raise compile_error(error, int(deadline_s * 1000)) from None
 
     async def _compile(self, wasm: bytes, deadline_s: float) -> bytes:
-        began_ns, within_ms = time.monotonic_ns(), int(deadline_s * 1000)
+        code = await self._outliving_the_zygote(lambda: self._compile_once(wasm, int(deadline_s * 1000)))
+        self.cache.put(wasm, code)
+        return code
+
+    async def _compile_once(self, wasm: bytes, within_ms: int) -> bytes:
+        began_ns = time.monotonic_ns()
         link = CompileLink(self._next_id(), wasm)
         await self._order(link, BUILD_POLICY)
         jail = JailLife(self, link, _no_exit)
         self._jails[link.id] = jail
         try:
             await jail.become_ready(began_ns=began_ns, within_ms=within_ms)
-            code = link.code(jail.compiled_bytes)
-        except JailStartError as error:
-            raise compile_error(error, within_ms) from None
+            return link.code(jail.compiled_bytes)
         finally:
             await jail.close()
-        self.cache.put(wasm, code)
-        return code
 
     def forget(self, jail: JailLife) -> None:
         """It has ended (called by the jail)."""

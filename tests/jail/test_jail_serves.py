@@ -106,7 +106,7 @@ async def test_rows_far_apart_in_memory_are_gathered_and_scattered(host: JailHos
         assert k.values(reply.payload) == tuple(sum(numbers[3 * i : 3 * i + 3]) for i in range(rows))
 
 
-# --- weights and memory ----------------------------------------------------------------------------------------------
+# --- weights and memory ---------------------------------------------------------------------------------------------
 
 
 async def test_weights_are_swapped_between_two_frames(spawn: Any, moody: bytes) -> None:
@@ -167,7 +167,7 @@ async def test_memory_goes_from_one_call_to_the_next_and_is_restored(host: JailH
         await successor.jail.set_memory(0, b"")
 
 
-# --- deadlines ---------------------------------------------------------------------------------------------------------
+# --- deadlines ------------------------------------------------------------------------------------------------------
 
 
 async def test_a_slow_call_within_its_deadline_is_not_interrupted_by_another_agents(spawn: Any, moody: bytes) -> None:
@@ -197,7 +197,7 @@ async def test_a_jail_that_does_not_answer_at_all_is_killed(spawn: Any, moody: b
         served.jail.submit(0, 2, 1, k.row(k.ADD))
 
 
-# --- starting, and what is refused -------------------------------------------------------------------------------------
+# --- starting, and what is refused ----------------------------------------------------------------------------------
 
 
 async def test_an_agent_that_cannot_be_loaded_is_a_fault_of_its_slot(spawn: Any, moody: bytes) -> None:
