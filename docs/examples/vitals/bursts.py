@@ -70,9 +70,9 @@ def wait(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _start(*words: object) -> subprocess.Popen[bytes]:
-    """This file again as a child; the pipe to it closes when we die, which ends it early."""
-    argv = [sys.executable, "-I", "-S", __file__, *map(str, words)]
-    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    """This file again as a child, which ends early when we die."""
+    argv = [sys.executable, "-I", "-S", __file__, *map(str, words), "--parent", str(os.getpid())]
+    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
 # --- in the children --------------------------------------------------------------------------------------------
@@ -82,15 +82,15 @@ def _orphaned(parent: int) -> bool:
     return os.getppid() != parent
 
 
-def _spin(seconds: float) -> None:
-    parent, end = os.getppid(), time.monotonic() + seconds
+def _spin(seconds: float, parent: int) -> None:
+    end = time.monotonic() + seconds
     while time.monotonic() < end and not _orphaned(parent):
         for _ in range(100_000):
             pass
 
 
-def _hold(seconds: float, size: int) -> None:
-    parent, start = os.getppid(), time.monotonic()
+def _hold(seconds: float, size: int, parent: int) -> None:
+    start = time.monotonic()
     step = max(mmap.PAGESIZE, size // RAMP_STEPS // mmap.PAGESIZE * mmap.PAGESIZE)
     held: list[mmap.mmap] = []
     while len(held) * step < size and time.monotonic() < start + RAMP_S_MAX:
@@ -153,10 +153,12 @@ def main() -> None:
         if name == "memory":
             command.add_argument("--percent", type=float, default=MEMORY_PERCENT)
     commands.add_parser("size")
-    commands.add_parser("spin").add_argument("seconds", type=float)
-    hold = commands.add_parser("hold")
-    hold.add_argument("seconds", type=float)
-    hold.add_argument("size", type=int)
+    for name in ("spin", "hold"):  # what the children do
+        command = commands.add_parser(name)
+        command.add_argument("seconds", type=float)
+        if name == "hold":
+            command.add_argument("size", type=int)
+        command.add_argument("--parent", type=int, required=True)
     args = parser.parse_args()
     match args.command:
         case "cpu":
@@ -164,9 +166,9 @@ def main() -> None:
         case "memory":
             wait(start_memory(args.seconds, args.percent))
         case "spin":
-            _spin(args.seconds)
+            _spin(args.seconds, args.parent)
         case "hold":
-            _hold(args.seconds, args.size)
+            _hold(args.seconds, args.size, args.parent)
         case _:
             reach = reachable()
             print(f"cpu {reach.cpu_percent:.1f} %, memory {reach.memory_percent:.2f} % ({reach.memory_bytes:,} bytes)")
