@@ -35,7 +35,8 @@ def run(
 ) -> int:
     """Run the supervisor in the foreground until SIGTERM or ctrl-c, with what ran before and the agent files named.
 
-    Its log goes to standard error, one JSON object a line.
+    Its log goes to standard error, one JSON object a line.  (`af-runtime X.af --input F --output F` computes a file of
+    rows instead: `edgeswarm agent run`.)
 
     \b
     Examples:

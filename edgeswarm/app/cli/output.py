@@ -45,7 +45,11 @@ def config_option(function: F) -> F:
 
 def emit(value: Any, *, as_json: bool, text: Callable[[], str]) -> None:
     """Print `value` as JSON, or what `text()` makes of it."""
-    click.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False) if as_json else text())
+    click.echo(rendered(value, as_json=as_json, text=text))
+
+
+def rendered(value: Any, *, as_json: bool, text: Callable[[], str]) -> str:
+    return json.dumps(value, indent=2, default=str) if as_json else text()
 
 
 def error(text: str, *, as_json: bool, kind: str) -> None:
