@@ -21,6 +21,7 @@ from edgeswarm.limits import CHILD_KILL_MS, CHILD_STDERR_BYTES, CHILD_STOP_MS
 
 ENVIRONMENT: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _PR_SET_PDEATHSIG: Final = 1
+_PIPE_BYTES: Final = 64 * 1024
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
@@ -128,18 +129,21 @@ class Child:
         self._process.wait()
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        self._on_stderr()
+        for _ in range(_PIPE_BYTES // CHILD_STDERR_BYTES + 1):  # all that its pipe can hold
+            if not self._on_stderr():
+                break
         self._loop.remove_reader(self._stderr)
         assert self._process.stderr is not None
         self._process.stderr.close()
         self._exited.set()
 
-    def _on_stderr(self) -> None:
+    def _on_stderr(self) -> bool:
+        """Keep the end of what it said; False when there is no more now."""
         try:
             data = os.read(self._stderr, CHILD_STDERR_BYTES)
         except OSError:
-            return
-        if data:
-            self._tail = (self._tail + data)[-CHILD_STDERR_BYTES:]
-        else:
+            return False
+        if not data:
             self._loop.remove_reader(self._stderr)
+        self._tail = (self._tail + data)[-CHILD_STDERR_BYTES:]
+        return bool(data)
