@@ -8,6 +8,7 @@ File: 8 magic bytes, header length (u32), header (JSON), MAC (32 bytes), code.  
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import importlib.metadata
@@ -116,7 +117,8 @@ class CwasmCache:
             os.replace(draft, path)
             self._prune(keep=path)
         except OSError:
-            draft.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
             return False
         return True
 
