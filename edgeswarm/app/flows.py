@@ -226,7 +226,9 @@ class Flows:
             return (seated[exit_.slot].name,) if exit_.slot in seated else ()
         if not exit_.quarantine:
             return ()
-        return tuple(flow.name for _, flow in sorted(seated.items(), key=lambda pair: pair[0]) if not flow.pipeline.idle)
+        return tuple(
+            flow.name for _, flow in sorted(seated.items(), key=lambda pair: pair[0]) if not flow.pipeline.idle
+        )
 
     async def restore_memory(self, name: AgentName, jail: Jail, slot: int) -> None:
         """Give a new jail the memory that the agent had after its last answer."""

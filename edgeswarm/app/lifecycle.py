@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class _Inlets:
     """An agent's open sources and the tasks that run them."""
 
-    sources: list[Source] = field(default_factory=list)
+    sources: dict[int, Source] = field(default_factory=dict)  # by their index in the wiring
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
 
@@ -44,6 +44,7 @@ class Lifecycle:
         self._sup = supervisor
         self._remake = remake
         self._inlets: dict[AgentName, _Inlets] = {}
+        self._positions: dict[AgentName, dict[int, Any]] = {}
         self._steps: dict[str, Callable[[AgentFlow], Awaitable[str]]] = {
             "load_neural_network": self._loaded,
             "initialize_memory": self._restore,
@@ -84,8 +85,9 @@ class Lifecycle:
         ]
 
     def start_sources(self, flow: AgentFlow, header: Header) -> None:
-        """Rows begin to flow."""
+        """Rows begin to flow, each source from where the checkpoint left it."""
         inlets = self._inlets[flow.name] = _Inlets()
+        positions = self._positions.pop(flow.name, {})
         for index, spec in enumerate(header.wiring.sources):
             if isinstance(spec, (AgentSource, ApiSource)):
                 continue
@@ -95,8 +97,16 @@ class Lifecycle:
                 capabilities=header.capabilities,
                 on_event=self.on_event(flow.name),
             )
-            inlets.sources.append(source)
+            inlets.sources[index] = source
+            if index in positions:
+                self._go_back(flow.name, source, positions[index])
             inlets.tasks.append(asyncio.create_task(self._run_source(flow, index, source)))
+
+    def _go_back(self, name: AgentName, source: Source, position: Any) -> None:
+        try:
+            source.restore(position)
+        except (EdgeSwarmError, TypeError, ValueError, KeyError, AttributeError) as error:
+            self._sup.log.warning("source_position_refused", agent=name, error=str(error))
 
     async def _run_source(self, flow: AgentFlow, index: int, source: Source) -> None:
         async def offer(row: tuple[float, ...], at_ns: int) -> None:
@@ -110,7 +120,7 @@ class Lifecycle:
 
     async def close(self, flow: AgentFlow, header: Header) -> None:
         """Stop the sources, answer what is in flight, run the shutdown steps, close the sinks."""
-        inlets = self._inlets.pop(flow.name, _Inlets())
+        inlets = self._inlets.get(flow.name, _Inlets())
         for task in inlets.tasks:
             task.cancel()
         await asyncio.gather(*inlets.tasks, return_exceptions=True)
@@ -119,6 +129,7 @@ class Lifecycle:
             self._sup.log.warning("drain_timed_out", agent=flow.name, in_flight=len(flow.pipeline.flight.in_flight))
         await self._run(flow, "shutdown", header.workflows.shutdown)
         await self._clean_up(flow)
+        self._inlets.pop(flow.name, None)
 
     # --- steps ----------------------------------------------------------------------------------------------------
 
@@ -158,14 +169,23 @@ class Lifecycle:
             self._refuse_checkpoint(flow.name, error)
             flow.pipeline = self._remake(flow.name)
             return "fresh"
+        positions = state.get("sources")
+        self._positions[flow.name] = positions if isinstance(positions, dict) else {}
         self._sup.log.info("checkpoint_restored", agent=flow.name, saved_at=state.get("saved_at"))
         return "restored"
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
     async def checkpoint(self, flow: AgentFlow) -> None:
-        """Write the agent's state: memory, normaliser, window, decider, unanswered frames."""
+        """Write the agent's state: memory, normaliser, window, decider, unanswered frames, positions of its sources.
+
+        Rows that still wait in a queue are not in it: a source that can goes back by so many.
+        """
+        waiting = [count.queued for count in flow.pipeline.parts.intake.counts()]
+        sources = self._inlets.get(flow.name, _Inlets()).sources
+        positions = {index: source.state(unanswered=waiting[index]) for index, source in sources.items()}
         state: dict[str, Any] = {"saved_at": time.time(), "pipeline": flow.pipeline.state()}
+        state["sources"] = {index: position for index, position in positions.items() if position is not None}
         path = self._sup.shelf.checkpoint_path(flow.name)
         try:
             data = checkpoints.seal(state, self._sup.shelf.checkpoint_key)

@@ -56,7 +56,8 @@ class Setup:
 class SourceCounts:
     """All since the source was made.
 
-    malformed: lines that are no row, by kind.  late: ticks left out because the one before took too long.
+    rows: those that were taken.  malformed: lines that are no row, by kind.  late: ticks left out because the one before took too long.
+    unread: lines that were read and taken by nobody when the source was stopped.
     vanished: times the source went away; opened: times it was (re)opened; failed: reads and opens that failed.
     """
 
@@ -67,6 +68,7 @@ class SourceCounts:
     opened: int = 0
     failed: int = 0
     late: int = 0
+    unread: int = 0
     rotated: int = 0
     truncated: int = 0
 
@@ -98,7 +100,8 @@ class Source(ABC):
         """Raise LocalError with what keeps this source from giving rows right now."""
 
     def state(self, *, unanswered: int = 0) -> dict[str, object] | None:
-        """Where to go on after a restart, so that the last `unanswered` rows come again; None: it cannot go back."""
+        """Where to go on after a restart, so that the last `unanswered` of the rows that were taken come again, and
+        the one that waits to be taken; None: the source cannot go back."""
         return None
 
     def restore(self, state: Mapping[str, object]) -> None:
@@ -128,17 +131,21 @@ class Source(ABC):
     async def give(self, row: Row, offer: Offer) -> None:
         """Hand one row over."""
         now_ns = self.clock.now_ns()
-        self.counts.rows += 1
         if self._stalled:
             self._stalled = False
             self.reporter.report("source_resumed", after_ms=(now_ns - (self._waiting_since_ns or now_ns)) // 1_000_000)
         self._waiting_since_ns = None
         await offer(row, now_ns)
+        self.handed_over()
         self._burst += 1
         if self._burst >= SOURCE_ROWS_BURST:
             self._burst = 0
             await asyncio.sleep(0)
         self._waiting_since_ns = self.clock.now_ns()
+
+    def handed_over(self) -> None:
+        """The row of `give` was taken: from here on it is no longer this source's, and what `state` says is past it."""
+        self.counts.rows += 1
 
     def row_of(self, values: Sequence[float]) -> Row | None:
         """The values as a row; None when they are none, which is counted and told."""

@@ -35,6 +35,7 @@ class CsvReplay(Source):
         self._loop = spec.loop
         self._timestamp = spec.timestamp
         self._row_number = 0  # rows handed over in this pass through the file
+        self._row_next = 0  # number of the row that is being handed over
         self._skip = 0  # rows of the first pass that were handed over before a restart
 
     async def run(self, offer: Offer) -> None:
@@ -62,18 +63,18 @@ class CsvReplay(Source):
 
     async def _replay(self, lines: _Lines, columns: _Columns, offer: Offer) -> None:
         """The rows of one pass, each at its time."""
-        self._row_number = 0
+        self._row_number = self._row_next = 0
         origin_ns, origin_s = self.clock.now_ns(), 0.0  # the replay's zero, in our time and in the file's
         first = True
         for line in lines:
             row, at_s = self._row(line, columns)
             if row is None:
                 continue
-            self._row_number += 1
-            if self._row_number <= self._skip:
+            self._row_next += 1
+            if self._row_next <= self._skip:
                 continue
             if self._speed:
-                at_s = (self._row_number - 1) / self._rate_hz if at_s is None else at_s
+                at_s = (self._row_next - 1) / self._rate_hz if at_s is None else at_s
                 if first:
                     first, origin_s = False, at_s
                 wait_ns = origin_ns + int((at_s - origin_s) / self._speed * 1e9) - self.clock.now_ns()
@@ -120,6 +121,10 @@ class CsvReplay(Source):
         indexes = tuple(names.index(column) for column in self.fields)
         timestamp = names.index(self._timestamp) if self._timestamp else None
         return _Columns(delimiter, len(names), indexes, timestamp)
+
+    def handed_over(self) -> None:
+        super().handed_over()
+        self._row_number = self._row_next
 
     def probe(self) -> None:
         try:

@@ -40,6 +40,7 @@ class Tail(TextSource):
         self._file: int | None = None
         self._inode = 0
         self._offset = 0  # bytes read of the open file
+        self._line_bytes = 0  # of the line that is being handed over
         self._line_at = 0  # where the first line begins that was not handed over
         self._marks: deque[int] = deque(maxlen=TAIL_MARKS_MAX)  # where the lines begin whose rows were handed over
         self._splitter = LineSplitter()
@@ -118,14 +119,18 @@ class Tail(TextSource):
         return True
 
     async def _hand_over(self, line: bytes | None, size: int, offer: Offer) -> None:
-        line_at, self._line_at = self._line_at, self._line_at + size
-        if self._cut_first:
-            self._cut_first = False
-            return
-        row = self.row_from(line)
-        if row is not None:
-            self._marks.append(line_at)
+        row = None if self._cut_first else self.row_from(line)
+        self._cut_first = False
+        self._line_bytes = size
+        if row is None:
+            self._line_at += size
+        else:
             await self.give(row, offer)
+
+    def handed_over(self) -> None:
+        super().handed_over()
+        self._marks.append(self._line_at)
+        self._line_at += self._line_bytes
 
     async def _look(self, offer: Offer) -> bool:
         """At the end of the open file: is it still the one under the name?  True when there is more to read at once."""

@@ -254,6 +254,27 @@ async def test_agent_memory_survives_the_death_of_its_jail_and_a_restart(bench: 
     assert await add_one() == 5.0
 
 
+async def test_replay_of_a_file_goes_on_where_a_restart_stopped_it(bench: Bench) -> None:
+    """500 rows, the supervisor restarted in the middle: every row is answered exactly once."""
+    path = bench.state / "rows.csv"
+    path.write_text("x\n" + "".join(f"{i}\n" for i in range(500)))
+    wiring = {
+        "sources": [
+            {"type": "csv", "path": str(path), "columns": ["x"], "rate_hz": 2000.0, "queue": {"policy": "block"}}
+        ],
+        "sinks": [{"type": "jsonl", "path": str(bench.state / "out.jsonl")}],
+    }
+    capabilities = ["file_source", "file_sink"]
+    await bench.supervisor.deploy([("t", bench.mlp("a", (1, 4, 1), wiring=wiring, capabilities=capabilities))])
+    await until(lambda: bench.tally("a")["answered"] > 100)
+    await bench.supervisor.close()
+    bench.supervisor = bench.make()
+    await bench.supervisor.start()
+    lines = lambda: (bench.state / "out.jsonl").read_text().splitlines()  # noqa: E731
+    await until(lambda: len(lines()) >= 500)
+    assert len(lines()) == 500
+
+
 async def test_stopped_agent_is_still_stopped_after_a_restart_of_the_supervisor(bench: Bench) -> None:
     await bench.supervisor.deploy([("t", bench.mlp()), ("t", bench.mlp("b"))])
     await bench.supervisor.stop("a")

@@ -105,12 +105,12 @@ def build(
     chosen.check()
     if unsigned and key is not None:
         raise click.UsageError("--key and --unsigned contradict each other")
+    header = read_source(source)
+    pair = None if unsigned else signing.publisher(key, state, config_file)
     with output.progress(STEPS, "building", quiet=as_json) as step:
-        header = read_source(source)
         created = agentfile.moment(source_date(source, os.environ))
         step(1)
         header, sections = sections_of(header, chosen, step)
-        pair = None if unsigned else signing.publisher(key, state, config_file)
         seed = pair.seed if pair is not None else None
         data = agentfile.build(header, sections, publisher_key=seed, created=created)
         kernel = check_result(data)

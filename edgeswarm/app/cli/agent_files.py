@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeswarm.app.cli import common, output, signing
-from edgeswarm.errors import EdgeSwarmError, NotSignedError, UnknownPublisherError
+from edgeswarm.errors import ConfigError, EdgeSwarmError, NotSignedError, UnknownPublisherError
 
 if TYPE_CHECKING:
     from edgeswarm.agentfile import AgentFile
@@ -57,8 +57,11 @@ def show(file: Path, trust: Path | None, state: Path | None, config_file: Path |
 
 
 def trusted_publishers(trust: Path | None, state: Path | None, config_file: Path | None) -> dict[KeyId, bytes]:
+    """Key id -> public key.  Raises ConfigError for a folder that is not there, and for a file that holds no key."""
     from edgeswarm.drivers import keys
 
+    if trust is not None and not trust.is_dir():
+        raise ConfigError(f"--trust {trust}: expected a folder with *.pub files, found none")
     return keys.trusted(trust or common.settings_of(state, config_file).state_dir / "trust.d")
 
 

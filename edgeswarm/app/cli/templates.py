@@ -108,10 +108,14 @@ wiring:
   sources:
     - type: vitals
       rate_hz: 10.0
-      fields: [cpu_percent, memory_percent, load_1m, disk_busy_percent]
+      fields: [cpu_percent, memory_percent, load1, net_rx_mbps]
       queue: {policy: drop_oldest, rows: 256}                 # block, drop_oldest, latest_only
   window: {rows: 8, hop: 1}                                   # oldest row first
-  normalize: {method: zscore, warmup_rows: 100, clip: 8.0}    # learnt on the device's own first 100 rows
+  normalize:                                                  # learnt on the device's own first 100 rows
+    method: zscore                                            # none, fixed, zscore, minmax
+    warmup_rows: 100
+    std_min: [1.0, 0.5, 0.05, 0.1]                            # a quiet start must not make a twitch an anomaly
+    clip: 8.0
   score: {type: reconstruction_error}                         # mean squared (frame - answer)
   decision: {type: hysteresis, high: 4.0, low: 2.0, hold: 3, labels: [normal, anomaly]}
   emit: residual

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _ENTER = "\x1b[?1049h\x1b[?25l"
 _LEAVE = "\x1b[?25h\x1b[?1049l"
-_HOME, _LINE_END, _SCREEN_END = "\x1b[H", "\x1b[K\r\n", "\x1b[J"
+_HOME, _LINE_END, _SCREEN_END = "\x1b[H", "\x1b[K\n", "\x1b[J"
 _QUIT = b"qQ\x03\x04"
 
 
@@ -91,9 +91,9 @@ def _redraw(client: ControlClient, interval: float, count: int | None, keyboard:
     for shown in itertools.count(1):
         now = _status(client)
         size = shutil.get_terminal_size()
-        lines = [*view.lines_of(now, before), "", f"every {interval:g} s; q quits"]
-        picture = _LINE_END.join(view.fit(lines, columns=size.columns, rows=size.lines - 1))
-        sys.stdout.write(_HOME + picture + _LINE_END + _SCREEN_END)
+        lines = view.fit(view.lines_of(now, before), columns=size.columns, rows=size.lines - 2)
+        footer = f"every {interval:g} s; q quits"[: size.columns]
+        sys.stdout.write(_HOME + "".join(line + _LINE_END for line in lines) + _LINE_END + footer + _SCREEN_END)
         sys.stdout.flush()
         if shown == count or _quit_within(interval, keyboard):
             return

@@ -11,10 +11,11 @@ from edgeswarm.app.cli import output
 
 Status = Mapping[str, Any]
 AGENT_COLUMNS = (
-    "agent", "status", "version", "rows/s", "rows in", "answered", "dropped", "lost", "restarts", "p50", "p99",
-    "score", "decision",
+    "agent", "status", "decision", "score", "rows/s", "rows in", "answered", "dropped", "aside", "bad", "lost",
+    "p50", "p99", "restarts", "version",
 )  # fmt: skip
-AGENT_RIGHT = (3, 4, 5, 6, 7, 8, 9, 10, 11)
+"""What one looks at first comes first: a narrow terminal cuts the end off."""
+AGENT_RIGHT = range(3, 14)
 JAIL_COLUMNS = ("jail", "pid", "policy", "memory", "in flight", "agents")
 JAIL_RIGHT = (0, 1, 3, 4)
 
@@ -52,20 +53,18 @@ def rates(now: Status, before: Status | None) -> dict[str, float]:
 def agent_cells(row: Mapping[str, Any], rate: float | None) -> list[str]:
     latency, last = row.get("latency") or {}, row.get("last") or {}
     score = last.get("score")
+    counts = ("rows_in", "answered", "dropped", "rows_set_aside", "malformed", "lost")
     return [
         row["name"],
         row["status"],
-        row.get("version") or "-",
+        str(last.get("label", "-")) or "-",
+        "-" if score is None else f"{score:.4g}",
         "-" if rate is None else f"{rate:.1f}",
-        str(count(row, "rows_in")),
-        str(count(row, "answered")),
-        str(count(row, "dropped")),
-        str(count(row, "lost")),
-        str(row.get("restarts", 0)),
+        *(str(count(row, key)) for key in counts),
         micros(latency.get("p50_us")),
         micros(latency.get("p99_us")),
-        "-" if score is None else f"{score:.4g}",
-        str(last.get("label", "-")) or "-",
+        str(row.get("restarts", 0)),
+        row.get("version") or "-",
     ]
 
 
@@ -89,8 +88,13 @@ def headline(now: Status) -> str:
 
 
 def totals(now: Status) -> str:
-    names = {"rows_in": "rows in", "answered": "answered", "decisions": "decisions", "dropped": "dropped"}
-    names |= {"set_aside": "set aside", "lost": "lost"}
+    names = {
+        "rows_in": "rows in",
+        "decisions": "decisions",
+        "dropped": "dropped",
+        "rows_set_aside": "set aside",
+        "lost": "lost",
+    }
     found = now.get("totals", {})
     return "totals: " + ", ".join(f"{text} {found[key]}" for key, text in names.items() if key in found)
 
