@@ -74,6 +74,7 @@ SOURCE_READ_BYTES = 64 * KIB  # one read of a source: some 1,000 lines, about 10
 SOURCE_ROWS_BURST = 64  # rows a source hands over before it lets the loop go round: about 1 ms
 SOURCE_RETRY_MS = 100.0  # first wait before a vanished source is opened again; doubles up to the next line
 SOURCE_RETRY_MS_MAX = 10_000.0  # a source that comes back is read again within 10 s
+SOURCE_LOOK_MS = 1_000.0  # how often a source is looked at for a stall
 SOURCE_STALL_PERIODS = 10  # a source without a row for this many of its periods has stalled
 SOURCE_STALL_MS = 10_000.0  # the same for sources that name no rate
 VITALS_AGE_MS_MIN = 50.0  # the kernel counts cpu time in steps of up to 10 ms: closer readings are noise

@@ -22,6 +22,7 @@ from edgeswarm.agentfile import wiring
 from edgeswarm.errors import CapabilityError, ConfigError, LocalError
 from edgeswarm.limits import (
     FLOAT32_MAX,
+    SOURCE_LOOK_MS,
     SOURCE_RETRY_MS,
     SOURCE_RETRY_MS_MAX,
     SOURCE_ROWS_BURST,
@@ -56,8 +57,8 @@ class Setup:
 class SourceCounts:
     """All since the source was made.
 
-    rows: those that were taken.  malformed: lines that are no row, by kind.  late: ticks left out because the one before took too long.
-    unread: lines that were read and taken by nobody when the source was stopped.
+    rows: those that were taken.  malformed: lines that are no row, by kind.  unread: lines that were read and taken by
+    nobody when the source was stopped.  late: ticks left out because the one before took too long.
     vanished: times the source went away; opened: times it was (re)opened; failed: reads and opens that failed.
     """
 
@@ -90,10 +91,24 @@ class Source(ABC):
         self._waiting_since_ns: int | None = None  # None: not running, or held back by the agent
         self._stalled = False
         self._burst = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def run(self, offer: Offer) -> None:
+        """Hand over rows until the data ends; a stall is looked for meanwhile."""
+        self._look()
+        try:
+            await self.give_rows(offer)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _look(self) -> None:
+        self.check(self.clock.now_ns())
+        self._timer = asyncio.get_running_loop().call_later(SOURCE_LOOK_MS / 1000, self._look)
 
     @abstractmethod
-    async def run(self, offer: Offer) -> None:
-        """Hand over rows until the data ends."""
+    async def give_rows(self, offer: Offer) -> None:
+        """What `run` does, for each kind of source."""
 
     @abstractmethod
     def probe(self) -> None:
@@ -109,7 +124,7 @@ class Source(ABC):
         raise LocalError(f"source {self.name}: a {self.kind} source has no position to go on from")
 
     def check(self, now_ns: int) -> None:
-        """Count and tell a stall.  Called now and then by whoever runs the source."""
+        """Count and tell a stall."""
         since_ns = self._waiting_since_ns
         if since_ns is None or self._stalled or now_ns - since_ns < self._stall_ns:
             return

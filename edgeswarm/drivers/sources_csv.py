@@ -38,7 +38,7 @@ class CsvReplay(Source):
         self._row_next = 0  # number of the row that is being handed over
         self._skip = 0  # rows of the first pass that were handed over before a restart
 
-    async def run(self, offer: Offer) -> None:
+    async def give_rows(self, offer: Offer) -> None:
         backoff = Backoff()
         while True:
             rows_before = self.counts.rows

@@ -33,7 +33,7 @@ class ExecLines(TextSource):
         self._command = tuple(command)
         self._cwd = cwd
 
-    async def run(self, offer: Offer) -> None:
+    async def give_rows(self, offer: Offer) -> None:
         backoff = Backoff()
         while True:
             began_ns = self.clock.now_ns()
@@ -68,10 +68,7 @@ class ExecLines(TextSource):
             lines = splitter.feed(chunk)
             if not chunk and (last := splitter.flush()) is not None:
                 lines = [last]
-            for line, _ in lines:
-                row = self.row_from(line)
-                if row is not None:
-                    await self.give(row, offer)
+            await self.give_lines(lines, offer)
             if not chunk:
                 return
 

@@ -42,7 +42,7 @@ class Iio(Source):
         self._rate_hz = rate_hz
         self._channels: list[_Channel] = []
 
-    async def run(self, offer: Offer) -> None:
+    async def give_rows(self, offer: Offer) -> None:
         backoff = Backoff()
         self.waits()
         while True:

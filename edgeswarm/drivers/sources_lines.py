@@ -101,6 +101,22 @@ class TextSource(Source):
             return None
         return self._parse(text) if text else None
 
+    async def give_lines(self, lines: Sequence[Line], offer: Offer) -> None:
+        """Hand the rows of these lines over.  Those that are left when the source is stopped are counted and told."""
+        for index, (line, _) in enumerate(lines):
+            row = self.row_from(line)
+            if row is None:
+                continue
+            before = self.counts.rows
+            try:
+                await self.give(row, offer)
+            except asyncio.CancelledError:
+                unread = len(lines) - index - (self.counts.rows - before)
+                self.counts.unread += unread
+                if unread:
+                    self.reporter.report("source_unread", lines=unread)
+                raise
+
     def _parse_jsonl(self, text: str) -> Row | None:
         try:
             item = json.loads(text)
@@ -184,7 +200,7 @@ class StdinLines(TextSource):
         super().__init__(fields, setup)
         self._fd = fd
 
-    async def run(self, offer: Offer) -> None:
+    async def give_rows(self, offer: Offer) -> None:
         splitter = LineSplitter()
         self.counts.opened += 1
         self.waits()
@@ -197,10 +213,7 @@ class StdinLines(TextSource):
             lines = splitter.feed(chunk)
             if not chunk and (last := splitter.flush()) is not None:
                 lines = [last]
-            for line, _ in lines:
-                row = self.row_from(line)
-                if row is not None:
-                    await self.give(row, offer)
+            await self.give_lines(lines, offer)
             if not chunk:
                 return
 

@@ -49,7 +49,7 @@ class Tail(TextSource):
         self._from_start = False  # the name was gone before: what comes is new
         self._gone = False
 
-    async def run(self, offer: Offer) -> None:
+    async def give_rows(self, offer: Offer) -> None:
         backoff = Backoff()
         self.waits()
         try:

@@ -145,7 +145,7 @@ class Vitals(Source):
         self._rate_hz = rate_hz
         self._reader = reader or shared_reader()
 
-    async def run(self, offer: Offer) -> None:
+    async def give_rows(self, offer: Offer) -> None:
         """Never ends.  The first reading of cpu and rates has nothing to be measured since, and is not given."""
         self.counts.opened += 1
         self._read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -151,6 +152,39 @@ async def test_csv_goes_on_after_a_restart_where_the_answers_ended(tmp_path: Pat
     ):
         with pytest.raises(LocalError, match="state"):
             second.restore(bad)
+
+
+async def test_row_that_waits_to_be_taken_comes_again_after_a_restart(tmp_path: Path) -> None:
+    """The agent takes two rows and holds the third back; then the source is stopped."""
+    csv_path, tail_path = tmp_path / "a.csv", tmp_path / "a.log"
+    csv_path.write_text("x,y\n" + "".join(f"{i},{i}\n" for i in range(5)))
+    tail_path.write_text("")
+    told = Story(append(tail_path, "[0]\n[1]\n[2]\n[3]\n"))
+    states = []
+    for source in (csv(csv_path, Story()), tail(tail_path, told)):
+        held = HoldsBack(2)
+        task = asyncio.create_task(source.run(held.offer))
+        await asyncio.wait_for(held.full.wait(), 5)
+        states.append(source.state(unanswered=1))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert source.state(unanswered=1) == states[-1]
+    assert states[0] == {"kind": "csv", "row": 1}
+    assert states[1] == {"kind": "tail", "inode": tail_path.stat().st_ino, "offset": 4}
+
+
+class HoldsBack:
+    """An agent that takes so many rows."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.full = asyncio.Event()
+
+    async def offer(self, row: tuple[float, ...], at_ns: int) -> None:
+        if not self.rows:
+            self.full.set()
+            await asyncio.Event().wait()
+        self.rows -= 1
 
 
 # --- tail -------------------------------------------------------------------------------------------------------------

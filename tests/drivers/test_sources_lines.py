@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeswarm.drivers.sources import Setup
+from edgeswarm.drivers.sources import Clock, Setup
 from edgeswarm.drivers.sources_lines import LineSplitter, StdinLines, TextSource, csv_cells
 from edgeswarm.errors import LocalError
 from edgeswarm.limits import LINE_BYTES_MAX, SOURCE_ROWS_BURST
@@ -21,7 +21,7 @@ from edgeswarm.limits import LINE_BYTES_MAX, SOURCE_ROWS_BURST
 class Text(TextSource):
     """The parsing half of a source."""
 
-    async def run(self, offer: Any) -> None:
+    async def give_rows(self, offer: Any) -> None:
         raise NotImplementedError
 
     def probe(self) -> None:
@@ -234,11 +234,46 @@ async def test_source_that_is_held_back_reads_nothing_and_does_not_stall(pipe: t
     await asyncio.sleep(0)
     source.check(1 << 62)
     assert source.counts.stalls == 0
-    assert source.counts.rows == 1
+    assert source.counts.rows == 0
     held.set()
     os.close(pipe[1])
     await asyncio.wait_for(task, 5)
     assert source.counts.rows == 2
+
+
+async def test_lines_that_nobody_took_when_the_source_is_stopped_are_counted(pipe: tuple[int, int]) -> None:
+    told: list[str] = []
+    source = StdinLines(("a",), Setup("s", lambda name, /, **_: told.append(name)), fd=pipe[0])
+    taken: list[tuple[float, ...]] = []
+
+    async def offer(row: tuple[float, ...], at_ns: int) -> None:
+        if len(taken) == 2:
+            await asyncio.Event().wait()
+        taken.append(row)
+
+    os.write(pipe[1], b'{"a": 1}\n' * 5)
+    task = asyncio.create_task(source.run(offer))
+    async with asyncio.timeout(5):
+        while len(taken) < 2:  # noqa: ASYNC110 - a turn of the loop is what is waited for
+            await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert source.counts.unread == 3
+    assert told == ["source_unread"]
+
+
+async def test_running_source_is_looked_at_for_a_stall(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeswarm.drivers.sources.SOURCE_LOOK_MS", 1.0)
+    now_ns, told = 0, asyncio.Event()
+    setup = Setup("s", lambda name, /, **_: told.set(), Clock(lambda: now_ns))
+    source = StdinLines(("a",), setup, fd=pipe[0])
+    task = asyncio.create_task(rows_of(source))
+    await asyncio.sleep(0)
+    now_ns = 10_000_000_000
+    await asyncio.wait_for(told.wait(), 5)
+    assert source.counts.stalls == 1
+    os.close(pipe[1])
+    await task
 
 
 async def test_stall_is_counted_and_told_once_and_so_is_its_end(pipe: tuple[int, int]) -> None:
