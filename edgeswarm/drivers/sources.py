@@ -95,16 +95,16 @@ class Source(ABC):
 
     async def run(self, offer: Offer) -> None:
         """Hand over rows until the data ends; a stall is looked for meanwhile."""
-        self._look()
+        self._look_for_stall()
         try:
             await self.give_rows(offer)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
 
-    def _look(self) -> None:
+    def _look_for_stall(self) -> None:
         self.check(self.clock.now_ns())
-        self._timer = asyncio.get_running_loop().call_later(SOURCE_LOOK_MS / 1000, self._look)
+        self._timer = asyncio.get_running_loop().call_later(SOURCE_LOOK_MS / 1000, self._look_for_stall)
 
     @abstractmethod
     async def give_rows(self, offer: Offer) -> None:
