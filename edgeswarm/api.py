@@ -193,7 +193,8 @@ class Runtime:
     async def run(self, *files: Path | str | bytes) -> list[Agent]:
         """Deploy agent files (paths or bytes) together: a network's agents belong into one call.
 
-        Raises AgentFileError, SignatureError, KernelError, ConfigError, LocalError; then none of them runs.
+        All are checked before the first is deployed.  Raises AgentFileError, SignatureError, KernelError, ConfigError,
+        LocalError; one that fails its golden vectors is removed again, the others run.
         """
         named = [("bytes", file) if isinstance(file, bytes) else (str(file), Path(file).read_bytes()) for file in files]
         rows = await self.supervisor.deploy(named)

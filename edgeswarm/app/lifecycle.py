@@ -127,6 +127,9 @@ class Lifecycle:
         flow.send()
         if not await flow.drain(DRAIN_S_MAX):
             self._sup.log.warning("drain_timed_out", agent=flow.name, in_flight=len(flow.pipeline.flight.in_flight))
+        if not flow.pipeline.idle and "save_state" not in header.workflows.shutdown:
+            count = len(flow.pipeline.flight.frames())
+            self._sup.log.warning("frames_discarded", agent=flow.name, count=count, why="no save_state in its workflow")
         await self._run(flow, "shutdown", header.workflows.shutdown)
         await self._clean_up(flow)
         self._inlets.pop(flow.name, None)

@@ -17,7 +17,7 @@ from typing import Any
 
 from edgeswarm.app.config import Settings
 from edgeswarm.app.control_loop import BAD, SETTLED, ControlLoop, Refused
-from edgeswarm.app.flows import Flows
+from edgeswarm.app.flows import Flows, upstreams
 from edgeswarm.app.log import Log
 from edgeswarm.app.shelf import Artefact, Shelf
 from edgeswarm.assets import asset
@@ -61,6 +61,13 @@ class Supervisor(ControlLoop):
 
     async def start(self) -> None:
         """Open state, start the zygote, and bring back what ran before.  Raises TierError where no jail can be made."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self) -> None:
         self.store = await Store.open(self.settings.state_dir / "edgeswarm.db")
         self.host = JailHost(
             policy_dir=asset("sandbox"),
@@ -128,7 +135,10 @@ class Supervisor(ControlLoop):
                 if jail is not None:
                     self._task(jail.close())
             case do.OpenAgent():
-                await self.flows.open(effect.name, self.shelf.current(effect.name))
+                try:
+                    await self.flows.open(effect.name, self.shelf.current(effect.name))
+                except (EdgeSwarmError, OSError) as error:
+                    self.post(ev.AgentNotOpened(effect.name, str(error), effect.cause))
             case do.AttachAgent():
                 self.flows.attach(effect.name, effect.jail, self.jails.get(effect.jail), effect.slot)
             case do.DetachAgent():
@@ -198,6 +208,10 @@ class Supervisor(ControlLoop):
         except EdgeSwarmError as error:
             self.post(ev.JailExited(effect.jail, f"no jail: {error}", False, effect.cause))
             return
+        known = self.node.table.jails.get(effect.jail)
+        if known is None or known.dying or not jail.alive:
+            await jail.close()  # nobody wants it any more; its exit tells the node
+            return
         self.jails[effect.jail] = jail
         ready_ms = round((time.monotonic() - began) * 1000, 1)
         names = [name for name, _ in effect.agents]
@@ -266,6 +280,9 @@ class Supervisor(ControlLoop):
                 self.shelf.keep(artefact)
                 await self.store.put_agent(Deployed(plan.name, plan.artefact, "running"))
             rows.append({"name": plan.name, "artefact": plan.artefact, "status": str(result)})
+        for artefact, result in zip(artefacts, results, strict=True):
+            if isinstance(result, BaseException) and artefact.plan.name in self.node.table.agents:
+                await self.remove(artefact.plan.name)  # so that it can be deployed again once it is mended
         faults = [result for result in results if isinstance(result, BaseException)]
         if faults:
             raise faults[0]
@@ -290,6 +307,9 @@ class Supervisor(ControlLoop):
         self.shelf.put_pending(artefact)
         self.shelf.keep(artefact)
         status = await self._ask(ev.AgentSwapAsked(artefact.plan, self.cause(f"swap-{name}")), AgentName(name))
+        if status != "swapped":  # it does not run now: the new version is what its next start starts
+            self.shelf.promote(artefact.plan.name, artefact)
+            await self._remember(name, "stopped")
         return {"name": name, "artefact": artefact.plan.artefact, "status": status}
 
     async def stop(self, name: str) -> str:
@@ -303,6 +323,10 @@ class Supervisor(ControlLoop):
         return status
 
     async def remove(self, name: str) -> str:
+        """Raises LocalError while another agent reads its stream."""
+        readers = [header.name for header in self.shelf.known() if name in upstreams(header) and header.name != name]
+        if readers:
+            raise LocalError(f"agent {name}: {', '.join(readers)} reads its stream; remove that first")
         return await self._ask(ev.AgentRemoveAsked(AgentName(name), self.cause(f"remove-{name}")), AgentName(name))
 
     async def _remember(self, name: str, wanted: str) -> None:

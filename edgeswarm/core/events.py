@@ -115,6 +115,15 @@ class KernelRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentNotOpened:
+    """A source or sink of the agent cannot be opened, or its wiring does not fit its neighbours any more."""
+
+    name: AgentName
+    why: str
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
 class JailReady:
     jail: JailId
     cause: Cause
@@ -178,6 +187,7 @@ Event = (
     | AgentRemoveAsked
     | KernelPrepared
     | KernelRefused
+    | AgentNotOpened
     | JailReady
     | JailExited
     | AgentFaulted

@@ -35,6 +35,7 @@ class Node:
             ev.AgentRemoveAsked: self._remove_asked,
             ev.KernelPrepared: self._kernel_prepared,
             ev.KernelRefused: self._kernel_refused,
+            ev.AgentNotOpened: self._not_opened,
             ev.JailReady: self._jail_ready,
             ev.JailExited: self._jail_exited,
             ev.AgentFaulted: self._agent_faulted,
@@ -164,6 +165,12 @@ class Node:
             return []
         effects = self.table.end(event.name, Status.FAILED, event.why, event.cause)
         return effects + self._start_prepared(agent, event.cause)
+
+    def _not_opened(self, event: ev.AgentNotOpened, now: float) -> list[do.Effect]:
+        agent = self.table.agents.get(event.name)
+        if agent is None or agent.status not in ALIVE:
+            return []
+        return self.table.end(event.name, Status.FAILED, event.why, event.cause)
 
     def _start(self, names: Sequence[AgentName], cause: Cause) -> list[do.Effect]:
         """Spawn jails for these agents: one jail for up to agents_per_jail that may share, alone where they must."""

@@ -292,3 +292,46 @@ async def test_damaged_checkpoint_is_set_aside_and_the_agent_starts_afresh(bench
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert await bench.supervisor.start_agent("a") == "running"
     assert bench.events("checkpoint_refused") and path.with_name("a.checkpoint.bad").exists()
+
+
+async def test_agent_that_others_read_is_not_removed_under_them(bench: Bench) -> None:
+    down = {"sources": [{"type": "agent", "agent": "a"}]}
+    await bench.supervisor.deploy([("t", bench.mlp()), ("t", bench.mlp("b", (2, 4, 2), wiring=down))])
+    with pytest.raises(LocalError, match="b reads its stream"):
+        await bench.supervisor.remove("a")
+    assert await bench.supervisor.remove("b") == "removed"
+    assert await bench.supervisor.remove("a") == "removed"
+
+
+async def test_swap_of_a_stopped_agent_is_what_its_next_start_runs(bench: Bench) -> None:
+    await bench.supervisor.deploy([("t", bench.mlp())])
+    await bench.supervisor.stop("a")
+    await bench.supervisor.swap("a", "t", bench.mlp(sizes=(4, 16, 2), agent_version="2.0.0"))
+    assert await bench.supervisor.start_agent("a") == "running"
+    assert bench.supervisor.flows.flows[A].version == "2.0.0"
+    assert await bench.supervisor.ask("a", [0.0] * 4, 5.0) is not None
+
+
+async def test_agent_stopped_while_its_jail_starts_leaves_no_jail(bench: Bench) -> None:
+    await bench.supervisor.deploy([("t", bench.mlp())])
+    host = bench.supervisor.host
+    assert host is not None
+    for _ in range(5):
+        [jail] = bench.supervisor.jails.values()
+        os.kill(jail.pid, signal.SIGKILL)
+        await until(lambda: bench.supervisor.node.table.agents[A].status.value in ("backing_off", "starting"))
+        await asyncio.sleep(0.052)
+        await bench.supervisor.stop("a")
+        await until(lambda: not host.jails)
+        await bench.supervisor.start_agent("a")
+
+
+async def test_agent_that_fails_its_golden_vectors_can_be_deployed_again_once_mended(bench: Bench) -> None:
+    from edgeswarm.app import builder
+
+    wrong = builder.model_of(None, sizes=(4, 8, 2), activation="relu", output_activation="linear", seed=4)
+    right = builder.model_of(None, sizes=(4, 8, 2), activation="relu", output_activation="linear", seed=0)
+    data = builder.build(header_tree("a", 4, 2, hidden=(8,)), right, key=bench.publisher, golden_of=wrong)
+    with pytest.raises(Refused, match="golden row"):
+        await bench.supervisor.deploy([("t", data)])
+    assert await bench.supervisor.deploy([("t", bench.mlp())])

@@ -202,7 +202,7 @@ NAMES = ["a", "b", "c", "d"]
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 11), st.sampled_from(NAMES), st.integers(1, 30)), max_size=80), st.data())
+@given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from(NAMES), st.integers(1, 30)), max_size=80), st.data())
 def test_invariants_hold_under_any_interleaving(steps: list[tuple[int, str, int]], data: st.DataObject) -> None:
     """Any event, in any order, with any jail number: no agent in two jails, no jail without an owner."""
     node = make_node(jails_max=5)
@@ -223,6 +223,7 @@ def test_invariants_hold_under_any_interleaving(steps: list[tuple[int, str, int]
             ev.KernelPrepared(name, artefact, C),
             ev.KernelRefused(name, artefact, "bad", C),
             ev.JailReady(jail, C),
+            ev.AgentNotOpened(name, "no", C),
             ev.JailExited(jail, "gone", number % 4 == 0, C, suspects=(name,)),
             ev.AgentFaulted(name, "trap", C),
             ev.CutOver(name, jail, C),
