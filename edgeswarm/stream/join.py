@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from edgeswarm.errors import ConfigError, LocalError
 from edgeswarm.limits import SOURCES_PER_AGENT_MAX
-from edgeswarm.stream.queue import DISPLACED, TAKEN_IN, Policy, Pushed, RowQueue, Sample
+from edgeswarm.stream.queue import TAKEN_IN, Policy, Pushed, RowQueue, Sample
 
 JoinKind = Literal["latest", "zip"]
 
@@ -168,7 +168,7 @@ class LatestIntake:
         if len(self._sides) == self._side_count:
             parts = (self._sides[side].values for side in range(1, self._side_count + 1))
             self._side = sum(parts, ())
-        return DISPLACED if replaces_unused else TAKEN_IN
+        return TAKEN_IN  # a replaced row is counted, but nothing to tell: it is what `latest` is for
 
     def _with_side(self, sample: Sample) -> Sample:
         """The row with the sides' values as they are now, which are thereby used."""
