@@ -75,6 +75,9 @@ class Flows:
         """
         known = {header.name: header for header in [*self._sup.shelf.known(), *new]}
         graph.check({name: upstreams(header) for name, header in known.items()})
+        stdin = [name for name, header in known.items() if any(s.type == "jsonl" for s in header.wiring.sources)]
+        if len(stdin) > 1:
+            raise ConfigError(f"standard input (source jsonl) has one reader, found agents {', '.join(stdin)}")
         for header in known.values():
             if header.wiring.sources:
                 self.make_pipeline(header, known)

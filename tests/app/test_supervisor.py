@@ -335,3 +335,9 @@ async def test_agent_that_fails_its_golden_vectors_can_be_deployed_again_once_me
     with pytest.raises(Refused, match="golden row"):
         await bench.supervisor.deploy([("t", data)])
     assert await bench.supervisor.deploy([("t", bench.mlp())])
+
+
+async def test_standard_input_has_one_reader(bench: Bench) -> None:
+    wiring = {"sources": [{"type": "jsonl", "fields": ["a", "b", "c", "d"]}]}
+    with pytest.raises(ConfigError, match="one reader, found agents a, b"):
+        await bench.supervisor.deploy([("t", bench.mlp(wiring=wiring)), ("t", bench.mlp("b", wiring=wiring))])
