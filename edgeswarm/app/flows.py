@@ -132,6 +132,7 @@ class Flows:
         if flow is not None:
             await self.life.close(flow, self._sup.shelf.current(name).header)
             self.detach(name, suspected=False)
+            flow.give_up("it was stopped before it answered")
 
     async def checkpoint(self, name: AgentName) -> None:
         if name in self.flows:

@@ -20,7 +20,7 @@ from edgeswarm.errors import InputError, JailGoneError, TrapError
 from edgeswarm.ids import AgentName
 from edgeswarm.stream.flight import Frame, SetAside
 from edgeswarm.stream.pipeline import FULL, MALFORMED, Outcome, Pipeline
-from edgeswarm.stream.queue import Row
+from edgeswarm.stream.queue import Row, row_fault
 
 
 class Port(Protocol):
@@ -49,6 +49,15 @@ class Reader:
 
     flow: AgentFlow
     index: int
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A row of `ask`: the `ordinal`-th that source 0 took; seq: its frame, once there is one."""
+
+    ordinal: int
+    answer: asyncio.Future[Outcome | None]
+    seq: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -81,20 +90,24 @@ class AgentFlow:
     faults: int = 0
     last: Outcome | None = None
     _held: deque[tuple[Reader, Row, int]] = field(default_factory=deque)  # rows that a full `block` reader refused
-    _waiters: dict[int, asyncio.Future[Outcome]] = field(default_factory=dict)
+    _asked: deque[_Asked] = field(default_factory=deque)  # rows of `ask` that are in no frame yet, oldest first
+    _waiters: dict[int, asyncio.Future[Outcome | None]] = field(default_factory=dict)  # by the frame's seq
     _room: list[asyncio.Future[None]] = field(default_factory=list)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
-    _ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     # --- rows in --------------------------------------------------------------------------------------------------
 
     async def offer(self, index: int, row: Sequence[float], at_ns: int) -> bool:
         """One row of source `index`; waits while a `block` queue is full.  False: malformed, counted and told."""
+        offered = await self._offer(index, row, at_ns)
+        self.send()
+        return offered
+
+    async def _offer(self, index: int, row: Sequence[float], at_ns: int) -> bool:
         while (offered := self.pipeline.offer(index, row, at_ns)) is FULL:
             room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._room.append(room)
             await room
-        self.send()
         return offered is not MALFORMED
 
     def has_space(self) -> None:
@@ -115,6 +128,8 @@ class AgentFlow:
         if self.paused and not (self.probing and not pipeline.flight.in_flight):
             return
         while (frame := pipeline.next_frame()) is not None:
+            if self._asked:
+                self._match(frame)
             for hook in self.hooks_before:
                 hook(frame)
             if not _submit(port, self.slot, frame):
@@ -122,6 +137,21 @@ class AgentFlow:
                 break
             if self.paused:
                 break
+        else:
+            if self._asked:
+                self._match(None)
+
+    def _match(self, frame: Frame | None) -> None:
+        """Rows of `ask` that have been taken: the last one completed `frame`, those before it completed none."""
+        first = self.pipeline.parts.intake.counts()[0]
+        taken = first.joined + first.dropped
+        while self._asked and self._asked[0].ordinal <= taken:
+            asked = self._asked.popleft()
+            if frame is not None and asked.ordinal == taken:
+                asked.seq = frame.seq
+                self._waiters[frame.seq] = asked.answer
+            elif not asked.answer.done():
+                asked.answer.set_result(None)
 
     # --- answers --------------------------------------------------------------------------------------------------
 
@@ -219,7 +249,6 @@ class AgentFlow:
         """From now on frames go to this slot; those a dead jail left unanswered go first."""
         self.port, self.slot = port, slot
         self.switching = False
-        self._ready.set()
         self.send()
 
     def detach(self, *, suspected: bool) -> None:
@@ -230,7 +259,6 @@ class AgentFlow:
         if self.port is None:
             return
         self.port = None
-        self._ready.clear()
         gone = self.pipeline.jail_gone(suspected=suspected)
         if gone.poison is not None:
             self.on_set_aside(self.name, gone.poison)
@@ -250,6 +278,15 @@ class AgentFlow:
             return False
         return True
 
+    def give_up(self, why: str) -> None:
+        """The agent is closed: nobody will answer those who still ask."""
+        waiting = [*(asked.answer for asked in self._asked), *self._waiters.values()]
+        self._asked.clear()
+        self._waiters.clear()
+        for answer in waiting:
+            if not answer.done():
+                answer.set_exception(JailGoneError(f"agent {self.name}: {why}"))
+
     def pause(self) -> None:
         """Send nothing until `resume`, but the one frame of a `probe`."""
         self.paused, self.probing = True, False
@@ -260,7 +297,6 @@ class AgentFlow:
 
     def resume(self) -> None:
         self.paused = self.probing = False
-        self._ready.set()
         self.send()
 
     # --- the API's way in -----------------------------------------------------------------------------------------
@@ -268,26 +304,31 @@ class AgentFlow:
     async def ask(self, row: Sequence[float], timeout_s: float) -> Outcome | None:
         """Offer one row to source 0 and wait for the answer of the frame that it completes.
 
-        None when it completes none (warm-up, window not full).
+        None when it completes none (warm-up, window not full, dropped by the queue's policy).
         Raises InputError for a malformed row, TrapError, JailGoneError, TimeoutError.
         """
-        async with asyncio.timeout(timeout_s):
-            while self.port is None or self.paused or self.switching:
-                self._ready.clear()
-                await self._ready.wait()
-            before = self.pipeline.seq
-            if not await self.offer(0, row, time.monotonic_ns()):
-                width = self.pipeline.parts.intake.widths[0]
-                raise InputError(f"agent {self.name}: expected {width} finite float32 values, found {str(row)[:80]}")
-            if self.pipeline.seq == before:
-                return None
-            seq = self.pipeline.seq
-            waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-            self._waiters[seq] = waiter
-            try:
-                return await waiter
-            finally:
-                self._waiters.pop(seq, None)
+        asked = _Asked(0, asyncio.get_running_loop().create_future())
+        try:
+            async with asyncio.timeout(timeout_s):
+                if not await self._offer(0, row, time.monotonic_ns()):
+                    width = self.pipeline.parts.intake.widths[0]
+                    raise InputError(f"agent {self.name}: expected {width} finite float32 values, {_found(row, width)}")
+                asked.ordinal = self.pipeline.parts.intake.counts()[0].rows_in
+                self._asked.append(asked)
+                self.send()
+                return await asked.answer
+        finally:
+            self._waiters.pop(asked.seq, None)
+            if asked in self._asked:
+                self._asked.remove(asked)
+
+
+def _found(row: Sequence[float], width: int) -> str:
+    """What is wrong with a row, in words; its numbers stay out of it: they may be anything, and of any length."""
+    try:
+        return f"found {row_fault(row, width) or 'no numbers'} ({len(row)} values)"
+    except (TypeError, ValueError, OverflowError):
+        return f"found {type(row).__name__} with something else than numbers"
 
 
 def _submit(port: Port, slot: int, frame: Frame) -> bool:

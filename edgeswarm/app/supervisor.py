@@ -25,6 +25,7 @@ from edgeswarm.core import effects as do
 from edgeswarm.core import events as ev
 from edgeswarm.core.node import Node
 from edgeswarm.core.resources import Capacity
+from edgeswarm.core.table import ALIVE
 from edgeswarm.drivers.jails import Jail, JailExit, JailHost
 from edgeswarm.drivers.store import Deployed, Store
 from edgeswarm.errors import EdgeSwarmError, LimitError, LocalError, RemoteError, TierError
@@ -342,6 +343,9 @@ class Supervisor(ControlLoop):
         flow = self.flows.flows.get(AgentName(name))
         if flow is None:
             raise LocalError(f"agent {name}: no agent of that name runs")
+        agent = self.node.table.agents.get(flow.name)
+        if agent is None or agent.status not in ALIVE:
+            raise LocalError(f"agent {name}: it is {self.status.get(flow.name, ('removed', ''))[0]}; start it first")
         sources = self.shelf.current(flow.name).header.wiring.sources
         if not sources or sources[0].type != "api":
             raise LocalError(f"agent {name}: expected an `api` source, found {sources[0].type if sources else 'none'}")
