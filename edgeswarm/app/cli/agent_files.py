@@ -132,6 +132,7 @@ def _facts(file: AgentFile, row: dict[str, Any]) -> Iterator[tuple[str, str]]:
             "kernel",
             f"ABI {layout['abi']}, {mode}, up to {layout['batch_max']} rows a call, memory {memory}, {deadline}",
         )
+        yield "layout", ", ".join(_region(name, layout[name]) for name in ("input", "output", "weights"))
         yield "topology", layout["topology"]
     yield "sources", ", ".join(wiring.source_ids()) or "none: programs ask it"
     yield "window", f"{wiring.window.rows} rows, hop {wiring.window.hop}, normalisation {wiring.normalize.method}"
@@ -144,6 +145,12 @@ def _facts(file: AgentFile, row: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if header.memory.width:
         yield "memory", f"{header.memory.width} values, checkpoint every {header.memory.checkpoint_s:g} s"
     yield "supervision", f"{header.supervision.strategy}, network {header.supervision.network or header.name}"
+
+
+def _region(name: str, region: dict[str, Any]) -> str:
+    if "size" in region:
+        return f"{name} {region['size']} bytes at {region['offset']}"
+    return f"{name} {region['width']} values at {region['offset']} (rows {region['stride']} bytes apart)"
 
 
 def _sections(file: AgentFile) -> list[str]:

@@ -1,6 +1,7 @@
 """Tables of numbers into files: CSV, JSON lines and .npy, row after row, in bounded memory.
 
-Invariant: a file appears under its name when it is whole, and only then; what could not be finished is not left behind.
+Invariant: a file appears under its name when it is whole, and only then; what could not be finished is removed (a
+process that is killed leaves NAME.PID.part).
 CSV has no header line, so that every line is a row.  Nine digits a number bring back the same float32.
 """
 
