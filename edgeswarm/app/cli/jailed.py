@@ -20,7 +20,7 @@ from edgeswarm.limits import RING_BYTES_DEFAULT, RING_BYTES_MAX
 if TYPE_CHECKING:
     from edgeswarm.agentfile import AgentFile
     from edgeswarm.compile import Layout
-    from edgeswarm.drivers.jail_link import KernelSpec
+    from edgeswarm.drivers.jails import KernelSpec
     from edgeswarm.drivers.jail_sync import SyncHost, SyncJail
 
 _FRAMES_IN_RINGS = 5
@@ -60,7 +60,7 @@ def host_arguments(state: Path | None, config_file: Path | None) -> dict[str, An
 
 
 def spec_of(file: AgentFile, layout: Layout, cwasm: bytes) -> KernelSpec:
-    from edgeswarm.drivers.jail_link import KernelSpec
+    from edgeswarm.drivers.jails import KernelSpec
 
     return KernelSpec(
         slot=0,
