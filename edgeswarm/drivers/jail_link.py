@@ -17,58 +17,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from edgeswarm.compile.abi import Layout
+from edgeswarm.drivers.jail_spec import RING_BYTES_MIN, KernelSpec, check_specs, lay_out, ring_bytes_for
 from edgeswarm.errors import LimitError, LocalError
 from edgeswarm.ids import JailId
 from edgeswarm.jail import frames, kernel
 from edgeswarm.jail.frames import FAULT_TEXT_BYTES_MAX, FaultCode, Kind, RingError
-from edgeswarm.limits import (
-    CALL_DEADLINE_MS_DEFAULT,
-    CALL_DEADLINE_MS_MAX,
-    JAIL_AGENTS_MAX,
-    JAIL_READY_MS_MAX,
-    KERNEL_MEMORY_BYTES_MAX,
-    KIB,
-    RING_BYTES_DEFAULT,
-    RING_BYTES_MAX,
-)
+from edgeswarm.limits import JAIL_READY_MS_MAX, RING_BYTES_MAX
 
-_PLACE_BYTES: Final = 64  # where parts of the payload begin: a multiple of this
-_RING_BYTES_MIN: Final = 64 * KIB
+__all__ = ["JailLink", "KernelSpec", "Reply", "Verdict"]
+
 _HEADS_BYTES_MAX: Final = 448  # a multiple of 8 that fits the interpreter's small-object allocator
 _OWN_SEQ: Final = 1 << 63
 """Sequence numbers from here on are ours, of weights, memory and pings; callers' frames stay below."""
 _GRACE_NS: Final = 1_000_000_000
 """Beyond two deadlines without any answer: whatever the jail claims to be doing, it is not serving."""
 _FAULT_BYTES: Final = frames.frame_bytes(FAULT_TEXT_BYTES_MAX)
-
-
-@dataclass(frozen=True, slots=True)
-class KernelSpec:
-    """One agent of a jail.  cwasm comes from `JailHost.compile` only.  memory_width: see `memory` in the agent file."""
-
-    slot: int
-    name: str
-    cwasm: bytes
-    layout: Layout
-    weights: bytes
-    memory_limit_bytes: int = 0
-    """0: what the layout needs."""
-    deadline_ms: int = CALL_DEADLINE_MS_DEFAULT
-    memory_width: int = 0
-
-    @property
-    def frame_bytes(self) -> int:
-        """Payload of one input row: the kept memory is the jail's business."""
-        return 4 * (self.layout.input.width - self.memory_width)
-
-    @property
-    def reply_bytes(self) -> int:
-        return 4 * self.layout.output.width
-
-    @property
-    def limit_bytes(self) -> int:
-        return self.memory_limit_bytes or self.layout.memory_bytes
 
 
 class Reply(NamedTuple):
@@ -111,53 +74,17 @@ class Verdict:
     at_ns: int
 
 
-def check_specs(specs: Sequence[KernelSpec]) -> None:
-    """Raises LocalError or LimitError when these agents cannot share a jail."""
-    if not 1 <= len(specs) <= JAIL_AGENTS_MAX:
-        raise LimitError(f"agents of a jail: expected 1 to {JAIL_AGENTS_MAX} (JAIL_AGENTS_MAX), found {len(specs)}")
-    if len({spec.slot for spec in specs}) != len(specs):
-        raise LocalError("agents of a jail: every slot can be taken once")
-    for spec in specs:
-        layout = spec.layout
-        if not 0 <= spec.slot < JAIL_AGENTS_MAX:
-            raise LimitError(f"agent {spec.name}: slot of 0 to {JAIL_AGENTS_MAX - 1} expected, found {spec.slot}")
-        if len(spec.weights) != layout.weights.size:
-            raise LocalError(
-                f"agent {spec.name}: weights of {layout.weights.size} bytes expected, found {len(spec.weights)}"
-            )
-        if not 1 <= spec.deadline_ms <= CALL_DEADLINE_MS_MAX:
-            raise LimitError(
-                f"agent {spec.name}: deadline of 1 to {CALL_DEADLINE_MS_MAX} ms (CALL_DEADLINE_MS_MAX), "
-                f"found {spec.deadline_ms}"
-            )
-        if not 0 <= spec.memory_width < layout.input.width or spec.memory_width > layout.output.width:
-            raise LocalError(
-                f"agent {spec.name}: memory of {spec.memory_width} values does not fit "
-                f"{layout.input.width} inputs and {layout.output.width} outputs"
-            )
-        if not layout.memory_bytes <= spec.limit_bytes <= KERNEL_MEMORY_BYTES_MAX:
-            raise LimitError(
-                f"agent {spec.name}: its kernel needs {layout.memory_bytes} bytes, its limit is {spec.limit_bytes}, "
-                f"the largest {KERNEL_MEMORY_BYTES_MAX} (KERNEL_MEMORY_BYTES_MAX)"
-            )
-
-
-def ring_bytes_for(specs: Sequence[KernelSpec]) -> int:
-    """Memory for both rings: four single rows each, and two whole batches as long as that stays below the default."""
-    row = max(frames.frame_bytes(max(spec.frame_bytes, spec.reply_bytes)) for spec in specs)
-    batch = max(frames.frame_bytes(spec.layout.batch_max * max(spec.frame_bytes, spec.reply_bytes)) for spec in specs)
-    return max(_RING_BYTES_MIN, 2 * 4 * row, min(2 * 2 * batch, RING_BYTES_DEFAULT))
-
-
 class JailLink:
     """Everything that is shared with one jail.  The order for it, and its descriptors, are `order` and `fds`."""
 
     def __init__(self, jail_id: JailId, specs: Sequence[KernelSpec], *, ring_bytes: int | None = None) -> None:
         check_specs(specs)
         ring_bytes = ring_bytes or ring_bytes_for(specs)
-        if not _RING_BYTES_MIN <= ring_bytes <= RING_BYTES_MAX:
+        least = max(RING_BYTES_MIN, 4 * max(frames.frame_bytes(max(s.frame_bytes, s.reply_bytes)) for s in specs))
+        if not least <= ring_bytes <= RING_BYTES_MAX:
             raise LimitError(
-                f"rings of a jail: {_RING_BYTES_MIN} to {RING_BYTES_MAX} bytes (RING_BYTES_MAX), found {ring_bytes}"
+                f"rings of a jail: {least} bytes, for the widest row, to {RING_BYTES_MAX} (RING_BYTES_MAX), "
+                f"found {ring_bytes}"
             )
         self.id = jail_id
         self.specs = {spec.slot: spec for spec in specs}
@@ -174,7 +101,7 @@ class JailLink:
 
     def _open(self, specs: Sequence[KernelSpec], ring_bytes: int) -> None:
         """Make the memory, the socket and the pipes; the jail's ends wait in `fds` until `hand_over`."""
-        payload, agents = _lay_out(specs)
+        payload, agents = lay_out(specs)
         size_bytes = frames.shared_bytes(ring_bytes)
         shared_fd = kernel.memfd("jail-rings", size_bytes=size_bytes)
         self._shared = frames.Shared(memoryview(mmap.mmap(shared_fd, size_bytes)))
@@ -399,35 +326,3 @@ class JailLink:
 
 
 _FAULT_CODES: Final = frozenset(FaultCode)
-
-
-def _lay_out(specs: Sequence[KernelSpec]) -> tuple[bytearray, list[dict[str, Any]]]:
-    """All code and weights in one piece of memory, and what the jail has to know about each agent."""
-    payload = bytearray()
-    agents = []
-
-    def place(content: bytes) -> list[int]:
-        payload.extend(bytes(-len(payload) % _PLACE_BYTES))
-        at = len(payload)
-        payload.extend(content)
-        return [at, len(content)]
-
-    for spec in specs:
-        layout = spec.layout
-        agents.append(
-            {
-                "slot": spec.slot,
-                "name": spec.name,
-                "cwasm": place(spec.cwasm),
-                "weights": place(spec.weights),
-                "input": [layout.input.offset, layout.input.stride, layout.input.width],
-                "output": [layout.output.offset, layout.output.stride, layout.output.width],
-                "weights_offset": layout.weights.offset,
-                "weights_bytes": layout.weights.size,
-                "batch_max": layout.batch_max,
-                "memory_limit_bytes": spec.limit_bytes,
-                "deadline_ms": spec.deadline_ms,
-                "memory_width": spec.memory_width,
-            }
-        )
-    return payload, agents

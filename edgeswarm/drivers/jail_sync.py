@@ -6,12 +6,9 @@ kept while a call waits, which is whenever a frame is in flight.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import select
-import signal
-import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +22,11 @@ from edgeswarm.drivers.jail_life import (
     JailStartError,
     Link,
     end_process,
-    how_it_ended,
-    parse_told,
     private_bytes,
 )
 from edgeswarm.drivers.jail_link import JailLink, KernelSpec, Reply
 from edgeswarm.drivers.jail_policy import load_policies
+from edgeswarm.drivers.jail_sync_life import Process, SyncLife, readable
 from edgeswarm.drivers.jail_zygote import Program, ZygoteProcess, choose_tier
 from edgeswarm.drivers.jails import BUILD_POLICY, compile_error, order_for
 from edgeswarm.errors import ConfigError, JailError, JailGoneError, TrapError
@@ -41,17 +37,6 @@ from edgeswarm.limits import COMPILE_MS_DEFAULT, JAIL_READY_MS_MAX
 _CONTROL_BYTES_MAX: Final = 256 * 1024
 _STATUS_WAIT_S: Final = 0.25
 _RETRY_S: Final = 0.001
-
-
-class _Process:
-    """What the zygote says of one jail."""
-
-    def __init__(self) -> None:
-        self.pid = 0
-        self.pidfd = -1
-        self.refused = ""
-        self.status: tuple[int | None, int | None] | None = None
-        """(code, signal) once it is reaped."""
 
 
 class SyncHost:
@@ -69,7 +54,7 @@ class SyncHost:
         self._policies = load_policies(policy_dir)
         self.cache = CwasmCache(cache_dir, mac_key, binding_here(policy_digest=self._policies[BUILD_POLICY].digest()))
         self._numbers = itertools.count(1)
-        self._processes: dict[int, _Process] = {}
+        self._processes: dict[int, Process] = {}
         self._jails: list[SyncJail] = []
         self._zygote = ZygoteProcess(program or Program(), tuple(self._policies.values()))
         try:
@@ -112,7 +97,7 @@ class SyncHost:
         if found is not None:
             return found
         link = CompileLink(self._next_id(), wasm)
-        life = _SyncLife(self, link, BUILD_POLICY)
+        life = SyncLife(self, link, BUILD_POLICY)
         within_ms = int(deadline_s * 1000)
         try:
             told = life.become_ready(within_ms=within_ms, judge=None)
@@ -133,7 +118,7 @@ class SyncHost:
     def _next_id(self) -> JailId:
         return JailId(next(self._numbers))
 
-    def order(self, link: Link, policy: str) -> _Process:
+    def order(self, link: Link, policy: str) -> Process:
         """Send an order (called by a jail)."""
         try:
             if policy not in self._policies:
@@ -143,7 +128,7 @@ class SyncHost:
             link.close()
             raise
         link.hand_over()
-        process = self._processes[link.id] = _Process()
+        process = self._processes[link.id] = Process()
         return process
 
     def forget(self, jail: object, number: int) -> None:
@@ -153,7 +138,7 @@ class SyncHost:
 
     def listen(self, timeout_s: float) -> bool:
         """Take one message of the zygote; False when none came in time, or none can come any more."""
-        if not _readable(self._zygote.socket.fileno(), timeout_s):
+        if not readable(self._zygote.socket.fileno(), timeout_s):
             return False
         message = self._zygote.receive()
         if message is None:
@@ -172,93 +157,6 @@ class SyncHost:
         return True
 
 
-class _SyncLife:
-    """A jail from the order to its end."""
-
-    def __init__(self, host: SyncHost, link: Link, policy: str) -> None:
-        self.began_ns = time.monotonic_ns()
-        self.gone = False
-        self.reason = ""
-        self.lie = ""
-        self._host = host
-        self._life = link
-        self.process = host.order(link, policy)
-
-    def become_ready(self, *, within_ms: int, judge: JailLink | None) -> dict[str, Any]:
-        """What it says when it is ready.  Raises JailStartError."""
-        until = time.monotonic() + within_ms / 1000
-        told: dict[str, Any] = {}
-        while not self.gone:
-            timeout_s = until - time.monotonic() if judge is None else min(until - time.monotonic(), self.judge(judge))
-            if _readable(self._life.control.fileno(), max(timeout_s, 0)):
-                text = self.receive()
-                if text:
-                    told = parse_told(text) or {"failed": "malformed message on the control socket"}
-                break
-            if time.monotonic() >= until:
-                self.end(f"not ready within {within_ms} ms")
-        while not self.process.pid and not self.process.refused and self._host.listen(_STATUS_WAIT_S):
-            pass
-        if "ready" not in told:
-            ended = self.end("")
-            raise JailStartError(
-                f"jail {self._life.id}: {self.process.refused or told.get('failed') or ended.text}",
-                ended,
-                invalid=told.get("invalid", ""),
-            )
-        return told
-
-    def judge(self, link: JailLink) -> float:
-        """Poke or kill what is past its deadline; returns the seconds until the next look."""
-        now = time.monotonic_ns()
-        verdict = link.judge(now)
-        if verdict is None:
-            return JAIL_READY_MS_MAX / 1000
-        if verdict.kill:
-            self.end("killed: no answer two deadlines long")
-        elif verdict.poke:
-            link.poke()
-        return max(verdict.at_ns - now, 100_000) / 1e9
-
-    def receive(self) -> bytes:
-        try:
-            return self._life.control.recv(_CONTROL_BYTES_MAX)
-        except (BlockingIOError, ConnectionError):
-            return b""
-
-    def end(self, reason: str) -> JailExit:
-        """Kill it if it lives, and learn how it ended."""
-        self.reason = self.reason or reason
-        if not self.gone:
-            self.gone = True
-            if self.process.pidfd >= 0:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self.process.pidfd, signal.SIGKILL)
-            with contextlib.suppress(OSError):
-                self._life.control.shutdown(socket.SHUT_RDWR)
-            while self.process.status is None and self._host.listen(_STATUS_WAIT_S):
-                pass
-        code, number = self.process.status or (None, None)
-        sigsys = number == signal.SIGSYS
-        text = how_it_ended(code, number, lie=self.lie, reason=self.reason)
-        quarantine = sigsys or bool(self.lie)
-        return JailExit(self._life.id, self.process.pid, code, number, sigsys, quarantine, text)
-
-    def close(self) -> None:
-        if not self.gone:
-            with contextlib.suppress(OSError):
-                self._life.control.shutdown(socket.SHUT_WR)
-            until = time.monotonic() + 4 * _STATUS_WAIT_S
-            while self.process.status is None and time.monotonic() < until and self._host.listen(_STATUS_WAIT_S):
-                pass
-        self.end("closed")
-        if self.process.pidfd >= 0:
-            os.close(self.process.pidfd)
-            self.process.pidfd = -1
-        self._host.forget(self, self._life.id)
-        self._life.close()
-
-
 class SyncJail:
     """A ready jail.  Made by `SyncHost.spawn`."""
 
@@ -266,7 +164,7 @@ class SyncJail:
         self._host = host
         self._link = link
         self._seq = 0
-        self._life = _SyncLife(host, link, policy)
+        self._life = SyncLife(host, link, policy)
         self._closed = False
         try:
             told = self._life.become_ready(within_ms=JAIL_READY_MS_MAX, judge=link)
@@ -388,7 +286,7 @@ class SyncJail:
                 raise self._gone("")
 
     def _ended(self) -> bool:
-        return self._life.gone or (_readable(self._link.control.fileno(), 0) and not self._life.receive())
+        return self._life.gone or (readable(self._link.control.fileno(), 0) and not self._life.receive())
 
     def _gone(self, reason: str) -> JailGoneError:
         return JailGoneError(f"jail {self.id}: {self._life.end(reason).text}")
@@ -403,12 +301,6 @@ class SyncJail:
             self._closed = True
             self._life.close()
             self._host.forget(self, self.id)
-
-
-def _readable(fd: int, timeout_s: float) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(timeout_s * 1000))
 
 
 def _fault_text(reply: Reply, first: int, rows: int) -> str:

@@ -26,8 +26,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
-# --- architectures ---------------------------------------------------------------------------------------------------
-
 
 class Arch(NamedTuple):
     """System call numbers that the C library has no function for; the newer ones are the same everywhere."""
@@ -71,8 +69,6 @@ def _call(number: int, what: str, *arguments: object) -> int:
     return _check(_syscall(ctypes.c_long(number), *words), what)
 
 
-# --- namespaces and the file system ----------------------------------------------------------------------------------
-
 NAMESPACE_FLAGS: Final = {
     "user": 0x1000_0000,
     "pid": 0x2000_0000,
@@ -83,12 +79,7 @@ NAMESPACE_FLAGS: Final = {
     "cgroup": 0x0200_0000,
 }
 
-MS_RDONLY: Final = 1
-MS_NOSUID: Final = 2
-MS_NODEV: Final = 4
-MS_NOEXEC: Final = 8
-MS_REMOUNT: Final = 32
-MS_BIND: Final = 4096
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
 MS_REC: Final = 16384
 MS_PRIVATE: Final = 1 << 18
 MNT_DETACH: Final = 2
@@ -204,8 +195,6 @@ def memfd(name: str, *, size_bytes: int, content: bytes | bytearray | None = Non
 
 # --- privileges ------------------------------------------------------------------------------------------------------
 
-_PR_SET_PDEATHSIG: Final = 1
-_PR_GET_DUMPABLE: Final = 3
 _PR_SET_DUMPABLE: Final = 4
 _PR_CAPBSET_READ: Final = 23
 _PR_CAPBSET_DROP: Final = 24
@@ -238,11 +227,6 @@ def set_dumpable(dumpable: bool) -> None:
 def set_child_subreaper() -> None:
     """Orphans among our descendants become our children, so that we learn how they ended."""
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def set_parent_death_signal(number: int) -> None:
-    """Ask for a signal when the *thread* that forked us ends: never use it across a double fork."""
-    prctl(_PR_SET_PDEATHSIG, number)
 
 
 def refuse_exec_gain() -> None:
