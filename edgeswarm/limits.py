@@ -20,7 +20,7 @@ AF_SECTION_BYTES_MAX = 256 * MIB  # the largest net of the benchmarks is 4 MiB; 
 AF_EXPANSION_RATIO_MAX = 200  # zstd of f32 weights reaches ~1.2x, of zeros ~10,000x: what is beyond is a bomb
 
 AF_YAML_DEPTH_MAX = 16  # tables and lists inside each other; the format itself needs 5
-AF_YAML_NODES_MAX = 200_000  # keys and values of one header: three vectors of the widest row, some 30 MB while it is read
+AF_YAML_NODES_MAX = 200_000  # keys and values of one header: three vectors of the widest row, 30 MB while read
 AF_TEXT_SECTIONS_BYTES_MAX = 1 * MIB  # sections of a file without a table, all together: placeholders, not weights
 AF_READ_BYTES = 1 * MIB  # one read of an agent file; what is held of a section nobody wants
 AF_SIGNATURE_BYTES_MAX = 1 * KIB  # a COSE_Sign1 with one Ed25519 signature and a key id is some 100 bytes
