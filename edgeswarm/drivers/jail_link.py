@@ -151,6 +151,7 @@ class JailLink:
     def submit(self, slot: int, seq: int, rows: int, payload: bytes | bytearray | memoryview) -> bool:
         """Send rows to an agent; False, with nothing written, while there is no room for them or their answer.
 
+        After False some frame is in flight, and its answer comes when its room has been given back: try again then.
         payload: rows x width packed float32.  seq: below 2**63, not in flight for this slot.
         Raises LocalError or LimitError when the frame could never be sent.
         """

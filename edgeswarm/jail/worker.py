@@ -283,6 +283,7 @@ class _Desk:
 
     def _run_together(self, agent: Agent, part: list[tuple[int, memoryview]]) -> bool:
         """Several single rows in one call; False when the call faulted, and nothing was answered."""
+        self._publish_if_due()
         try:
             answers = agent.run_batch(memoryview(b"".join([payload for _, payload in part])), len(part))
         except CallFaultError:
@@ -290,11 +291,11 @@ class _Desk:
         slot, size, view = agent.spec.slot, agent.reply_bytes, memoryview(answers)
         for index, (seq, _) in enumerate(part):
             self._put(slot, Kind.REPLY, seq, 1, 0, view[index * size : (index + 1) * size])
-        self._publish_if_due()
         return True
 
     def _run(self, agent: Agent, seq: int, rows: int, payload: memoryview) -> None:
         slot = agent.spec.slot
+        self._publish_if_due()
         if agent.dead:
             self._fault(slot, seq, FaultCode.MEMORY, agent.dead)
             return
@@ -304,7 +305,6 @@ class _Desk:
             self._fault(slot, seq, fault.code, str(fault))
         else:
             self._put(slot, Kind.REPLY, seq, rows, 0, answer)
-        self._publish_if_due()
 
     def _fault(self, slot: int, seq: int, code: FaultCode, text: str) -> None:
         self._put(slot, Kind.FAULT, seq, 0, code, text.encode("utf-8")[:FAULT_TEXT_BYTES_MAX])
@@ -322,7 +322,10 @@ class _Desk:
             self._hint[0] = head
 
     def _publish_if_due(self) -> None:
-        """Between slow calls the supervisor hears of each, so that it sees progress."""
+        """Between slow calls the supervisor hears of those before, so that it sees progress.
+
+        Before a call, never after one: the last answer of a round is told after the room of its frame was given back.
+        """
         now = time.monotonic_ns()
         if now - self._published_ns > _PUBLISH_AFTER_NS:
             self._published_ns = now

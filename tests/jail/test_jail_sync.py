@@ -31,6 +31,15 @@ def test_rows_are_computed_in_order_however_many(sync_host: SyncHost) -> None:
         assert jail.memory_bytes() > 0
 
 
+def test_room_is_given_back_before_the_last_answer_is_told(sync_host: SyncHost) -> None:
+    """Frames of half a ring in lock-step: a single one whose room came after its answer would wait for ever."""
+    code = sync_host.compile(k.assemble(k.MOODY))
+    with sync_host.spawn([k.moody_spec(code)]) as jail:
+        payload = k.row(k.ADD, 1) * 4_090
+        for _ in range(300):
+            assert len(jail.call(0, payload, 4_090)) == len(payload)
+
+
 def test_a_fault_names_its_rows_and_leaves_the_jail_usable(sync_host: SyncHost) -> None:
     code = sync_host.compile(k.assemble(k.MOODY))
     with sync_host.spawn([k.moody_spec(code)]) as jail:
