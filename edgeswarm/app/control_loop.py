@@ -10,6 +10,7 @@ import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from edgeswarm.app.log import Log
@@ -31,12 +32,25 @@ PRIORITY: dict[type, Priority] = {
     ev.CutOver: Priority.HIGH,
     ev.TimerFired: Priority.LOW,
 }
-SETTLED = {"running", "swapped", "swap_failed", "failed", "quarantined", "stopped", "removed"}
-BAD = {"swap_failed", "failed", "quarantined"}
+BAD = frozenset({"swap_failed", "failed", "quarantined"})
+ENDED = frozenset({"failed", "quarantined", "stopped", "removed"})
+STARTED = frozenset({"running"}) | ENDED
+SWAPPED = frozenset({"swapped", "replaced", "swap_failed"}) | ENDED
+REMOVED = frozenset({"removed"})
 
 
 class Refused(LocalError):
     """The node refused what was asked, or it ended badly; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiter:
+    """Somebody who asked something of an agent, and the statuses that answer it."""
+
+    name: AgentName
+    cause: Cause
+    until: frozenset[str]
+    answer: asyncio.Future[str]
 
 
 class ControlLoop(ABC):
@@ -50,7 +64,7 @@ class ControlLoop(ABC):
         self._ended = asyncio.Event()
         self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._waiters: list[tuple[AgentName, Cause, asyncio.Future[str]]] = []
+        self._waiters: list[_Waiter] = []
         self._causes = itertools.count(1)
 
     def cause(self, what: str) -> Cause:
@@ -111,22 +125,34 @@ class ControlLoop(ABC):
 
     # --- who waits -----------------------------------------------------------------------------------------------
 
-    async def _ask(self, event: ev.Event, name: AgentName) -> str:
-        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._waiters.append((name, event.cause, future))
+    async def _ask(self, event: ev.Event, name: AgentName, until: frozenset[str]) -> str:
+        """Post `event` and wait until the agent's status is one of `until`.  Raises Refused."""
+        if self._ended.is_set():
+            raise Refused(f"agent {name}: the supervisor was stopped")
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiters.append(_Waiter(name, event.cause, until, answer))
         self.post(event)
-        return await future
+        return await answer
 
-    def _settle(self, name: AgentName, cause: Cause | None, status: str, detail: str) -> None:
+    def _refuse(self, name: AgentName, cause: Cause, why: str) -> None:
+        """The node would not do what `cause` asked."""
+        for waiter in [one for one in self._waiters if (one.name, one.cause) == (name, cause)]:
+            self._waiters.remove(waiter)
+            if not waiter.answer.done():
+                waiter.answer.set_exception(Refused(why))
+
+    def _refuse_all(self, why: str) -> None:
+        """Nobody will handle another event."""
         for waiter in list(self._waiters):
-            waiting_name, waiting_cause, future = waiter
-            if waiting_name == name and cause in (None, waiting_cause):
-                self._waiters.remove(waiter)
-                if future.done():
-                    continue
-                if status == "refused":
-                    future.set_exception(Refused(detail))
-                elif status in BAD:
-                    future.set_exception(Refused(f"agent {name}: {status}: {detail}"))
-                else:
-                    future.set_result(status)
+            self._refuse(waiter.name, waiter.cause, f"agent {waiter.name}: {why}")
+
+    def _settle(self, name: AgentName, status: str, detail: str) -> None:
+        """The agent's status changed."""
+        for waiter in [one for one in self._waiters if one.name == name and status in one.until]:
+            self._waiters.remove(waiter)
+            if waiter.answer.done():
+                continue
+            if status in BAD:
+                waiter.answer.set_exception(Refused(f"agent {name}: {status}: {detail}"))
+            else:
+                waiter.answer.set_result(status)

@@ -234,10 +234,10 @@ class Flows:
             flow.name for _, flow in sorted(seated.items(), key=lambda pair: pair[0]) if not flow.pipeline.idle
         )
 
-    async def restore_memory(self, name: AgentName, jail: Jail, slot: int) -> None:
-        """Give a new jail the memory that the agent had after its last answer."""
-        flow = self.flows.get(name)
-        memory = flow.pipeline.memory if flow is not None else self.life.checkpointed_memory(name)
+    async def restore_memory(self, name: AgentName, jail: Jail, slot: int, *, opened: bool) -> None:
+        """Give a new jail the memory that the agent had after its last answer; before it is opened, at its last
+        checkpoint, which is what `open` will restore."""
+        memory = self.flows[name].pipeline.memory if opened else self.life.checkpointed_memory(name)
         if memory:
             await jail.set_memory(slot, memory)
 

@@ -213,9 +213,12 @@ class Lifecycle:
         self._sup.log.error("checkpoint_refused", agent=name, error=str(error), moved_to=str(bad))
 
     def checkpointed_memory(self, name: AgentName) -> bytes | None:
-        """The agent's memory as its last checkpoint has it."""
+        """The agent's memory as its last checkpoint has it; None where it starts without."""
+        header = self._sup.shelf.current(name).header
+        width = header.memory.width
+        if not width or "initialize_memory" not in header.workflows.initialization:
+            return None
         state = self._checkpointed(name)
-        width = self._sup.shelf.current(name).header.memory.width
         pipeline = state.get("pipeline") if state is not None else None
         memory = pipeline.get("memory") if isinstance(pipeline, dict) else None
         return memory if isinstance(memory, bytes) and len(memory) == 4 * width else None

@@ -208,6 +208,15 @@ class Shelf:
             if other not in wanted:
                 other.unlink()
 
+    def discard(self, artefact: Artefact) -> None:
+        """A version that was put as pending, and kept, did not become the current one."""
+        name = artefact.plan.name
+        if self._pending.get(name) is artefact:
+            del self._pending[name]
+        current = self._current.get(name)
+        if current is None or current.plan.artefact != artefact.plan.artefact:
+            self._path(name, artefact.plan.artefact).unlink(missing_ok=True)
+
     def load_kept(self, name: str, artefact: str) -> Artefact:
         """Raises OSError when the file is gone, and as admit."""
         path = self._path(name, artefact)

@@ -87,9 +87,7 @@ class Node:
         if agent.status in (Status.STARTING, Status.PREPARING, Status.BACKING_OFF):
             return [do.Refuse(plan.name, f"agent {plan.name}: it is {agent.status.value}; swap it when it runs", cause)]
         agent.plan, agent.prepared = plan, False
-        return [
-            do.Announce(plan.name, agent.status.value, f"artefact {plan.artefact[:12]} from the next start on", cause)
-        ]
+        return [do.Announce(plan.name, "replaced", f"artefact {plan.artefact[:12]} from the next start on", cause)]
 
     def _start_asked(self, event: ev.AgentStartAsked, now: float) -> list[do.Effect]:
         agent = self.table.agents.get(event.name)

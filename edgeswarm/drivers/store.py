@@ -2,11 +2,14 @@
 
 Every call runs in the one thread that owns the connection; `close` waits for what was asked.  WAL with
 synchronous=FULL: what `put_agent` has answered survives a power cut.
+Invariant: one store at a time is open in a directory (flock on it, which ends with the process, however that ends).
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from edgeswarm.errors import RemoteError
+from edgeswarm.errors import LocalError, RemoteError
 from edgeswarm.limits import SET_ASIDE_FRAMES_MAX
 
 T = TypeVar("T")
@@ -28,6 +31,10 @@ CREATE TABLE set_aside (
   at_wall TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, frame BLOB NOT NULL
 );
 """
+
+
+class StoreError(LocalError):
+    """The database cannot be opened, read or written: a full disk, no permission."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +53,35 @@ class Store:
         self._path = path
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._database: sqlite3.Connection | None = None
+        self._directory = -1
 
     @classmethod
     async def open(cls, path: Path) -> Store:
-        """Raises RemoteError if the file is no database of ours, or of a newer version."""
+        """Raises LocalError where another supervisor has it open, RemoteError if the file is no database of ours or of
+        a newer version, StoreError, OSError."""
         store = cls(path)
-        await store.run(store._connect)
+        try:
+            await store.run(store._connect)
+        except BaseException:
+            await store.close()
+            raise
         return store
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run `work` in the store's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """Run `work` in the store's thread.  Raises StoreError."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path}: {error}") from error
 
     def _connect(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = self._path.parent
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LocalError(f"state directory {folder}: another supervisor uses it") from None
         database = sqlite3.connect(self._path, isolation_level=None)
         try:
             database.execute("PRAGMA journal_mode=WAL")
@@ -69,6 +91,9 @@ class Store:
                 database.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
             elif version != SCHEMA_VERSION:
                 raise RemoteError(f"schema {version}, this version reads {SCHEMA_VERSION}", who=str(self._path))
+        except sqlite3.OperationalError:
+            database.close()
+            raise
         except sqlite3.DatabaseError as error:
             database.close()
             raise RemoteError(
@@ -120,4 +145,7 @@ class Store:
         if self._database is not None:
             await self.run(self._database.close)
             self._database = None
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
         self._thread.shutdown()

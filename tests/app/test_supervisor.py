@@ -10,7 +10,7 @@ import sys
 import pytest
 from supervised import Bench, header_tree, until
 
-from edgeswarm.app.supervisor import Refused
+from edgeswarm.app.control_loop import Refused
 from edgeswarm.drivers import keys
 from edgeswarm.errors import ConfigError, InputError, LocalError, SignatureError, TrapError
 from edgeswarm.ids import AgentName
