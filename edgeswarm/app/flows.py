@@ -11,13 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgeswarm.agentfile.header import Header
+from edgeswarm.agentfile.sections import first_not_finite
 from edgeswarm.agentfile.wiring import AgentSource, source_width
 from edgeswarm.app.lifecycle import Lifecycle
 from edgeswarm.app.pump import AgentFlow, Port, Reader
 from edgeswarm.app.shelf import Artefact
 from edgeswarm.core import events as ev
+from edgeswarm.drivers import checkpoints
 from edgeswarm.drivers.jails import Jail, JailExit, Reply
-from edgeswarm.errors import ConfigError, InputError, LocalError
+from edgeswarm.errors import ConfigError, EdgeSwarmError, InputError, LocalError
 from edgeswarm.ids import AgentName, JailId
 from edgeswarm.jail.frames import Kind
 from edgeswarm.limits import DRAIN_S_MAX
@@ -262,7 +264,7 @@ class Flows:
         self._sup.post(ev.AgentProbed(name, self._sup.cause(f"probe-{name}")))
 
     async def swap_weights(self, name: AgentName, weights: bytes) -> None:
-        """Raises LocalError if the agent has no jail, InputError if the weights do not fit."""
+        """Raises LocalError if the agent has no jail, InputError if the weights do not fit or hold NaN."""
         flow = self.flows.get(name)
         if flow is None or not isinstance(flow.port, Jail):
             raise LocalError(f"agent {name}: it is in no jail; start it first")
@@ -270,6 +272,14 @@ class Flows:
         expected = artefact.layout.weights.size
         if len(weights) != expected:
             raise InputError(f"agent {name}: weights: expected {expected} bytes, found {len(weights)}")
+        floats = any(entry.name == "neural_weights" and entry.dtype == "f32" for entry in artefact.header.sections)
+        if floats and (found := first_not_finite(weights)) is not None:
+            raise InputError(f"agent {name}: weights: expected finite numbers, found {found[1]} at index {found[0]}")
         await flow.port.swap_weights(flow.slot, weights)
         artefact.weights = weights
         self._sup.log.info("weights_swapped", agent=name, size_bytes=len(weights))
+        try:
+            path, data = self._sup.shelf.seal_weights(artefact)
+            await self._sup.in_disk_thread(lambda: checkpoints.write(path, data))
+        except (EdgeSwarmError, OSError) as error:
+            self._sup.log.error("weights_not_kept", agent=name, error=str(error))

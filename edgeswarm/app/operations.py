@@ -218,5 +218,9 @@ class Operations(ControlLoop):
         return any(agent.plan.artefact == artefact for agent in self.node.table.agents.values())
 
     async def swap_weights(self, name: str, weights: bytes) -> None:
-        """Other weights for a running agent, without a compile and without a lost sample."""
-        await self.flows.swap_weights(AgentName(name), weights)
+        """Other weights for a running agent, without a compile and without a lost sample.
+
+        Raises LocalError if the agent has no jail, InputError if the weights do not fit or hold NaN.
+        """
+        with self._claim([AgentName(name)]):
+            await self.flows.swap_weights(AgentName(name), weights)

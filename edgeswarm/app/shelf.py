@@ -18,10 +18,10 @@ from edgeswarm.app.golden import check_golden
 from edgeswarm.app.log import Log
 from edgeswarm.compile.abi import Layout, read_layout
 from edgeswarm.core.events import AgentPlan, Need, Supervision
-from edgeswarm.drivers import keys
+from edgeswarm.drivers import checkpoints, keys
 from edgeswarm.drivers.jails import JailHost, KernelSpec
 from edgeswarm.drivers.profiles import Timing
-from edgeswarm.errors import AgentFileError, ConfigError, KernelError, LimitError
+from edgeswarm.errors import AgentFileError, ConfigError, EdgeSwarmError, KernelError, LimitError
 from edgeswarm.ids import AgentName, KeyId, NetworkName
 from edgeswarm.limits import AF_FILE_BYTES_MAX
 
@@ -92,7 +92,10 @@ def check_kernel(file: AgentFile, *, who: str) -> Layout:
     wasm = file.sections.get("wasm_kernel")
     if wasm is None:
         raise KernelError("section wasm_kernel: expected a kernel, found none; build it with `agent build`", who=who)
-    layout = read_layout(wasm)
+    try:
+        layout = read_layout(wasm)
+    except (KernelError, LimitError) as error:
+        raise type(error)(f"{who}: section wasm_kernel: {error}") from None
     found = (layout.input.width, layout.output.width)
     expected = (header.neural_config.input_size, header.neural_config.output_size)
     if found != expected:
@@ -154,6 +157,7 @@ class Shelf:
         if artefact.plan.artefact not in self._golden_passed:
             await check_golden(artefact.kernel_spec(0), artefact.file, host)
             self._golden_passed.add(artefact.plan.artefact)
+        self.recall_weights(artefact)  # after the check: the golden vectors are those of the file's own weights
 
     # --- places -------------------------------------------------------------------------------------------------------
 
@@ -192,6 +196,27 @@ class Shelf:
     def checkpoint_path(self, name: str) -> Path:
         return self.settings.state_dir / "agents" / f"{name}.checkpoint"
 
+    def seal_weights(self, artefact: Artefact) -> tuple[Path, bytes]:
+        """The file that keeps weights which are not those of the agent file.  Raises LimitError."""
+        state = {"artefact": artefact.plan.artefact, "weights": artefact.weights}
+        return self._weights_path(artefact.plan.name), checkpoints.seal(state, self.checkpoint_key)
+
+    def recall_weights(self, artefact: Artefact) -> None:
+        """Weights that were swapped into exactly this version, in this life or an earlier one, are its own again."""
+        path = self._weights_path(artefact.plan.name)
+        try:
+            state = checkpoints.read(path, self.checkpoint_key) or {}
+        except (EdgeSwarmError, OSError) as error:
+            self.log.error("weights_refused", agent=artefact.plan.name, error=str(error))
+            return
+        weights = state.get("weights")
+        if state.get("artefact") == artefact.plan.artefact and isinstance(weights, bytes):
+            assert len(weights) == artefact.layout.weights.size, "sealed by us, for this version"
+            artefact.weights = weights
+
+    def _weights_path(self, name: str) -> Path:
+        return self.settings.state_dir / "agents" / f"{name}.weights"
+
     def keep(self, artefact: Artefact) -> None:
         """Keep the file for the next start, and drop this agent's other versions but the running one."""
         name = artefact.plan.name
@@ -229,5 +254,5 @@ class Shelf:
         self._current.pop(name, None)
         self._pending.pop(name, None)
         folder = self.settings.state_dir / "agents"
-        for path in [*folder.glob(f"{name}.*.af"), self.checkpoint_path(name)]:
+        for path in [*folder.glob(f"{name}.*.af"), self.checkpoint_path(name), self._weights_path(name)]:
             path.unlink(missing_ok=True)
