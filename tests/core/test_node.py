@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -201,7 +202,8 @@ def test_a_jail_we_killed_is_no_fault_when_it_exits() -> None:
 NAMES = ["a", "b", "c", "d"]
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.sim
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from(NAMES), st.integers(1, 30)), max_size=80), st.data())
 def test_invariants_hold_under_any_interleaving(steps: list[tuple[int, str, int]], data: st.DataObject) -> None:
     """Any event, in any order, with any jail number: no agent in two jails, no jail without an owner."""
