@@ -20,8 +20,8 @@ from edgeswarm.limits import RING_BYTES_DEFAULT, RING_BYTES_MAX
 if TYPE_CHECKING:
     from edgeswarm.agentfile import AgentFile
     from edgeswarm.compile import Layout
-    from edgeswarm.drivers.jails import KernelSpec
     from edgeswarm.drivers.jail_sync import SyncHost, SyncJail
+    from edgeswarm.drivers.jails import KernelSpec
 
 _FRAMES_IN_RINGS = 5
 """A ring each way, each with room for two frames, and some to spare where a frame does not wrap."""
