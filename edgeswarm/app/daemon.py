@@ -29,6 +29,21 @@ def read_file(path: str) -> bytes:
     return data
 
 
+async def bring(supervisor: Supervisor, files: Sequence[tuple[str, bytes]]) -> None:
+    """What is not deployed is, together; an agent that was kept in another version is swapped to the one named here."""
+    fresh = []
+    for who, data in files:
+        name = supervisor.shelf.admit(data, who=who).plan.name
+        if supervisor.is_deployed(data):
+            continue
+        if name in supervisor.node.table.agents:
+            await supervisor.swap(name, who, data)
+        else:
+            fresh.append((who, data))
+    if fresh:
+        await supervisor.deploy(fresh)
+
+
 async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, bytes]] = ()) -> int:
     """Run until told to end; the process's exit code.  deploy: [(where from, agent file)] beside what is kept.
 
@@ -47,9 +62,7 @@ async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, byt
         await supervisor.start()
         await metrics.start()
         wanted = [*deploy, *((path, read_file(path)) for path in settings.place.agents)]
-        fresh = [(who, data) for who, data in wanted if not supervisor.is_deployed(data)]
-        if fresh:
-            await supervisor.deploy(fresh)
+        await bring(supervisor, wanted)
         log.info("control_listening", path=str(settings.socket_path), metrics_port=settings.profile.metrics.port)
         await ended.wait()
     finally:
