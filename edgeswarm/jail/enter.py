@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn, assert_never
+from typing import Final, NamedTuple, NoReturn, assert_never
 
 from edgeswarm.errors import JailError
 from edgeswarm.jail import kernel, plan
@@ -34,6 +35,8 @@ class Surroundings:
     forked: Callable[[int], NoReturn]
     """Called in the parent of ForkInit with the child's process id as this namespace sees it; must not return."""
     load: Callable[[], None]
+    code: Callable[[], Sequence[tuple[int, int]]]
+    """Address and bytes of every piece of machine code that was loaded."""
     self_test: Callable[[Entered], None]
 
 
@@ -46,8 +49,8 @@ class Entered:
     """Steps that this kernel is too old for."""
     stamps_us: list[tuple[str, int]] = field(default_factory=list)
     """When each step ended, counted from the first one's begin."""
-    text_map_fd: int = -1
-    sealed: list[kernel.Mapping] = field(default_factory=list)
+    sealed: list[tuple[int, int]] = field(default_factory=list)
+    """Address and bytes of what SealText sealed."""
 
 
 def perform(steps: Sequence[plan.Step], around: Surroundings) -> Entered:
@@ -79,8 +82,6 @@ def _perform(step: plan.Step, around: Surroundings, entered: Entered) -> bool:
             child = os.fork()
             if child:
                 around.forked(child)
-        case plan.OpenTextMap():
-            entered.text_map_fd = os.open("/proc/self/maps", os.O_RDONLY | os.O_CLOEXEC)
         case plan.NullStdio():
             kernel.null_stdio()
         case plan.EmptyRoot():
@@ -88,8 +89,7 @@ def _perform(step: plan.Step, around: Surroundings, entered: Entered) -> bool:
         case plan.Hostname():
             kernel.set_hostname(b"jail")
         case plan.CloseDescriptors():
-            keep = (0, 1, 2, *around.keep)
-            kernel.close_all_except(keep if entered.text_map_fd < 0 else (*keep, entered.text_map_fd))
+            kernel.close_all_except((0, 1, 2, *around.keep))
         case plan.Limit(name=name, value=value):
             kernel.set_limit(name, value)
         case plan.DropCapabilities():
@@ -100,13 +100,13 @@ def _perform(step: plan.Step, around: Surroundings, entered: Entered) -> bool:
         case plan.DenyFiles():
             kernel.landlock_deny_all()
         case plan.LoadFilter(filter=item):
-            kernel.seccomp_load(item.checked())
+            kernel.seccomp_load(item.program)
         case plan.Load():
             around.load()
         case plan.RefuseExecGain():
             return _where_known(kernel.refuse_exec_gain)
         case plan.SealText():
-            return _where_known(lambda: _seal_text(entered))
+            return _where_known(lambda: _seal(around.code(), entered))
         case plan.SelfTest():
             around.self_test(entered)
         case _:
@@ -114,7 +114,7 @@ def _perform(step: plan.Step, around: Surroundings, entered: Entered) -> bool:
     return True
 
 
-def _where_known(call: Callable[[], None]) -> bool:
+def _where_known(call: Callable[[], object]) -> bool:
     try:
         call()
     except OSError as error:
@@ -124,21 +124,42 @@ def _where_known(call: Callable[[], None]) -> bool:
     return True
 
 
-def _seal_text(entered: Entered) -> None:
-    """Take the write right from every executable mapping, and seal it; the compiled kernels' are among them.
+def _seal(code: Sequence[tuple[int, int]], entered: Entered) -> None:
+    for start, length_bytes in code:
+        kernel.mseal(start, length_bytes)
+        entered.sealed.append((start, length_bytes))
 
-    libffi keeps its closures in a page that is writable and executable; no closure is made in a jail any more.
+
+_MAPPING: Final = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) ([r-][w-][x-][ps]) [0-9a-f]+ \S+ \S+ *(.*)")
+
+
+class Mapping(NamedTuple):
+    """One line of /proc/self/maps."""
+
+    start: int
+    end: int
+    rights: str
+    name: str
+
+
+def mappings(text: bytes) -> Iterator[Mapping]:
+    """The lines of /proc/<pid>/maps."""
+    for line in text.splitlines():
+        found = _MAPPING.fullmatch(line)
+        if found is not None:
+            start, end, rights, name = found.groups()
+            yield Mapping(int(start, 16), int(end, 16), rights.decode("ascii"), name.decode("utf-8", "replace"))
+
+
+def seal_own_code() -> None:
+    """Seal every executable mapping of this process, once for all that are forked from it.
+
+    libffi keeps its closures in pages that are writable and executable: they lose the write right first, so no
+    closure may be made afterwards.  On a kernel without mseal that is all.
     """
-    text = bytearray()
-    os.lseek(entered.text_map_fd, 0, os.SEEK_SET)
-    while piece := os.read(entered.text_map_fd, 65536):
-        text += piece
-    os.close(entered.text_map_fd)
-    entered.text_map_fd = -1
-    code = [m for m in kernel.mappings(bytes(text)) if "x" in m.rights and m.name != "[vsyscall]"]
-    for mapping in code:
-        if "w" in mapping.rights:
-            kernel.protect(mapping.start, mapping.end - mapping.start, writable=False, executable=True)
-    for mapping in code:
-        kernel.mseal(mapping.start, mapping.end - mapping.start)
-        entered.sealed.append(mapping)
+    with open("/proc/self/maps", "rb") as file:
+        code = [item for item in mappings(file.read()) if "x" in item.rights and item.name != "[vsyscall]"]
+    for item in code:
+        if "w" in item.rights:
+            kernel.protect(item.start, item.end - item.start, writable=False, executable=True)
+    _where_known(lambda: _seal([(item.start, item.end - item.start) for item in code], Entered()))

@@ -11,13 +11,13 @@ Source: the manual pages of section 2; Linux include/uapi for the constants.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import platform
-import re
 import resource
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from edgeswarm.errors import TierError
@@ -196,7 +196,6 @@ def memfd(name: str, *, size_bytes: int, content: bytes | bytearray | None = Non
 # --- privileges ------------------------------------------------------------------------------------------------------
 
 _PR_SET_DUMPABLE: Final = 4
-_PR_CAPBSET_READ: Final = 23
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_SECUREBITS: Final = 28
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -244,16 +243,16 @@ def become_user(uid: int, gid: int) -> None:
 
 def drop_bounding_set() -> bool:
     """Empty the capability bounding set and lock the secure bits; False where that is not allowed (no CAP_SETPCAP)."""
+    option, zero = ctypes.c_int(_PR_CAPBSET_DROP), ctypes.c_ulong(0)
     try:
         for capability in range(_CAPABILITY_MAX + 1):
-            known = _libc.prctl(_PR_CAPBSET_READ, ctypes.c_ulong(capability), 0, 0, 0)
-            if known < 0:
-                break  # past the last one that this kernel has
-            if known:
-                prctl(_PR_CAPBSET_DROP, capability)
-        prctl(_PR_SET_SECUREBITS, _SECUREBITS_LOCKED)
+            _check(_libc.prctl(option, ctypes.c_ulong(capability), zero, zero, zero), "prctl(PR_CAPBSET_DROP)")
     except PermissionError:
         return False
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # past the last one that this kernel has
+            raise
+    prctl(_PR_SET_SECUREBITS, _SECUREBITS_LOCKED)
     return True
 
 
@@ -345,30 +344,37 @@ def seccomp_action_available(action: int) -> None:
 
 # --- memory ----------------------------------------------------------------------------------------------------------
 
-_MAPPING: Final = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) ([r-][w-][x-][ps]) [0-9a-f]+ \S+ \S+ *(.*)")
-
-
-class Mapping(NamedTuple):
-    """One line of /proc/self/maps."""
-
-    start: int
-    end: int
-    rights: str
-    name: str
-
-
-def mappings(text: bytes) -> Iterator[Mapping]:
-    """The lines of /proc/<pid>/maps."""
-    for line in text.splitlines():
-        found = _MAPPING.fullmatch(line)
-        if found is not None:
-            start, end, rights, name = found.groups()
-            yield Mapping(int(start, 16), int(end, 16), rights.decode("ascii"), name.decode("utf-8", "replace"))
-
-
 _PROT_READ, _PROT_WRITE, _PROT_EXEC = 1, 2, 4
-_MAP_PRIVATE_ANONYMOUS: Final = 0x22
+_MAP_SHARED, _MAP_PRIVATE_ANONYMOUS = 0x01, 0x22
+_VIEW_READ, _VIEW_WRITE = 0x100, 0x200  # PyBUF_READ, PyBUF_WRITE
 _libc.mmap.restype = ctypes.c_void_p
+_view_of = ctypes.pythonapi.PyMemoryView_FromMemory
+_view_of.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
+_view_of.restype = ctypes.py_object
+
+
+def view(address: int, size_bytes: int, *, writable: bool) -> memoryview:
+    """Memory at an address.  Whoever frees that memory has to release the view first."""
+    found: memoryview = _view_of(address, size_bytes, _VIEW_WRITE if writable else _VIEW_READ)
+    return found
+
+
+def map_shared(fd: int, size_bytes: int, *, writable: bool) -> int:
+    """Map a descriptor's memory; returns its address.  Unlike the mmap module this keeps no copy of the descriptor."""
+    rights = _PROT_READ | (_PROT_WRITE if writable else 0)
+    return _map(size_bytes, rights, _MAP_SHARED, fd)
+
+
+def unmap(address: int, size_bytes: int) -> None:
+    _check(_libc.munmap(ctypes.c_void_p(address), ctypes.c_size_t(size_bytes)), "munmap")
+
+
+def _map(size_bytes: int, rights: int, flags: int, fd: int) -> int:
+    words = (ctypes.c_int(rights), ctypes.c_int(flags), ctypes.c_int(fd), ctypes.c_long(0))
+    address: int | None = _libc.mmap(None, ctypes.c_size_t(size_bytes), *words)
+    if address is None or address == ctypes.c_void_p(-1).value:
+        _check(-1, "mmap")
+    return address or 0
 
 
 def protect(start: int, length_bytes: int, *, writable: bool, executable: bool) -> None:
@@ -381,11 +387,7 @@ def protect(start: int, length_bytes: int, *, writable: bool, executable: bool) 
 def map_anonymous(length_bytes: int, *, writable: bool, executable: bool) -> int:
     """A private anonymous mapping; returns its address."""
     rights = _PROT_READ | (_PROT_WRITE if writable else 0) | (_PROT_EXEC if executable else 0)
-    words = (ctypes.c_int(rights), ctypes.c_int(_MAP_PRIVATE_ANONYMOUS), ctypes.c_int(-1), ctypes.c_long(0))
-    address: int | None = _libc.mmap(None, ctypes.c_size_t(length_bytes), *words)
-    if address is None or address == ctypes.c_void_p(-1).value:
-        _check(-1, "mmap")
-    return address or 0
+    return _map(length_bytes, rights, _MAP_PRIVATE_ANONYMOUS, -1)
 
 
 def get_parent_id() -> int:

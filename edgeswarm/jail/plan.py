@@ -36,11 +36,6 @@ class ForkInit:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenTextMap:
-    """Open /proc/self/maps while there is a /proc: SealText reads it later."""
-
-
-@dataclass(frozen=True, slots=True)
 class NullStdio:
     """Descriptors 0, 1, 2 on /dev/null."""
 
@@ -85,7 +80,7 @@ class DenyFiles:
 
 @dataclass(frozen=True, slots=True)
 class LoadFilter:
-    """A seccomp filter on every thread, its hash checked first."""
+    """A seccomp filter on every thread; its hash was checked when the zygote received it."""
 
     stage: int
     filter: Filter
@@ -103,7 +98,7 @@ class RefuseExecGain:
 
 @dataclass(frozen=True, slots=True)
 class SealText:
-    """No executable mapping stays writable; mseal: none can be made so, moved or unmapped."""
+    """mseal the loaded code: it cannot be made writable, moved or unmapped.  The zygote has sealed all other code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +110,6 @@ Step = (
     BecomeUser
     | Unshare
     | ForkInit
-    | OpenTextMap
     | NullStdio
     | EmptyRoot
     | Hostname
@@ -159,8 +153,6 @@ def make_plan(policy: Policy, tier: Tier, *, run_as: tuple[int, int] | None, mem
         steps.append(Unshare(namespaces))
     if "pid" in namespaces:
         steps.append(ForkInit())
-    if policy.seal_text:
-        steps.append(OpenTextMap())
     steps.append(NullStdio())
     if "mount" in namespaces:
         steps.append(EmptyRoot())

@@ -83,10 +83,13 @@ def to_json(policy: Policy) -> dict[str, Any]:
 
 
 def from_json(tree: dict[str, Any]) -> Policy:
-    """The inverse of `to_json`.  Raises JailError on anything that `to_json` would not have written."""
+    """The inverse of `to_json`.  Raises JailError on anything that `to_json` would not have written, and for a filter
+    that does not have the hash it names."""
 
     def decode(item: dict[str, str]) -> Filter:
-        return Filter(program=base64.b64decode(item["program"], validate=True), sha256=str(item["sha256"]))
+        found = Filter(program=base64.b64decode(item["program"], validate=True), sha256=str(item["sha256"]))
+        found.checked()
+        return found
 
     try:
         policy = Policy(

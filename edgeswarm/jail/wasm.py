@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from edgeswarm.errors import JailError
+from edgeswarm.jail import kernel
 from edgeswarm.jail.engine import SETTINGS
 
 _OPT_LEVELS: Final = {"none": 0, "speed": 1, "speed_and_size": 2}
@@ -26,7 +27,6 @@ _EXTERN_OF: Final = 8
 _INSTANCE_BYTES: Final = 64  # wasmtime_instance_t is 16 bytes
 _KINDS: Final = {0: "function", 1: "global", 2: "table", 3: "memory"}
 _VALUES: Final = {0: "i32", 1: "i64", 2: "f32", 3: "f64"}
-_MEMORY_WRITABLE: Final = 0x200  # PyBUF_WRITE
 TRAP_INTERRUPT: Final = 10
 _TRAPS: Final = (
     "stack overflow",
@@ -41,10 +41,6 @@ _TRAPS: Final = (
     "unreachable",
     "interrupted",
 )
-
-_view_of = ctypes.pythonapi.PyMemoryView_FromMemory
-_view_of.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
-_view_of.restype = ctypes.py_object
 
 
 class WasmError(JailError):
@@ -72,6 +68,7 @@ _SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "wasmtime_module_deserialize": (_P, (_P, _P, _N, _P)),
     "wasmtime_module_serialize": (_P, (_P, _P)),
     "wasmtime_module_delete": (None, (_P,)),
+    "wasmtime_module_image_range": (None, (_P, _P, _P)),
     "wasmtime_module_imports": (None, (_P, _P)),
     "wasmtime_module_exports": (None, (_P, _P)),
     "wasm_importtype_vec_delete": (None, (_P,)),
@@ -199,6 +196,13 @@ class Module:
         finally:
             library.wasm_byte_vec_delete(ctypes.addressof(code))
 
+    def image(self) -> tuple[int, int]:
+        """Where the code lies in memory, with its constants: address and bytes."""
+        first, last = ctypes.c_void_p(0), ctypes.c_void_p(0)
+        library = self.engine.library
+        library.wasmtime_module_image_range(self.address, ctypes.addressof(first), ctypes.addressof(last))
+        return first.value or 0, (last.value or 0) - (first.value or 0)
+
     def imports(self) -> list[str]:
         """`module.name` of each."""
         library, found = self.engine.library, _Vector()
@@ -307,8 +311,7 @@ class Instance:
         at = ctypes.addressof(export) + _EXTERN_OF
         base = self._library.wasmtime_memory_data(self._context, at)
         size_bytes = self._library.wasmtime_memory_data_size(self._context, at)
-        view: memoryview = _view_of(base, size_bytes, _MEMORY_WRITABLE)
-        return view
+        return kernel.view(base, size_bytes, writable=True)
 
     def _bind(self, name: bytes) -> Callable[[int], int]:
         """A call with nothing left to prepare: takes the row count, returns the address of a trap or 0."""

@@ -13,7 +13,6 @@ import _thread
 import errno
 import functools
 import json
-import mmap
 import os
 import select
 import socket
@@ -76,9 +75,9 @@ class Jail:
         self.control, shared_fd, self.wake, self.answer, self.epoch, payload_fd = fds
         self.engine = engine
         self.order = order
-        self.output = memoryview(mmap.mmap(shared_fd, os.fstat(shared_fd).st_size))
+        self.output = _map(shared_fd, writable=True)[1]
         self.shared = Shared(self.output)
-        self.payload = memoryview(mmap.mmap(payload_fd, os.fstat(payload_fd).st_size, prot=mmap.PROT_READ))
+        self._payload_at, self.payload = _map(payload_fd, writable=False)
         self.may_spin = len(os.sched_getaffinity(0)) > 1
         self.agents: dict[int, Agent] = {}
         self.faults: dict[int, str] = {}
@@ -90,6 +89,7 @@ class Jail:
             keep=(self.control, self.wake, self.answer, self.epoch),
             forked=forked,
             load=self.load,
+            code=self.code,
             self_test=self.test_self,
         )
         try:
@@ -128,7 +128,13 @@ class Jail:
                 self.faults[spec.slot] = f"{error}"[:500]
                 continue
             self.agents[spec.slot] = agent
+        size_bytes = len(self.payload)
         self.payload.release()
+        kernel.unmap(self._payload_at, size_bytes)
+
+    def code(self) -> list[tuple[int, int]]:
+        """Where the loaded kernels' machine code lies."""
+        return [agent.code for agent in self.agents.values()]
 
     def _part(self, place: Sequence[int]) -> memoryview:
         offset, size_bytes = place
@@ -187,6 +193,13 @@ class Jail:
             reader.release()
             desk.publish()
             idle_ns = time.monotonic_ns()
+
+
+def _map(fd: int, *, writable: bool) -> tuple[int, memoryview]:
+    """The whole memory behind a descriptor: its address, and a view of it."""
+    size_bytes = os.fstat(fd).st_size
+    address = kernel.map_shared(fd, size_bytes, writable=writable)
+    return address, kernel.view(address, size_bytes, writable=writable)
 
 
 class CompileJail(Jail):
@@ -362,7 +375,7 @@ def _attempts(entered: enter.Entered) -> list[tuple[str, Callable[[], object], t
     if "RefuseExecGain" in entered.performed + entered.absent:  # the policy says so; the filter does it on any kernel
         new_code = functools.partial(kernel.map_anonymous, 4096, writable=False, executable=True)
         attempts.append(("executable memory", new_code, denied))
-    for text in entered.sealed[:1]:
-        write = functools.partial(kernel.protect, text.start, text.end - text.start, writable=True, executable=False)
+    for start, length_bytes in entered.sealed[:1]:
+        write = functools.partial(kernel.protect, start, length_bytes, writable=True, executable=False)
         attempts.append(("writing to code", write, denied))
     return attempts

@@ -24,7 +24,7 @@ from typing import Any, Final, NoReturn, Protocol
 
 from edgeswarm import limits
 from edgeswarm.errors import JailError
-from edgeswarm.jail import kernel, plan, policy, tiers, wasm
+from edgeswarm.jail import enter, kernel, plan, policy, tiers, wasm
 
 UID_FIRST: Final = 300_000
 """Jails of a root supervisor run as users of their own, from here on; nobody's where those are not mapped."""
@@ -55,7 +55,10 @@ class Zygote:
     jails: dict[int, int] = field(default_factory=dict)
 
     def tell(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
-        socket.send_fds(self.host, [json.dumps(message).encode("utf-8")], list(fds))
+        try:
+            socket.send_fds(self.host, [json.dumps(message).encode("utf-8")], list(fds))
+        except ConnectionError:
+            self.end()
 
     def serve(self) -> NoReturn:
         """Take orders until the supervisor is gone."""
@@ -199,6 +202,7 @@ def main() -> NoReturn:
     engine = wasm.Engine(wasm.Library(chosen.library))
     user = user_of(0)
     tried = tiers.try_layers(user) | {"wasmtime": tiers.in_child(lambda: wasm.try_library(engine), user)}
+    enter.seal_own_code()
     gc.collect()
     gc.freeze()  # the collector would write to every object's header, and so unshare its page
     Zygote(host, worker, engine, tried).serve()

@@ -18,7 +18,7 @@ from edgeswarm.drivers import jail_zygote
 from edgeswarm.drivers.jail_life import how_it_ended, parse_told
 from edgeswarm.drivers.jail_link import KernelSpec, ring_bytes_for
 from edgeswarm.errors import JailError, TierError
-from edgeswarm.jail import kernel, tiers, wasm
+from edgeswarm.jail import enter, kernel, tiers, wasm
 from edgeswarm.jail.agent import Agent, AgentSpec, CallFaultError, Ticks, all_finite
 from edgeswarm.jail.frames import FaultCode
 from edgeswarm.jail.zygote import is_mapped
@@ -226,7 +226,7 @@ def test_weights_of_another_size_are_refused_by_the_agent(engine: wasm.Engine) -
 
 def test_maps_are_parsed_as_the_kernel_writes_them() -> None:
     text = Path("/proc/self/maps").read_bytes()
-    found = list(kernel.mappings(text))
+    found = list(enter.mappings(text))
     assert len(found) == len(text.splitlines())
     assert any(item.name == "[stack]" for item in found)
     assert all(item.start < item.end for item in found)
