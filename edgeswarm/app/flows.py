@@ -19,7 +19,7 @@ from edgeswarm.app.shelf import Artefact
 from edgeswarm.core import events as ev
 from edgeswarm.drivers import checkpoints
 from edgeswarm.drivers.jails import Jail, JailExit, Reply
-from edgeswarm.errors import ConfigError, EdgeSwarmError, InputError, LocalError
+from edgeswarm.errors import ConfigError, EdgeSwarmError, InputError, LimitError, LocalError
 from edgeswarm.ids import AgentName, JailId
 from edgeswarm.jail.frames import Kind
 from edgeswarm.limits import DRAIN_S_MAX
@@ -80,8 +80,9 @@ class Flows:
         stdin = [name for name, header in known.items() if any(s.type == "jsonl" for s in header.wiring.sources)]
         if len(stdin) > 1:
             raise ConfigError(f"standard input (source jsonl) has one reader, found agents {', '.join(stdin)}")
-        for header in known.values():
-            if header.wiring.sources:
+        names = {header.name for header in new}
+        for header in known.values():  # those that failed for want of an upstream stop nobody else
+            if header.wiring.sources and (header.name in names or names & set(upstreams(header))):
                 self.make_pipeline(header, known)
 
     def make_pipeline(self, header: Header, known: Mapping[str, Header]) -> Pipeline:
@@ -123,6 +124,7 @@ class Flows:
         old = self.flows.get(name)
         if old is not None:
             self._unjoin(old)
+            flow.inherit(old)
         self.flows[name] = flow
         await self.life.open(flow, artefact)
         self._join(flow)
@@ -135,6 +137,7 @@ class Flows:
             await self.life.close(flow, self._sup.shelf.current(name).header)
             self.detach(name, suspected=False)
             flow.give_up("it was stopped before it answered")
+            self._leave_writers(flow)
 
     async def checkpoint(self, name: AgentName) -> None:
         if name in self.flows:
@@ -152,11 +155,33 @@ class Flows:
                     writer.readers.append(Reader(reader, index))
                     reader.writers.append(writer)
 
+    def _leave_writers(self, flow: AgentFlow) -> None:
+        """It reads no stream any more: nobody is held back by it."""
+        writers, flow.writers = flow.writers, []
+        for writer in writers:
+            dropped = writer.forget_reader(flow)
+            if dropped:
+                self._sup.log.warning("rows_discarded", agent=flow.name, writer=writer.name, count=dropped)
+            writer.release()
+
     def _unjoin(self, flow: AgentFlow) -> None:
-        for other in self.flows.values():
-            other.forget_reader(flow)
-            other.writers = [writer for writer in other.writers if writer is not flow]
-        flow.readers, flow.writers = [], []
+        self._leave_writers(flow)
+        for reader in flow.readers:
+            reader.flow.writers = [writer for writer in reader.flow.writers if writer is not flow]
+        flow.readers = []
+
+    def rejoin(self, name: AgentName) -> None:
+        """Another version of it may read other streams."""
+        flow = self.flows[name]
+        wanted = upstreams(self._sup.shelf.current(name).header)
+        if [writer.name for writer in flow.writers] == [one for one in wanted if one in self.flows]:
+            return
+        self._leave_writers(flow)
+        for index, source in enumerate(self._sup.shelf.current(name).header.wiring.sources):
+            if isinstance(source, AgentSource) and source.agent in self.flows:
+                writer = self.flows[AgentName(source.agent)]
+                writer.readers.append(Reader(flow, index))
+                flow.writers.append(writer)
 
     def forget(self, name: AgentName) -> None:
         """The agent is removed for good."""
@@ -164,6 +189,13 @@ class Flows:
         if flow is not None:
             self._unjoin(flow)
             flow.pipeline.abandon()
+            flow.end_followers()
+
+    async def end(self) -> None:
+        """The supervisor ends: nothing more will come of any agent."""
+        for flow in self.flows.values():
+            flow.end_followers()
+        await self.life.closed()
 
     # --- jails ----------------------------------------------------------------------------------------------------
 
@@ -203,7 +235,8 @@ class Flows:
             pipeline = self.make_pipeline(artefact.header, {**known, name: artefact.header})
             if pipeline.memory and len(pipeline.memory) == len(flow.pipeline.memory):
                 await jail.set_memory(slot, flow.pipeline.memory)
-            pipeline.adopt(flow.pipeline)
+            last = self._sup.shelf.current(name).header
+            await self.life.rewire(flow, last, artefact.header, lambda: pipeline.adopt(flow.pipeline))
             flow.pipeline = pipeline
             flow.version = artefact.header.agent_version
             self._sit(flow, jail_id, slot)
@@ -258,7 +291,10 @@ class Flows:
     def _fault(self, name: AgentName, why: str) -> None:
         cause = self._sup.cause(f"fault-{name}")
         self._sup.log.warning("agent_fault", agent=name, why=why, cause=cause)
-        self._sup.post(ev.AgentFaulted(name, why, cause))
+        try:
+            self._sup.post(ev.AgentFaulted(name, why, cause))
+        except LimitError:  # thousands of events wait, and five faults among them open the breaker
+            self._sup.log.warning("fault_not_counted", agent=name, cause=cause)
 
     def _probed(self, name: AgentName) -> None:
         self._sup.post(ev.AgentProbed(name, self._sup.cause(f"probe-{name}")))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm.agentfile.header import Header
 from edgeswarm.agentfile.wiring import AgentSource, ApiSource
-from edgeswarm.app.pump import AgentFlow
+from edgeswarm.agentfile.wiring import Sink as SinkSpec
+from edgeswarm.app.pump import AgentFlow, Sink
 from edgeswarm.app.shelf import Artefact
 from edgeswarm.drivers import checkpoints
 from edgeswarm.drivers.sinks import make_sink
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
     from edgeswarm.app.supervisor import Supervisor
 
 
-@dataclass(slots=True)
-class _Inlets:
-    """An agent's open sources and the tasks that run them."""
+@dataclass(frozen=True, slots=True)
+class _Inlet:
+    """An open source and the task that runs it."""
 
-    sources: dict[int, Source] = field(default_factory=dict)  # by their index in the wiring
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    source: Source
+    task: asyncio.Task[None]
 
 
 class Lifecycle:
@@ -43,7 +44,8 @@ class Lifecycle:
     def __init__(self, supervisor: Supervisor, *, remake: Callable[[AgentName], Pipeline]) -> None:
         self._sup = supervisor
         self._remake = remake
-        self._inlets: dict[AgentName, _Inlets] = {}
+        self._inlets: dict[AgentName, dict[int, _Inlet]] = {}  # by the source's index in the wiring
+        self._closing: set[asyncio.Task[None]] = set()
         self._positions: dict[AgentName, dict[int, Any]] = {}
         self._steps: dict[str, Callable[[AgentFlow], Awaitable[str]]] = {
             "load_neural_network": self._loaded,
@@ -71,36 +73,46 @@ class Lifecycle:
         header = artefact.header
         flow.silent = "send_output" not in header.workflows.execution
         await self._run(flow, "initialization", header.workflows.initialization)
+        flow.sinks = []
+        for spec in header.wiring.sinks:
+            flow.sinks.append(self._make_sink(flow.name, spec, header))
+
+    def _make_sink(self, name: AgentName, spec: SinkSpec, header: Header) -> Sink:
         settings = self._sup.settings
-        flow.sinks = [
-            make_sink(
-                spec,
-                agent=flow.name,
-                base_dir=settings.state_dir,
-                runtime_dir=settings.runtime_dir,
-                capabilities=header.capabilities,
-                on_event=self.on_event(flow.name),
-            )
-            for spec in header.wiring.sinks
-        ]
+        return make_sink(
+            spec,
+            agent=name,
+            base_dir=settings.state_dir,
+            runtime_dir=settings.runtime_dir,
+            capabilities=header.capabilities,
+            on_event=self.on_event(name),
+        )
 
     def start_sources(self, flow: AgentFlow, header: Header) -> None:
         """Rows begin to flow, each source from where the checkpoint left it."""
-        inlets = self._inlets[flow.name] = _Inlets()
+        self._inlets[flow.name] = {}
         positions = self._positions.pop(flow.name, {})
-        for index, spec in enumerate(header.wiring.sources):
-            if isinstance(spec, (AgentSource, ApiSource)):
-                continue
-            source = make_source(
+        for index, source in self._make_sources(flow.name, header).items():
+            self._start_source(flow, index, source, positions.get(index))
+
+    def _make_sources(self, name: AgentName, header: Header) -> dict[int, Source]:
+        """Those that have a driver, by their index.  Does no I/O."""
+        return {
+            index: make_source(
                 spec,
                 base_dir=self._sup.settings.state_dir,
                 capabilities=header.capabilities,
-                on_event=self.on_event(flow.name),
+                on_event=self.on_event(name),
             )
-            inlets.sources[index] = source
-            if index in positions:
-                self._go_back(flow.name, source, positions[index])
-            inlets.tasks.append(asyncio.create_task(self._run_source(flow, index, source)))
+            for index, spec in enumerate(header.wiring.sources)
+            if not isinstance(spec, (AgentSource, ApiSource))
+        }
+
+    def _start_source(self, flow: AgentFlow, index: int, source: Source, position: Any) -> None:
+        if position is not None:
+            self._go_back(flow.name, source, position)
+        task = asyncio.create_task(self._run_source(flow, index, source))
+        self._inlets[flow.name][index] = _Inlet(source, task)
 
     def _go_back(self, name: AgentName, source: Source, position: Any) -> None:
         try:
@@ -120,19 +132,73 @@ class Lifecycle:
 
     async def close(self, flow: AgentFlow, header: Header) -> None:
         """Stop the sources, answer what is in flight, run the shutdown steps, close the sinks."""
-        inlets = self._inlets.get(flow.name, _Inlets())
-        for task in inlets.tasks:
-            task.cancel()
-        await asyncio.gather(*inlets.tasks, return_exceptions=True)
+        await self._stop_sources(self._inlets.get(flow.name, {}).values())
         flow.send()
         if not await flow.drain(DRAIN_S_MAX):
             self._sup.log.warning("drain_timed_out", agent=flow.name, in_flight=len(flow.pipeline.flight.in_flight))
         if not flow.pipeline.idle and "save_state" not in header.workflows.shutdown:
             count = len(flow.pipeline.flight.frames())
             self._sup.log.warning("frames_discarded", agent=flow.name, count=count, why="no save_state in its workflow")
+        self._tell_discarded(flow, header)
         await self._run(flow, "shutdown", header.workflows.shutdown)
         await self._clean_up(flow)
         self._inlets.pop(flow.name, None)
+
+    async def _stop_sources(self, inlets: Iterable[_Inlet]) -> None:
+        tasks = [inlet.task for inlet in inlets]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _tell_discarded(self, flow: AgentFlow, header: Header) -> None:
+        """Rows that wait when the agent is closed come again from sources that can go back; the others are gone."""
+        saves = "save_state" in header.workflows.shutdown
+        inlets = self._inlets.get(flow.name, {})
+        for index, count in enumerate(flow.pipeline.parts.intake.counts()):
+            comes_again = saves and index in inlets and inlets[index].source.state() is not None
+            if count.queued and not comes_again:
+                self._sup.log.warning("rows_discarded", agent=flow.name, source=index, count=count.queued)
+
+    # --- another version ------------------------------------------------------------------------------------------
+
+    async def rewire(self, flow: AgentFlow, before: Header, after: Header, adopt: Callable[[], None]) -> None:
+        """Sources and sinks that another version declares differently are changed around `adopt`; the others stay.
+
+        Raises as `make_source`, `make_sink` and `adopt`: then everything is as it was.
+        """
+        sources = self._make_sources(flow.name, after)
+        self._change_sinks(flow, before, after)
+        try:
+            adopt()
+        except EdgeSwarmError:
+            self._change_sinks(flow, after, before)
+            raise
+        flow.silent = "send_output" not in after.workflows.execution
+        inlets = self._inlets.get(flow.name, {})
+        for index, (old, new) in enumerate(zip(before.wiring.sources, after.wiring.sources, strict=True)):
+            if old == new:
+                continue
+            inlet = inlets.pop(index, None)
+            if inlet is not None:
+                await self._stop_sources([inlet])
+            if index in sources:
+                same = inlet is not None and getattr(old, "path", old) == getattr(new, "path", new)
+                position = inlet.source.state() if inlet is not None and same else None
+                self._start_source(flow, index, sources[index], position)
+
+    def _change_sinks(self, flow: AgentFlow, before: Header, after: Header) -> None:
+        old = dict(zip(before.wiring.sinks, flow.sinks, strict=False))
+        for spec in old.keys() - set(after.wiring.sinks):
+            self._close_sink(old.pop(spec))  # before the new ones are opened: they may want its path
+        try:
+            flow.sinks = []
+            for spec in after.wiring.sinks:
+                flow.sinks.append(old.pop(spec) if spec in old else self._make_sink(flow.name, spec, after))
+        except EdgeSwarmError:
+            for sink in [*flow.sinks, *old.values()]:
+                self._close_sink(sink)
+            flow.sinks = [self._make_sink(flow.name, spec, before) for spec in before.wiring.sinks]
+            raise
 
     # --- steps ----------------------------------------------------------------------------------------------------
 
@@ -159,8 +225,19 @@ class Lifecycle:
     async def _clean_up(self, flow: AgentFlow) -> str:
         sinks, flow.sinks = flow.sinks, []
         for sink in sinks:
-            sink.close()
+            self._close_sink(sink)
         return "closed"
+
+    def _close_sink(self, sink: Sink) -> None:
+        """It may take a while to let go (a command that still reads): nobody waits but `closed`."""
+        sink.close()
+        task = asyncio.create_task(sink.closed())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def closed(self) -> None:
+        """All sinks have let go."""
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def _restore(self, flow: AgentFlow) -> str:
         state = self._checkpointed(flow.name)
@@ -185,8 +262,8 @@ class Lifecycle:
         Rows that still wait in a queue are not in it: a source that can goes back by so many.
         """
         waiting = [count.queued for count in flow.pipeline.parts.intake.counts()]
-        sources = self._inlets.get(flow.name, _Inlets()).sources
-        positions = {index: source.state(unanswered=waiting[index]) for index, source in sources.items()}
+        inlets = self._inlets.get(flow.name, {})
+        positions = {index: inlet.source.state(unanswered=waiting[index]) for index, inlet in inlets.items()}
         state: dict[str, Any] = {"saved_at": time.time(), "pipeline": flow.pipeline.state()}
         state["sources"] = {index: position for index, position in positions.items() if position is not None}
         path = self._sup.shelf.checkpoint_path(flow.name)

@@ -191,26 +191,31 @@ class Operations(ControlLoop):
             raise LimitError(f"agent {name}: no answer within {timeout_s:g} s; it is {status}") from None
 
     async def stream(self, name: str) -> AsyncIterator[dict[str, Any]]:
-        """The agent's answers from now on; a reader too slow for FOLLOW_LINES_MAX of them loses the oldest."""
+        """The agent's answers from now on, until it is removed; a reader too slow for FOLLOW_LINES_MAX of them loses
+        the oldest."""
         flow = self.flows.flows.get(AgentName(name))
         if flow is None:
             raise LocalError(f"agent {name}: no agent of that name runs")
-        waiting: deque[dict[str, Any]] = deque(maxlen=FOLLOW_LINES_MAX)
+        waiting: deque[dict[str, Any] | None] = deque(maxlen=FOLLOW_LINES_MAX)
         news = asyncio.Event()
 
-        def follow(record: dict[str, Any]) -> None:
+        def follow(record: dict[str, Any] | None) -> None:
             waiting.append(record)
             news.set()
 
-        flow.followers.append(follow)
+        followers = flow.followers  # the agent's next lives have the same list
+        followers.append(follow)
         try:
             while True:
                 await news.wait()
                 news.clear()
                 while waiting:
-                    yield waiting.popleft()
+                    record = waiting.popleft()
+                    if record is None:
+                        return
+                    yield record
         finally:
-            flow.followers.remove(follow)
+            followers.remove(follow)
 
     def is_deployed(self, data: bytes) -> bool:
         """True when exactly this agent file is deployed already."""

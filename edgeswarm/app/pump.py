@@ -36,11 +36,13 @@ class Sink(Protocol):
 
     def close(self) -> None: ...
 
+    async def closed(self) -> None: ...
+
 
 class Follower(Protocol):
-    """Somebody who follows the agent's answers; must not block."""
+    """Somebody who follows the agent's answers, until None: the agent is removed.  Must not block."""
 
-    def __call__(self, record: dict[str, Any]) -> None: ...
+    def __call__(self, record: dict[str, Any] | None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +240,22 @@ class AgentFlow:
             reader.flow.send()
         self.send()
 
-    def forget_reader(self, flow: AgentFlow) -> None:
-        """An agent that read this stream is gone."""
+    def forget_reader(self, flow: AgentFlow) -> int:
+        """An agent that read this stream is gone.  How many rows were held for it, and are gone too."""
         self.readers = [reader for reader in self.readers if reader.flow is not flow]
+        before = len(self._held)
         self._held = deque(item for item in self._held if item[0].flow is not flow)
+        return before - len(self._held)
+
+    def inherit(self, last: AgentFlow) -> None:
+        """Who follows it, and the rows that its readers had no room for, from the agent's last life."""
+        self.followers = last.followers
+        self._held = last._held
+
+    def end_followers(self) -> None:
+        """The agent is removed."""
+        for follower in self.followers:
+            follower(None)
 
     # --- jails come and go ----------------------------------------------------------------------------------------
 

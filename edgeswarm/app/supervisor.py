@@ -104,6 +104,7 @@ class Supervisor(Operations):
         for timer in self._timers.values():
             timer.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.flows.end()
         if self.host is not None:
             await self.host.close()
         if self.store is not None:
@@ -264,6 +265,7 @@ class Supervisor(Operations):
             await jail.close()
             return
         self.shelf.promote(effect.name, artefact)
+        self.flows.rejoin(effect.name)
         self.post(ev.CutOver(effect.name, effect.jail, effect.cause))
         await self._note(self._put(effect.name, artefact.plan.artefact, "running"), effect.name, effect.cause)
 

@@ -159,6 +159,9 @@ class Sink(ABC):
     def close(self) -> None:
         """Write what can be written at once, drop the rest (counted and told), free everything."""
 
+    async def closed(self) -> None:  # noqa: B027 - most have nothing to wait for
+        """Returns once what `close` began is over: at once, but for commands."""
+
     def note_failed(self, what: str, error: Exception) -> None:
         """Count and tell a write that failed."""
         self.failed += 1
