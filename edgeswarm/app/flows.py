@@ -76,12 +76,14 @@ class Flows:
         Raises ConfigError for a circle (with its path), an unknown upstream agent, or rows of the wrong width.
         """
         known = {header.name: header for header in [*self._sup.shelf.known(), *new]}
-        graph.check({name: upstreams(header) for name, header in known.items()})
+        names = {header.name for header in new}
+        # one that failed long ago for want of its upstream stops nobody else
+        wanted = {name for header in known.values() if header.name not in names for name in upstreams(header)}
+        graph.check({name: upstreams(header) for name, header in known.items()}, known=wanted)
         stdin = [name for name, header in known.items() if any(s.type == "jsonl" for s in header.wiring.sources)]
         if len(stdin) > 1:
             raise ConfigError(f"standard input (source jsonl) has one reader, found agents {', '.join(stdin)}")
-        names = {header.name for header in new}
-        for header in known.values():  # those that failed for want of an upstream stop nobody else
+        for header in known.values():
             if header.wiring.sources and (header.name in names or names & set(upstreams(header))):
                 self.make_pipeline(header, known)
 
