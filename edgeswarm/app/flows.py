@@ -21,7 +21,7 @@ from edgeswarm.drivers import checkpoints
 from edgeswarm.drivers.jails import Jail, JailExit, Reply
 from edgeswarm.errors import ConfigError, EdgeSwarmError, InputError, LimitError, LocalError
 from edgeswarm.ids import AgentName, JailId
-from edgeswarm.jail.frames import Kind
+from edgeswarm.jail.frames import FaultCode, Kind
 from edgeswarm.limits import DRAIN_S_MAX
 from edgeswarm.stream import graph
 from edgeswarm.stream.pipeline import Pipeline
@@ -285,8 +285,8 @@ class Flows:
             return
         if reply.kind == Kind.REPLY:
             flow.answered(reply.seq, reply.payload)
-        elif reply.kind == Kind.FAULT:
-            flow.faulted(reply.seq, reply.text)
+        elif reply.fault is not FaultCode.MEMORY or self._sup.renew_jail(jail_id, flow.name, reply.text):
+            flow.faulted(reply.seq, reply.text)  # else: it goes to the next jail, and is not to blame
 
     # --- what the data plane tells the control plane ----------------------------------------------------------------
 

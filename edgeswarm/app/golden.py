@@ -1,4 +1,4 @@
-"""The golden check: a kernel computes its own golden vectors in a jail before it may see a sample."""
+"""The golden check: a kernel is loaded, and computes its own golden vectors, in a jail before it may see a sample."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from edgeswarm.limits import JAIL_READY_MS_MAX
 
 
 async def check_golden(spec: KernelSpec, file: AgentFile, host: JailHost) -> None:
-    """Raises KernelError with row, column, expected and found; no section `golden` is no fault."""
-    golden = file.sections.get("golden")
-    if not golden:
-        return
+    """Raises KernelError with row, column, expected and found, or with what keeps the jail from loading the kernel.
+
+    No section `golden` is no fault.
+    """
+    golden = file.sections.get("golden", b"")
     header = file.header
     width_in, width_out = header.neural_config.input_size, header.neural_config.output_size
     values = array("f")
@@ -59,14 +60,19 @@ async def _answers(spec: KernelSpec, policy: str, rows: list[bytes], host: JailH
             if not future.done():
                 future.set_exception(KernelError(f"the jail died on the golden vectors: {exit_.text}", who=spec.name))
 
+    answers: list[bytes] = []
     jail = await host.spawn([spec], policy=policy, on_reply=replied, on_exit=exited)
     try:
-        answers = []
+        if jail.faults:
+            raise KernelError(f"its jail cannot load it: {'; '.join(jail.faults.values())}", who=spec.name)
         for seq, row in enumerate(rows, start=1):
             waiting[seq] = loop.create_future()
             jail.submit(0, seq, 1, row)
             async with asyncio.timeout(JAIL_READY_MS_MAX / 1000):
                 answers.append(await waiting[seq])
         return answers
+    except TimeoutError:
+        text = f"golden row {len(answers)}: no answer within {JAIL_READY_MS_MAX} ms"
+        raise KernelError(text, who=spec.name) from None
     finally:
         await jail.close()

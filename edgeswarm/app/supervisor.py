@@ -48,6 +48,7 @@ class Supervisor(Operations):
         self._closing = False
         self._claimed: set[AgentName] = set()  # a deploy or a swap of these is under way
         self._unopened: set[AgentName] = set()  # their source or sink could not be opened: the node will end them
+        self._beyond_repair: dict[JailId, AgentName] = {}  # jails that are being ended because of this agent
         self._guilty: set[AgentName] = set()  # agents whose call was running when their jail died, until they detach
 
     @staticmethod
@@ -191,7 +192,7 @@ class Supervisor(Operations):
         try:
             artefact = self.shelf.find(effect.name, effect.artefact)
             await self.shelf.prepare(artefact, self.host)
-        except EdgeSwarmError as error:
+        except (EdgeSwarmError, OSError) as error:
             self.post(ev.KernelRefused(effect.name, effect.artefact, str(error), effect.cause))
         else:
             self.post(ev.KernelPrepared(effect.name, effect.artefact, effect.cause))
@@ -210,7 +211,7 @@ class Supervisor(Operations):
                 on_reply=lambda reply: self.flows.reply(effect.jail, reply),
                 on_exit=lambda exit_: self._jail_exited(effect.jail, exit_),
             )
-        except EdgeSwarmError as error:
+        except (EdgeSwarmError, OSError) as error:  # among others: no descriptors left
             self.post(ev.JailExited(effect.jail, f"no jail: {error}", False, effect.cause))
             return
         try:
@@ -241,6 +242,8 @@ class Supervisor(Operations):
         wanted = self.jails.pop(number, None) is None
         suspects = () if wanted else self.flows.suspects(number, exit_)
         self._guilty.update(suspects[:1])
+        beyond_repair = self._beyond_repair.pop(number, None)
+        suspects = suspects if beyond_repair is None else (beyond_repair,)
         if not wanted:
             self.log.warning(
                 "jail_exited",
@@ -251,6 +254,18 @@ class Supervisor(Operations):
                 cause=cause,
             )
         self.post(ev.JailExited(number, exit_.text, exit_.quarantine, cause, suspects))
+
+    def renew_jail(self, number: JailId, name: AgentName, why: str) -> bool:
+        """An agent is broken in its jail for good (it wrote over its weights, no memory is left): only a new one helps.
+
+        False: that is on its way already.
+        """
+        jail = self.jails.get(number)
+        if jail is None or number in self._beyond_repair:
+            return False
+        self._beyond_repair[number] = name
+        jail.kill(f"agent {name}: {why}")
+        return True
 
     async def _switch(self, effect: do.SwitchAgent) -> None:
         jail = self.jails.get(effect.jail)
