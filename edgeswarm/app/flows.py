@@ -208,11 +208,17 @@ class Flows:
         self._sit(flow, jail_id, slot)
         flow.attach(jail, slot)
 
-    def detach(self, name: AgentName, *, suspected: bool) -> None:
+    def detach(self, name: AgentName, *, suspected: bool, last_try: bool = False) -> None:
         flow = self.flows.get(name)
         if flow is not None:
             self._rise(flow)
-            flow.detach(suspected=suspected)
+            flow.detach(suspected=suspected, last_try=last_try)
+
+    def jail_died(self, jail_id: JailId) -> None:
+        """Its end is in the inbox; whoever waits for its answers need not any more."""
+        for (number, _), flow in self._seats.items():
+            if number == jail_id:
+                flow.jail_died()
 
     def _sit(self, flow: AgentFlow, jail_id: JailId, slot: int) -> None:
         self._rise(flow)

@@ -26,6 +26,9 @@ from edgeswarm.stream.queue import Row, row_fault
 class Port(Protocol):
     """What the pump needs of a jail (`drivers.jails.Jail`)."""
 
+    @property
+    def alive(self) -> bool: ...
+
     def submit(self, slot: int, seq: int, rows: int, payload: bytes) -> bool: ...
 
 
@@ -265,15 +268,19 @@ class AgentFlow:
         self.switching = False
         self.send()
 
-    def detach(self, *, suspected: bool) -> None:
+    def jail_died(self) -> None:
+        """The control plane will detach it: until then nobody waits for an answer."""
+        self._idle.set()
+
+    def detach(self, *, suspected: bool, last_try: bool = False) -> None:
         """The jail is gone: what it had not answered goes out once more, or is set aside as poison.
 
-        suspected: the jail was working on this agent's oldest frame.
+        suspected: the jail was working on this agent's oldest frame.  last_try: and that is not tried again.
         """
         if self.port is None:
             return
         self.port = None
-        gone = self.pipeline.jail_gone(suspected=suspected)
+        gone = self.pipeline.jail_gone(suspected=suspected, last_try=last_try)
         if gone.poison is not None:
             self.on_set_aside(self.name, gone.poison)
             waiter = self._waiters.pop(gone.poison.frame.seq, None)
@@ -285,7 +292,7 @@ class AgentFlow:
         """Wait until nothing is in flight; False when it took longer than timeout_s."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self.port is not None and self.pipeline.flight.in_flight:
+                while self.port is not None and self.port.alive and self.pipeline.flight.in_flight:
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:

@@ -49,7 +49,8 @@ class Supervisor(Operations):
         self._claimed: set[AgentName] = set()  # a deploy or a swap of these is under way
         self._unopened: set[AgentName] = set()  # their source or sink could not be opened: the node will end them
         self._beyond_repair: dict[JailId, AgentName] = {}  # jails that are being ended because of this agent
-        self._guilty: set[AgentName] = set()  # agents whose call was running when their jail died, until they detach
+        # agents whose call was running when their jail died, until they detach; True: it did what no jail may
+        self._guilty: dict[AgentName, bool] = {}
 
     @staticmethod
     def _capacity(settings: Settings) -> Capacity:
@@ -147,8 +148,8 @@ class Supervisor(Operations):
             case do.AttachAgent():
                 self.flows.attach(effect.name, effect.jail, self.jails.get(effect.jail), effect.slot)
             case do.DetachAgent():
-                self.flows.detach(effect.name, suspected=effect.name in self._guilty)
-                self._guilty.discard(effect.name)
+                last_try = self._guilty.pop(effect.name, None)
+                self.flows.detach(effect.name, suspected=last_try is not None, last_try=bool(last_try))
             case do.SwitchAgent():
                 self._task(self._switch(effect))
             case do.PauseAgent():
@@ -241,7 +242,8 @@ class Supervisor(Operations):
         cause = self.cause(f"jail{number}-exit")
         wanted = self.jails.pop(number, None) is None
         suspects = () if wanted else self.flows.suspects(number, exit_)
-        self._guilty.update(suspects[:1])
+        self._guilty.update(dict.fromkeys(suspects[:1], exit_.quarantine))
+        self.flows.jail_died(number)
         beyond_repair = self._beyond_repair.pop(number, None)
         suspects = suspects if beyond_repair is None else (beyond_repair,)
         if not wanted:

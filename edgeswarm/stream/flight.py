@@ -104,18 +104,22 @@ class Flight:
         self._put_back(list(frames))
         return frames
 
-    def gone(self) -> Gone:
-        """The jail died, and this agent's oldest frame is what it was working on."""
+    def gone(self, *, last_try: bool = False) -> Gone:
+        """The jail died, and this agent's oldest frame is what it was working on.
+
+        last_try: it did what no jail may: that frame is not tried again.
+        """
         if not self.in_flight:
             return Gone((), None)
         self._single_until = max(self._single_until, *self.in_flight)
         head = next(iter(self.in_flight))
         deaths = self._deaths[head] = self._deaths.get(head, 0) + 1
         poison = None
-        if deaths >= FRAME_TRIES_MAX:
+        if last_try or deaths >= FRAME_TRIES_MAX:
             frame = self.in_flight.pop(head)
             self._forgive(head)
-            poison = SetAside(frame, "poison", f"the jail died {deaths} times while working on frame {head}")
+            times = "once" if deaths == 1 else f"{deaths} times"
+            poison = SetAside(frame, "poison", f"the jail died {times} while working on frame {head}")
         else:
             self._suspect = head
         return Gone(self.recall(), poison)

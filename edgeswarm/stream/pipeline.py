@@ -292,13 +292,13 @@ class Pipeline:
 
     # --- jails that fail -----------------------------------------------------------------------------------------
 
-    def jail_gone(self, *, suspected: bool = True) -> Gone:
+    def jail_gone(self, *, suspected: bool = True, last_try: bool = False) -> Gone:
         """The jail is dead: what it had not answered comes out of `next_frame` again, in order.
 
         suspected: False when it was working on another agent's frame, or was ended by us: then no frame is blamed.
-        Read all its replies before this call.
+        last_try: the blamed frame is not tried again.  Read all its replies before this call.
         """
-        gone = self.flight.gone() if suspected else Gone(self.flight.recall(), None)
+        gone = self.flight.gone(last_try=last_try) if suspected else Gone(self.flight.recall(), None)
         self.counters.resent += len(gone.again)
         if gone.poison is not None:
             self._set_aside(gone.poison)
