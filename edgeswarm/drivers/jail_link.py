@@ -9,7 +9,6 @@ the supervisor never blocks on a jail (its ends of the pipes do not block).
 
 from __future__ import annotations
 
-import mmap
 import os
 import socket
 import time
@@ -31,6 +30,8 @@ _OWN_SEQ: Final = 1 << 63
 """Sequence numbers from here on are ours, of weights, memory and pings; callers' frames stay below."""
 _GRACE_NS: Final = 1_000_000_000
 """Beyond two deadlines without any answer: whatever the jail claims to be doing, it is not serving."""
+# an enumeration's members are slow to look up
+_RUN, _REPLY, _FAULT, _ACK = int(Kind.RUN), int(Kind.REPLY), int(Kind.FAULT), int(Kind.ACK)
 _FAULT_BYTES: Final = frames.frame_bytes(FAULT_TEXT_BYTES_MAX)
 
 
@@ -55,14 +56,41 @@ class Reply(NamedTuple):
         return FaultCode(self.aux) if self.kind == Kind.FAULT else None
 
 
-@dataclass(slots=True)
-class _Flight:
-    """A frame that has no answer yet."""
+_Flight = tuple[int, int, int, int]
+"""A frame that has no answer yet: its kind, its rows, the bytes reserved for its answer, its allowance in ns."""
 
-    kind: int
-    rows: int
-    reserved_bytes: int
-    allowance_ns: int
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """What of an agent every frame needs, computed once."""
+
+    name: str
+    frame_bytes: int
+    reply_bytes: int
+    rows_max: int
+    calls_rows: int
+    """Rows that one call of the kernel takes."""
+    deadline_ns: int
+    single: _Flight
+    """The flight of a frame of one row."""
+
+    def flight(self, rows: int) -> _Flight:
+        reserved = max(frames.frame_bytes(rows * self.reply_bytes), _FAULT_BYTES)
+        return (_RUN, rows, reserved, -(-rows // self.calls_rows) * self.deadline_ns)
+
+
+def _lane(spec: KernelSpec, capacity: int) -> _Lane:
+    """capacity: of each ring; a frame takes half of it at most, either way."""
+    deadline_ns = spec.deadline_ms * 1_000_000
+    return _Lane(
+        name=spec.name,
+        frame_bytes=spec.frame_bytes,
+        reply_bytes=spec.reply_bytes,
+        rows_max=(capacity // 2 - frames.HEADER_BYTES) // max(spec.frame_bytes, spec.reply_bytes),
+        calls_rows=1 if spec.memory_width else spec.layout.batch_max,
+        deadline_ns=deadline_ns,
+        single=(_RUN, 1, max(frames.frame_bytes(spec.reply_bytes), _FAULT_BYTES), deadline_ns),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +132,8 @@ class JailLink:
         payload, agents = lay_out(specs)
         size_bytes = frames.shared_bytes(ring_bytes)
         shared_fd = kernel.memfd("jail-rings", size_bytes=size_bytes)
-        self._shared = frames.Shared(memoryview(mmap.mmap(shared_fd, size_bytes)))
+        self._shared_at = kernel.map_shared(shared_fd, size_bytes, writable=True)
+        self._shared = frames.Shared(kernel.view(self._shared_at, size_bytes, writable=True))
         self._writer = frames.Writer(self._shared.to_jail, self._shared.tail_to_jail)
         self._reader = frames.Reader(self._shared.from_jail, self._shared.tail_from_jail)
         payload_fd = kernel.memfd("jail-payload", size_bytes=len(payload), content=payload)
@@ -117,7 +146,8 @@ class JailLink:
             os.set_blocking(fd, False)
         self.fds: tuple[int, ...] = (theirs.detach(), shared_fd, wake, answer, epoch, payload_fd)
         self.job: dict[str, Any] = {"kind": "serve", "agents": agents}
-        self._reply_bytes_max = max(_FAULT_BYTES, *(frames.frame_bytes(s.reply_bytes) for s in specs))
+        self._lanes = {spec.slot: _lane(spec, self._writer.capacity) for spec in specs}
+        self._reply_bytes_max = max(lane.single[2] for lane in self._lanes.values())
 
     def hand_over(self) -> None:
         """The jail's ends are on their way: close ours of them, so that its death is an end of file."""
@@ -134,7 +164,9 @@ class JailLink:
         for fd in (self._wake, self.answers, self._epoch):
             os.close(fd)
         self._wake = self.answers = self._epoch = -1
+        size_bytes = len(self._shared.view)
         self._shared.release()
+        kernel.unmap(self._shared_at, size_bytes)
 
     # --- to the jail ------------------------------------------------------------------------------------------------
 
@@ -144,9 +176,7 @@ class JailLink:
 
     def rows_max(self, slot: int) -> int:
         """How many rows one frame of this agent may have: half a ring, either way."""
-        spec = self.specs[slot]
-        half = self._writer.capacity // 2 - frames.HEADER_BYTES
-        return max(0, half // max(spec.frame_bytes, spec.reply_bytes))
+        return self._lanes[slot].rows_max
 
     def submit(self, slot: int, seq: int, rows: int, payload: bytes | bytearray | memoryview) -> bool:
         """Send rows to an agent; False, with nothing written, while there is no room for them or their answer.
@@ -155,19 +185,18 @@ class JailLink:
         payload: rows x width packed float32.  seq: below 2**63, not in flight for this slot.
         Raises LocalError or LimitError when the frame could never be sent.
         """
-        spec = self._spec(slot)
-        if rows < 1 or len(payload) != rows * spec.frame_bytes:
+        lane = self._lanes.get(slot)
+        if lane is None:
+            raise LocalError(f"jail {self.id}: no agent in slot {slot}")
+        if rows < 1 or len(payload) != rows * lane.frame_bytes:
             raise LocalError(
-                f"agent {spec.name}: {rows} rows of {spec.frame_bytes} bytes expected, found {len(payload)} bytes"
+                f"agent {lane.name}: {rows} rows of {lane.frame_bytes} bytes expected, found {len(payload)} bytes"
             )
         if not 0 <= seq < _OWN_SEQ:
-            raise LocalError(f"agent {spec.name}: seq of 0 to 2**63 - 1 expected, found {seq}")
-        reserved = frames.frame_bytes(rows * spec.reply_bytes)
-        if max(reserved, frames.frame_bytes(len(payload))) > self._writer.capacity // 2:
-            raise LimitError(f"agent {spec.name}: {rows} rows in one frame, at most {self.rows_max(slot)} fit")
-        calls = rows if spec.memory_width else -(-rows // spec.layout.batch_max)
-        flight = _Flight(Kind.RUN, rows, max(reserved, _FAULT_BYTES), calls * spec.deadline_ms * 1_000_000)
-        return self._send(slot, seq, flight, 0, payload, rows)
+            raise LocalError(f"agent {lane.name}: seq of 0 to 2**63 - 1 expected, found {seq}")
+        if rows > lane.rows_max:
+            raise LimitError(f"agent {lane.name}: {rows} rows in one frame, at most {lane.rows_max} fit")
+        return self._send(slot, seq, lane.single if rows == 1 else lane.flight(rows), 0, payload)
 
     def next_own_seq(self) -> int:
         self._own_seq += 1
@@ -177,8 +206,7 @@ class JailLink:
         """WEIGHTS, MEMORY or PING with one of our own sequence numbers; False while there is no room."""
         if not last:
             return self._write(slot, kind, seq, 0, aux, payload)
-        deadline_ns = self.specs[slot].deadline_ms * 1_000_000
-        return self._send(slot, seq, _Flight(kind, 1, _FAULT_BYTES, deadline_ns), aux, payload, 1)
+        return self._send(slot, seq, (int(kind), 1, _FAULT_BYTES, self._lanes[slot].deadline_ns), aux, payload)
 
     def check_weights(self, slot: int, weights: bytes) -> None:
         """Raises LocalError when these are not weights of this agent's size."""
@@ -203,22 +231,21 @@ class JailLink:
         """How large a piece of weights is sent at a time."""
         return (self._writer.capacity // 4 - frames.HEADER_BYTES) & -frames.ALIGN_BYTES
 
-    def _send(
-        self, slot: int, seq: int, flight: _Flight, aux: int, payload: bytes | bytearray | memoryview, rows: int
-    ) -> bool:
+    def _send(self, slot: int, seq: int, flight: _Flight, aux: int, payload: bytes | bytearray | memoryview) -> bool:
+        kind, rows, reserved, _ = flight
         key = (slot, seq)
         if key in self._flights:
             raise LocalError(f"jail {self.id}: frame {seq} of slot {slot} is in flight already")
-        largest = max(self._reply_bytes_max, flight.reserved_bytes)
-        if self._reserved_bytes + flight.reserved_bytes + largest > self._reader.capacity:
+        if reserved > self._reply_bytes_max:
+            self._reply_bytes_max = reserved
+        if self._reserved_bytes + reserved + self._reply_bytes_max > self._reader.capacity:
             return False
-        if not self._write(slot, flight.kind, seq, rows, aux, payload):
+        if not self._write(slot, kind, seq, rows, aux, payload):
             return False
         if not self._flights:
             self._progress_ns = time.monotonic_ns()
         self._flights[key] = flight
-        self._reserved_bytes += flight.reserved_bytes
-        self._reply_bytes_max = largest
+        self._reserved_bytes += reserved
         return True
 
     def _write(
@@ -240,9 +267,9 @@ class JailLink:
 
     # --- from the jail ----------------------------------------------------------------------------------------------
 
-    def spin(self) -> None:
-        """Wait a moment for an answer, without sleeping."""
-        frames.spin(self._shared.hint_from_jail, self._reader.head)
+    def spin(self) -> bool:
+        """Wait a moment for an answer, without sleeping; True when there seems to be one."""
+        return frames.spin(self._shared.hint_from_jail, self._reader.head, os.sched_yield)
 
     def collect(self) -> list[Reply]:
         """Every answer that is there.  Raises RingError when the jail broke the protocol."""
@@ -255,8 +282,10 @@ class JailLink:
             return []
         reader, found = self._reader, []
         reader.admit(told)
-        while (frame := reader.take()) is not None:
-            found.append(self._check(*frame))
+        while reader.position < reader.head:
+            frame = reader.take()
+            if frame is not None:
+                found.append(self._check(*frame))
         reader.release()
         if found:
             self._progress_ns = time.monotonic_ns()
@@ -267,19 +296,20 @@ class JailLink:
         flight = self._flights.pop((slot, seq), None)
         if flight is None:
             raise RingError(f"jail {self.id}: answer for frame {seq} of slot {slot}, which is not in flight")
-        self._reserved_bytes -= flight.reserved_bytes
-        if kind == Kind.REPLY and flight.kind == Kind.RUN and rows == flight.rows:
-            size_bytes = rows * self.specs[slot].reply_bytes
-        elif kind == Kind.ACK and flight.kind != Kind.RUN and aux == flight.kind:
+        asked, rows_asked, reserved, _ = flight
+        self._reserved_bytes -= reserved
+        if kind == _REPLY and asked == _RUN and rows == rows_asked:
+            size_bytes = rows * self._lanes[slot].reply_bytes
+        elif kind == _ACK and asked != _RUN and aux == asked:
             size_bytes = 0
-        elif kind == Kind.FAULT and aux in _FAULT_CODES:
+        elif kind == _FAULT and aux in _FAULT_CODES:
             size_bytes = min(len(payload), FAULT_TEXT_BYTES_MAX)
         else:
             raise RingError(f"jail {self.id}: frame {seq} of slot {slot} answered by kind {kind}, rows {rows}, {aux}")
         if length != frames.frame_bytes(size_bytes):
             raise RingError(f"jail {self.id}: an answer of {length} bytes for {size_bytes} bytes of payload")
         content = bytes(payload[:size_bytes])
-        return Reply(self.id, slot, kind, seq, rows, aux, content.rstrip(b"\0") if kind == Kind.FAULT else content)
+        return Reply(self.id, slot, kind, seq, rows, aux, content.rstrip(b"\0") if kind == _FAULT else content)
 
     # --- deadlines --------------------------------------------------------------------------------------------------
 
@@ -304,7 +334,7 @@ class JailLink:
         if self.loading:
             allowance = JAIL_READY_MS_MAX * 1_000_000
         elif self._flights:
-            allowance = max(flight.allowance_ns for flight in self._flights.values())
+            allowance = max(flight[3] for flight in self._flights.values())
         else:
             return None
         last = self._progress_ns + 2 * allowance + _GRACE_NS

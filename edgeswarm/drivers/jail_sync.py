@@ -6,6 +6,7 @@ kept while a call waits, which is whenever a frame is in flight.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import select
@@ -31,9 +32,12 @@ from edgeswarm.drivers.jail_zygote import Program, ZygoteProcess, choose_tier
 from edgeswarm.drivers.jails import BUILD_POLICY, compile_error, order_for
 from edgeswarm.errors import ConfigError, JailError, JailGoneError, TrapError
 from edgeswarm.ids import JailId
-from edgeswarm.jail.frames import SPIN_NS, Kind, RingError
+from edgeswarm.jail.frames import SPIN_ALONE_NS, SPIN_NS, Kind, RingError
 from edgeswarm.limits import COMPILE_MS_DEFAULT, JAIL_READY_MS_MAX
 
+_libc = ctypes.CDLL(None)
+_PART_WAYS_NS: Final = 2_000_000
+"""How often at most the jail is moved off our processor; that costs some 5 us, more when it really has to move."""
 _CONTROL_BYTES_MAX: Final = 256 * 1024
 _STATUS_WAIT_S: Final = 0.25
 _RETRY_S: Final = 0.001
@@ -179,6 +183,7 @@ class SyncJail:
         self._patience_ms: float = min(spec.deadline_ms for spec in link.specs.values())
         self._may_spin = len(os.sched_getaffinity(0)) > 1
         self._spins = False
+        self._parted_ns = -_PART_WAYS_NS
         self._poll = select.poll()
         self._poll.register(link.answers, select.POLLIN)
 
@@ -267,10 +272,9 @@ class SyncJail:
     def _answers(self) -> list[Reply]:
         """The answers that come next.  Raises JailGoneError when none can come."""
         began_ns, timeout_ms = time.monotonic_ns(), self._patience_ms
-        if self._spins:
-            self._link.spin()
+        seen = self._spins and self._link.spin()
         while True:
-            if not self._poll.poll(timeout_ms):
+            if not seen and not self._poll.poll(timeout_ms):
                 timeout_ms = self._life.judge(self._link) * 1000
                 if self._life.gone:
                     raise self._gone("")
@@ -279,8 +283,13 @@ class SyncJail:
             except RingError as error:
                 self._life.lie = str(error)
                 raise self._gone("") from None
+            seen = False  # a hint may lie, or come before its head
             if found:
-                self._spins = self._may_spin and time.monotonic_ns() - began_ns < SPIN_NS
+                waited_ns = time.monotonic_ns() - began_ns
+                self._spins = self._may_spin and waited_ns < SPIN_NS
+                if self._spins and waited_ns > SPIN_ALONE_NS and began_ns - self._parted_ns > _PART_WAYS_NS:
+                    self._parted_ns = began_ns
+                    part_ways(self.pid)
                 return found
             if self._link.answers_ended:
                 raise self._gone("")
@@ -301,6 +310,20 @@ class SyncJail:
             self._closed = True
             self._life.close()
             self._host.forget(self, self.id)
+
+
+def part_ways(pid: int) -> None:
+    """Move a process off the processor that we run on, once; afterwards it may run anywhere again.
+
+    A pipe wakes its reader on the writer's own processor.  Two processes in lock-step would stay there and take turns,
+    each waiting for the other to be through with looking; on processors of their own both look, and neither sleeps.
+    """
+    everywhere = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(pid, everywhere - {_libc.sched_getcpu()})
+        os.sched_setaffinity(pid, everywhere)
+    except OSError:
+        return  # it is gone, or we may not: then it stays where it is
 
 
 def _fault_text(reply: Reply, first: int, rows: int) -> str:

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from edgeswarm.errors import JailError
 
@@ -39,6 +39,8 @@ _TAIL_TO_JAIL, _TAIL_FROM_JAIL, _RUNNING, _HINT_TO_JAIL, _HINT_FROM_JAIL = 0, 8,
 SPIN_NS: Final = 100_000
 """How long a reader looks at the hint before it sleeps, if its last wait was as short: two processes in lock-step then
 skip the wake-ups, 5 to 25 us each.  A stream of less than 10,000 frames a second never spins."""
+SPIN_ALONE_NS: Final = 20_000
+"""After that much of it, let others run in between."""
 
 _LENGTH: Final = struct.Struct("<I")
 _SKIP: Final = 0xFFFF_FFFF
@@ -71,15 +73,8 @@ class FaultCode(IntEnum):
     NON_FINITE = 5
 
 
-class Header(NamedTuple):
-    """Of every frame.  length: header and payload, in bytes, a multiple of 8."""
-
-    length: int
-    slot: int
-    kind: int
-    seq: int
-    rows: int
-    aux: int
+Header = tuple[int, int, int, int, int, int]
+"""Of every frame: length (header and payload, in bytes, a multiple of 8), slot, kind, seq, rows, aux."""
 
 
 def padded(size_bytes: int) -> int:
@@ -116,7 +111,7 @@ fence: Final = _make_fence()
 class Writer:
     """The writing end.  `cell` is the one 64-bit word of shared memory in which the reader says how far it is."""
 
-    __slots__ = ("_cell", "_tail", "_view", "capacity", "head", "reserved")
+    __slots__ = ("_cell", "_tail", "_view", "capacity", "head")
 
     def __init__(self, view: memoryview, cell: memoryview) -> None:
         if len(view) % ALIGN_BYTES or len(view) < 2 * HEADER_BYTES:
@@ -126,7 +121,6 @@ class Writer:
         self._tail = 0
         self.capacity = len(view)
         self.head = 0
-        self.reserved = 0
 
     def tail(self) -> int:
         """How far the reader is.  Raises RingError when it claims what it cannot have read, or takes back a claim."""
@@ -137,36 +131,28 @@ class Writer:
             self._tail = tail
         return tail
 
-    def reserve(self, payload_bytes: int) -> memoryview | None:
-        """Room for a payload, to be filled before `commit`; None when the ring is too full."""
-        length = padded(HEADER_BYTES + payload_bytes)
-        offset = self.head % self.capacity
-        skip = self.capacity - offset if offset + length > self.capacity else 0
-        if self.head + skip + length - self.tail() > self.capacity:
-            return None
-        if skip:
-            _LENGTH.pack_into(self._view, offset, _SKIP)
-            offset = 0
-        self.reserved = self.head + skip
-        return self._view[offset + HEADER_BYTES : offset + HEADER_BYTES + payload_bytes]
-
-    def commit(self, slot: int, kind: int, seq: int, rows: int, aux: int, payload_bytes: int) -> int:
-        """Complete the frame that was reserved last; returns the new head, which the reader has to be told."""
-        length = padded(HEADER_BYTES + payload_bytes)
-        HEADER.pack_into(self._view, self.reserved % self.capacity, length, slot, kind, seq, rows, aux)
-        self.head = self.reserved + length
-        return self.head
-
     def put(
         self, slot: int, kind: int, seq: int, rows: int, aux: int, payload: bytes | bytearray | memoryview
     ) -> int | None:
-        """Write a whole frame; returns the new head, or None with nothing changed when the ring is too full."""
+        """Write a whole frame; returns the new head, of which the reader has to be told.
+
+        None with nothing changed when the ring is too full.
+        """
         size_bytes = len(payload)
-        room = self.reserve(size_bytes)
-        if room is None:
+        length = (HEADER_BYTES + size_bytes + ALIGN_BYTES - 1) & -ALIGN_BYTES
+        head, capacity, view = self.head, self.capacity, self._view
+        offset = head % capacity
+        skip = capacity - offset if offset + length > capacity else 0
+        if head + skip + length - self.tail() > capacity:
             return None
-        room[:] = payload
-        return self.commit(slot, kind, seq, rows, aux, size_bytes)
+        if skip:
+            _LENGTH.pack_into(view, offset, _SKIP)
+            offset = 0
+        HEADER.pack_into(view, offset, length, slot, kind, seq, rows, aux)
+        offset += HEADER_BYTES
+        view[offset : offset + size_bytes] = payload
+        self.head = head = head + skip + length
+        return head
 
     def take_back(self, head: int) -> None:
         """Forget what was put since `head`, none of which the reader was told."""
@@ -207,8 +193,8 @@ class Reader:
                 continue
             if rest < HEADER_BYTES:
                 raise RingError(f"ring: a frame begins {rest} bytes before the end")
-            header = Header._make(HEADER.unpack_from(self._view, offset))
-            length = header.length
+            header: Header = HEADER.unpack_from(self._view, offset)
+            length = header[0]
             if length < HEADER_BYTES or length % ALIGN_BYTES or length > rest:
                 raise RingError(f"ring: frame length of {HEADER_BYTES} to {rest} expected, found {length}")
             if self.position + length > self.head:
@@ -261,12 +247,19 @@ class Shared:
             part.release()
 
 
-def spin(hint: memoryview, head: int) -> bool:
-    """Wait a moment for the hint to differ from the head that is known; True when it does."""
-    until = time.monotonic_ns() + SPIN_NS
+def spin(hint: memoryview, head: int, pause: Callable[[], None]) -> bool:
+    """Wait a moment for the hint to differ from the head that is known; True when it does.
+
+    pause: gives the processor to whoever else is to run on it, which may be the writer.  Not at once: two processes
+    that always make way for each other stay on one processor and take turns, which costs 10 us a round trip.
+    """
+    began = time.monotonic_ns()
     while hint[0] == head:
-        if time.monotonic_ns() > until:
+        waited_ns = time.monotonic_ns() - began
+        if waited_ns > SPIN_NS:
             return False
+        if waited_ns > SPIN_ALONE_NS:
+            pause()
     return True
 
 

@@ -40,6 +40,8 @@ from edgeswarm.jail.frames import (
 FDS: Final[tuple[str, ...]] = ("control", "shared", "wake", "answer", "epoch", "payload")
 """Descriptors that come with the order for a jail, in this order."""
 
+_RUN, _REPLY = int(Kind.RUN), int(Kind.REPLY)  # an enumeration's members are slow to look up
+
 EXIT_GONE: Final = 0
 EXIT_REFUSED: Final = 70
 """A step or a load failed; the control socket says which."""
@@ -176,7 +178,7 @@ class Jail:
         hint, spins, idle_ns = self.shared.hint_to_jail, False, time.monotonic_ns()
         while True:
             if spins:
-                spin(hint, reader.head)
+                spin(hint, reader.head, os.sched_yield)
             told = os.read(self.wake, _HEADS_BYTES_MAX)
             if not told:
                 os._exit(EXIT_GONE)
@@ -249,7 +251,7 @@ class _Desk:
             text = self._faults.get(slot, f"no agent in slot {slot}") if agent is None else agent.dead
             self._fault(slot, seq, FaultCode.BAD_FRAME if agent is None else FaultCode.MEMORY, text)
             return
-        if kind == Kind.RUN:
+        if kind == _RUN:
             size_bytes = rows * agent.frame_bytes
             if not rows or not size_bytes <= len(payload) < size_bytes + 8:
                 self._fault(slot, seq, FaultCode.BAD_FRAME, f"{rows} rows of {agent.frame_bytes} bytes expected")
@@ -303,7 +305,7 @@ class _Desk:
             return False
         slot, size, view = agent.spec.slot, agent.reply_bytes, memoryview(answers)
         for index, (seq, _) in enumerate(part):
-            self._put(slot, Kind.REPLY, seq, 1, 0, view[index * size : (index + 1) * size])
+            self._put(slot, _REPLY, seq, 1, 0, view[index * size : (index + 1) * size])
         return True
 
     def _run(self, agent: Agent, seq: int, rows: int, payload: memoryview) -> None:
@@ -317,12 +319,12 @@ class _Desk:
         except CallFaultError as fault:
             self._fault(slot, seq, fault.code, str(fault))
         else:
-            self._put(slot, Kind.REPLY, seq, rows, 0, answer)
+            self._put(slot, _REPLY, seq, rows, 0, answer)
 
     def _fault(self, slot: int, seq: int, code: FaultCode, text: str) -> None:
         self._put(slot, Kind.FAULT, seq, 0, code, text.encode("utf-8")[:FAULT_TEXT_BYTES_MAX])
 
-    def _put(self, slot: int, kind: Kind, seq: int, rows: int, aux: int, payload: bytes | memoryview) -> None:
+    def _put(self, slot: int, kind: int, seq: int, rows: int, aux: int, payload: bytes | memoryview) -> None:
         if self._writer.put(slot, kind, seq, rows, aux, payload) is None:
             raise RingError("the supervisor asked for more answers than it left room for")
 
