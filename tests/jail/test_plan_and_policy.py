@@ -8,6 +8,7 @@ import importlib.util
 import itertools
 import json
 import platform
+import re
 import struct
 import subprocess
 import sys
@@ -299,3 +300,25 @@ def test_stage_2_is_small() -> None:
         *("poll", "ppoll", "exit_group", "clock_gettime", "restart_syscall", "sched_yield"),
     }
     assert set(file.stage_2.allow_without_exec) == {"mmap", "mprotect"}
+
+
+# --- the page ---------------------------------------------------------------------------------------------------
+
+
+def test_the_page_lists_the_steps_in_the_order_of_the_plan() -> None:
+    page = (k.SANDBOX / "README.md").read_text()
+    listed = re.findall(r"^\| \d+ \| ([A-Z]\w+(?:\(\d\))?) \|", page, re.MULTILINE)
+    steps = plan.make_plan(POLICIES["strict"], "A", run_as=(300_000, 300_000), memory_bytes=0)
+    names = [re.sub(r"^Limit\(.*", "Limit", plan.name_of(step)) for step in steps]
+    assert [name for name, _ in itertools.groupby(names)] == listed
+
+
+def test_every_test_that_the_page_names_exists() -> None:
+    page = (k.SANDBOX / "README.md").read_text()
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("*.py"))
+    named = re.findall(r"`(test_\w+)`", page)
+    assert len(named) > 10
+    for name in named:
+        assert f"def {name}(" in tests, name
+    for name in re.findall(r"`(test_\w+\.py)`", page):
+        assert (Path(__file__).parent / name).is_file()
