@@ -13,12 +13,12 @@ from edgeswarm.app.log import Log
 from edgeswarm.app.supervisor import Supervisor
 from edgeswarm.drivers.control import ControlServer
 from edgeswarm.drivers.metrics_http import MetricsServer
-from edgeswarm.errors import ConfigError, LimitError
+from edgeswarm.errors import ConfigError, EdgeSwarmError, LimitError
 from edgeswarm.limits import AF_FILE_BYTES_MAX
 
 
 def read_file(path: str) -> bytes:
-    """Bytes of an agent file of the settings.  Raises ConfigError."""
+    """Bytes of an agent file of the settings.  Raises ConfigError, LimitError."""
     try:
         with open(path, "rb") as file:
             data = file.read(AF_FILE_BYTES_MAX + 1)
@@ -31,10 +31,10 @@ def read_file(path: str) -> bytes:
 
 async def bring(supervisor: Supervisor, files: Sequence[tuple[str, bytes]]) -> None:
     """What is not deployed is, together; an agent that was kept in another version is swapped to the one named here."""
-    fresh = []
+    fresh: list[tuple[str, bytes]] = []
     for who, data in files:
         name = supervisor.shelf.admit(data, who=who).plan.name
-        if supervisor.is_deployed(data):
+        if supervisor.is_deployed(data) or any(data == other for _, other in fresh):
             continue
         if name in supervisor.node.table.agents:
             await supervisor.swap(name, who, data)
@@ -44,9 +44,26 @@ async def bring(supervisor: Supervisor, files: Sequence[tuple[str, bytes]]) -> N
         await supervisor.deploy(fresh)
 
 
-async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, bytes]] = ()) -> int:
-    """Run until told to end; the process's exit code.  deploy: [(where from, agent file)] beside what is kept.
+async def bring_settings(supervisor: Supervisor, paths: Sequence[str]) -> None:
+    """The agents of the settings.  One that cannot run is logged: it keeps the others from nothing."""
+    good: list[tuple[str, bytes]] = []
+    for path in paths:
+        try:
+            data = read_file(path)
+            supervisor.shelf.admit(data, who=path)
+            good.append((path, data))
+        except EdgeSwarmError as error:
+            supervisor.log.error("agent_not_deployed", file=path, error=str(error))
+    try:
+        await bring(supervisor, good)
+    except EdgeSwarmError as error:
+        supervisor.log.error("agent_not_deployed", error=str(error))
 
+
+async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, bytes]] = ()) -> int:
+    """Run until told to end; the process's exit code.
+
+    deploy: [(where from, agent file)] beside what is kept and what the settings name; they must run, or nothing does.
     Raises LocalError if another supervisor runs on the state directory, TierError where no jail can be made.
     """
     ended = asyncio.Event()
@@ -61,8 +78,8 @@ async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, byt
     try:
         await supervisor.start()
         await metrics.start()
-        wanted = [*deploy, *((path, read_file(path)) for path in settings.place.agents)]
-        await bring(supervisor, wanted)
+        await bring(supervisor, deploy)
+        await bring_settings(supervisor, settings.place.agents)
         log.info("control_listening", path=str(settings.socket_path), metrics_port=settings.profile.metrics.port)
         await ended.wait()
     finally:

@@ -48,8 +48,7 @@ def run(
     from edgeswarm.app.log import Log
 
     settings = common.settings_of(state, config_file, profile=profile)
-    named = [*files, *(Path(name) for name in settings.place.agents)]
-    agents = [(str(path), common.read_agent_file(path)) for path in named]
+    agents = [(str(path), common.read_agent_file(path)) for path in files]
     log = Log(level=log_level or settings.profile.log.level)
     return asyncio.run(serve(settings, log, deploy=agents))
 
