@@ -6,11 +6,10 @@ shared memory.  The code is not looked at here: it goes into the cache under a M
 
 from __future__ import annotations
 
-import mmap
 import os
-import socket
 from typing import Any
 
+from edgeswarm.drivers.jail_ends import Ends
 from edgeswarm.errors import JailError, LimitError
 from edgeswarm.ids import JailId
 from edgeswarm.jail import kernel
@@ -27,34 +26,39 @@ class CompileLink:
             )
         self.id = jail_id
         self.memory_bytes_max = 0
-        self._output_fd = kernel.memfd("jail-code", size_bytes=CWASM_BYTES_MAX)
-        payload_fd = kernel.memfd("jail-wasm", size_bytes=len(wasm), content=wasm)
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        wake, self._wake = os.pipe()
-        self._answers, answer = os.pipe()
-        epoch, self._epoch = os.pipe()
-        self.control.setblocking(False)
-        self.fds: tuple[int, ...] = (theirs.detach(), os.dup(self._output_fd), wake, answer, epoch, payload_fd)
         self.job: dict[str, Any] = {"kind": "compile"}
+        self._ends = Ends()
+        self._memory: list[int] = []
+        try:
+            self._memory.append(kernel.memfd("jail-code", size_bytes=CWASM_BYTES_MAX))
+            self._memory.append(kernel.memfd("jail-wasm", size_bytes=len(wasm), content=wasm))
+        except OSError:
+            self.close()
+            raise
+        self.control = self._ends.control
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The jail's descriptors, in the order of `worker.FDS`."""
+        control, wake, answer, epoch = self._ends.inside
+        return (control, self._memory[0], wake, answer, epoch, self._memory[1])
 
     def hand_over(self) -> None:
-        """The jail's ends are on their way: close ours of them."""
-        for fd in self.fds:
-            os.close(fd)
-        self.fds = ()
+        """The jail's descriptors are on their way; the memory for the code stays ours too."""
+        self._ends.hand_over()
 
     def code(self, size_bytes: int) -> bytes:
         """What the jail has compiled.  Raises JailError when its size cannot be."""
         if not 0 < size_bytes <= CWASM_BYTES_MAX:
             raise JailError(f"compiled code: 1 to {CWASM_BYTES_MAX} bytes expected, found {size_bytes}")
-        with mmap.mmap(self._output_fd, CWASM_BYTES_MAX, prot=mmap.PROT_READ) as memory:
-            return memory[:size_bytes]
+        address = kernel.map_shared(self._memory[0], CWASM_BYTES_MAX, writable=False)
+        view = kernel.view(address, CWASM_BYTES_MAX, writable=False)
+        code = bytes(view[:size_bytes])
+        view.release()
+        kernel.unmap(address, CWASM_BYTES_MAX)
+        return code
 
     def close(self) -> None:
-        if self._wake < 0:
-            return
-        self.hand_over()
-        self.control.close()
-        for fd in (self._wake, self._answers, self._epoch, self._output_fd):
-            os.close(fd)
-        self._wake = self._answers = self._epoch = self._output_fd = -1
+        self._ends.close()
+        while self._memory:
+            os.close(self._memory.pop())

@@ -10,12 +10,12 @@ the supervisor never blocks on a jail (its ends of the pipes do not block).
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from edgeswarm.drivers.jail_ends import Ends
 from edgeswarm.drivers.jail_spec import RING_BYTES_MIN, KernelSpec, check_specs, lay_out, ring_bytes_for
 from edgeswarm.errors import LimitError, LocalError
 from edgeswarm.ids import JailId
@@ -128,42 +128,46 @@ class JailLink:
         self._open(specs, ring_bytes)
 
     def _open(self, specs: Sequence[KernelSpec], ring_bytes: int) -> None:
-        """Make the memory, the socket and the pipes; the jail's ends wait in `fds` until `hand_over`."""
+        """Make the memory and the ends; the jail's wait in `fds` until `hand_over`."""
         payload, agents = lay_out(specs)
         size_bytes = frames.shared_bytes(ring_bytes)
-        shared_fd = kernel.memfd("jail-rings", size_bytes=size_bytes)
-        self._shared_at = kernel.map_shared(shared_fd, size_bytes, writable=True)
+        self.job: dict[str, Any] = {"kind": "serve", "agents": agents}
+        self._ends = Ends()
+        self._memory: list[int] = []
+        try:
+            self._memory.append(kernel.memfd("jail-rings", size_bytes=size_bytes))
+            self._memory.append(kernel.memfd("jail-payload", size_bytes=len(payload), content=payload))
+            self._shared_at = kernel.map_shared(self._memory[0], size_bytes, writable=True)
+        except OSError:
+            self.hand_over()
+            self._ends.close()
+            raise
         self._shared = frames.Shared(kernel.view(self._shared_at, size_bytes, writable=True))
         self._writer = frames.Writer(self._shared.to_jail, self._shared.tail_to_jail)
         self._reader = frames.Reader(self._shared.from_jail, self._shared.tail_from_jail)
-        payload_fd = kernel.memfd("jail-payload", size_bytes=len(payload), content=payload)
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        wake, self._wake = os.pipe()
-        self.answers, answer = os.pipe()
-        epoch, self._epoch = os.pipe()
-        self.control.setblocking(False)
-        for fd in (self._wake, self.answers, self._epoch):
-            os.set_blocking(fd, False)
-        self.fds: tuple[int, ...] = (theirs.detach(), shared_fd, wake, answer, epoch, payload_fd)
-        self.job: dict[str, Any] = {"kind": "serve", "agents": agents}
+        self.control, self.answers = self._ends.control, self._ends.answers
+        self._wake, self._epoch = self._ends.wake, self._ends.epoch
         self._lanes = {spec.slot: _lane(spec, self._writer.capacity) for spec in specs}
         self._reply_bytes_max = max(lane.single[2] for lane in self._lanes.values())
 
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The jail's descriptors, in the order of `worker.FDS`."""
+        control, wake, answer, epoch = self._ends.inside
+        return (control, self._memory[0], wake, answer, epoch, self._memory[1])
+
     def hand_over(self) -> None:
-        """The jail's ends are on their way: close ours of them, so that its death is an end of file."""
-        for fd in self.fds:
-            os.close(fd)
-        self.fds = ()
+        """The jail's descriptors are on their way: close ours of them, so that its death is an end of file."""
+        self._ends.hand_over()
+        while self._memory:
+            os.close(self._memory.pop())
 
     def close(self) -> None:
         """Let go of everything; a living jail sees the end of its control socket and ends."""
-        if self._wake < 0:
+        if self._ends.closed:
             return
         self.hand_over()
-        self.control.close()
-        for fd in (self._wake, self.answers, self._epoch):
-            os.close(fd)
-        self._wake = self.answers = self._epoch = -1
+        self._ends.close()
         size_bytes = len(self._shared.view)
         self._shared.release()
         kernel.unmap(self._shared_at, size_bytes)

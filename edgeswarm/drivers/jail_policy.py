@@ -25,6 +25,7 @@ ArchName = Literal["x86_64", "aarch64"]
 ARCHES: Final[tuple[ArchName, ...]] = ("x86_64", "aarch64")
 Namespace = Literal["user", "pid", "mount", "net", "ipc", "uts", "cgroup"]
 _Reason = Annotated[str, schema.Length(8, 200)]
+BUILD_POLICY: Final = "build"
 _POLICIES_MAX: Final = 64
 _FILE_BYTES_MAX: Final = 64 * 1024
 _LIMITS: Final = frozenset(
@@ -132,6 +133,8 @@ def load_policies(folder: Path) -> dict[str, policy.Policy]:
     paths = sorted((folder / "policies").glob("*.toml"))[:_POLICIES_MAX]
     if not paths:
         raise ConfigError(f"{folder}/policies: no policy found")
+    if BUILD_POLICY not in {path.stem for path in paths}:
+        raise ConfigError(f"{folder}/policies: no policy `{BUILD_POLICY}`, under which kernels are compiled")
     manifest = _read_manifest(folder / "bpf" / "manifest.json")
     found = {}
     for path in paths:

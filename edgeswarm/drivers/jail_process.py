@@ -145,10 +145,19 @@ class Jail(JailLife):
         for reply in replies:
             waiting = self._own.get(reply.seq)
             if waiting is None:
-                self._on_reply(reply)
+                self._hand_out(reply)
             elif not waiting.done():
                 waiting.set_result(reply)
         self._wake_senders()
+
+    def _hand_out(self, reply: Reply) -> None:
+        """An error of the callback is the loop's to report; the answers behind this one still come."""
+        try:
+            self._on_reply(reply)
+        except Exception as error:
+            self._loop.call_exception_handler(
+                {"message": f"on_reply of jail {self.id} raised for frame {reply.seq}", "exception": error}
+            )
 
     def _wake_senders(self) -> None:
         while self._senders:

@@ -26,10 +26,10 @@ from edgeswarm.drivers.jail_life import (
     private_bytes,
 )
 from edgeswarm.drivers.jail_link import JailLink, KernelSpec, Reply
-from edgeswarm.drivers.jail_policy import load_policies
+from edgeswarm.drivers.jail_policy import BUILD_POLICY, load_policies
 from edgeswarm.drivers.jail_sync_life import Process, SyncLife, readable
 from edgeswarm.drivers.jail_zygote import Program, ZygoteProcess, choose_tier
-from edgeswarm.drivers.jails import BUILD_POLICY, compile_error, order_for
+from edgeswarm.drivers.jails import compile_error, order_for
 from edgeswarm.errors import ConfigError, JailError, JailGoneError, TrapError
 from edgeswarm.ids import JailId
 from edgeswarm.jail.frames import SPIN_ALONE_NS, SPIN_NS, Kind, RingError

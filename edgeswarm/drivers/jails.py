@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import resource
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from edgeswarm.drivers.jail_cache import CwasmCache, binding_here
 from edgeswarm.drivers.jail_compile import CompileLink
 from edgeswarm.drivers.jail_life import JailExit, JailLife, JailStartError, Link, end_process, private_bytes
 from edgeswarm.drivers.jail_link import JailLink, KernelSpec, Reply
-from edgeswarm.drivers.jail_policy import load_policies
+from edgeswarm.drivers.jail_policy import BUILD_POLICY, load_policies
 from edgeswarm.drivers.jail_process import Jail
 from edgeswarm.drivers.jail_zygote import Message, Program, ZygoteProcess, choose_tier
 from edgeswarm.errors import ConfigError, JailError, KernelError, LimitError
@@ -40,8 +41,10 @@ __all__ = [
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-BUILD_POLICY: Final = "build"
 _STOP_WAIT_S: Final = 5.0
+_DESCRIPTORS_A_JAIL: Final = 8
+"""Five while it lives, three more while it starts."""
+_DESCRIPTORS_OTHER: Final = 256
 
 
 class JailHost:
@@ -61,8 +64,6 @@ class JailHost:
         program: Program | None = None,
     ) -> None:
         self._policies = load_policies(policy_dir)
-        if BUILD_POLICY not in self._policies:
-            raise ConfigError(f"{policy_dir}/policies: no policy `{BUILD_POLICY}`")
         self.cache = CwasmCache(cache_dir, mac_key, binding_here(policy_digest=self._policies[BUILD_POLICY].digest()))
         self._wanted_tier = tier
         self._program = program or Program()
@@ -92,8 +93,13 @@ class JailHost:
 
     async def start(self) -> None:
         """Start the zygote and learn the tier.  Raises TierError where nothing can be jailed, JailError otherwise."""
+        allow_descriptors(_DESCRIPTORS_OTHER + JAILS_MAX * _DESCRIPTORS_A_JAIL)
         self._start_zygote()
-        await self._ready_zygote()
+        try:
+            await self._ready_zygote()
+        except BaseException:
+            await self.close()
+            raise
 
     def _start_zygote(self) -> None:
         loop = asyncio.get_running_loop()
@@ -287,6 +293,14 @@ class JailHost:
                 zygote.process.kill()
             await asyncio.sleep(0.002)
         self._zygote = None
+
+
+def allow_descriptors(count: int) -> None:
+    """Raise this process's soft limit of open files to `count`, as far as its hard limit goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def order_for(link: Link, policy: str, tier: Tier) -> dict[str, Any]:

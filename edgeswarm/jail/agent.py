@@ -274,12 +274,17 @@ class Agent:
             began = time.monotonic_ns()
             running[1] = spec.slot
             running[0] = began
-            trap = self._instance.run_batch(rows) if batch else self._instance.run(rows)
+            try:
+                trap = self._instance.run_batch(rows) if batch else self._instance.run(rows)
+            except wasm.WasmError as error:
+                fault = CallFaultError(FaultCode.TRAP, str(error))
+            else:
+                if not trap:
+                    running[0] = 0
+                    return
+                fault = self._fault_of(trap)
             running[0] = 0
-            if not trap:
-                return
             took_ns = time.monotonic_ns() - began
-            fault = self._fault_of(trap)
             self._start_anew()
             if fault.code is not FaultCode.DEADLINE or took_ns * 2 >= spec.deadline_ms * 1_000_000:
                 raise fault

@@ -115,10 +115,11 @@ def mount(source: bytes, target: bytes, kind: bytes | None, flags: int, options:
     _check(result, f"mount {target.decode('ascii', 'replace')}")
 
 
-def pivot_into_empty_root(*, base: bytes = b"/tmp") -> None:
+def pivot_into_empty_root(*, base: bytes = b"/proc") -> None:
     """Make an empty, read-only tmpfs of one inode the root, and let go of the old one.
 
-    `base` is any existing folder to mount over; nothing of it stays reachable.  Needs a mount namespace of our own.
+    `base` is any existing folder to mount over (the user namespace was set up through /proc, so that exists); nothing
+    of it stays reachable.  Needs a mount namespace of our own.
     """
     harmless = MS_NOSUID | MS_NODEV | MS_NOEXEC
     mount(b"none", b"/", None, MS_REC | MS_PRIVATE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from typing import Any
 
@@ -61,18 +62,39 @@ async def test_one_bad_row_among_waiting_ones_faults_alone(spawn: Any, moody: by
         (k.SPIN, FaultCode.DEADLINE, "deadline"),
         (k.NAN, FaultCode.NON_FINITE, "NaN"),
         (k.GROW, FaultCode.TRAP, "unreachable"),
+        (k.RECURSE, FaultCode.TRAP, "stack overflow"),
+        (k.OUTSIDE, FaultCode.TRAP, "memory access out of bounds"),
+        (k.DIVIDE, FaultCode.TRAP, "integer division by zero"),
     ],
 )
 async def test_a_fault_of_one_agent_leaves_the_others_and_itself_usable(
     spawn: Any, moody: bytes, mood: float, code: FaultCode, text: str
 ) -> None:
     served = await spawn(k.moody_spec(moody), k.moody_spec(moody, slot=1, weight=3.0))
-    reply = await served.ask(0, 1, k.row(mood))
+    reply = await served.ask(0, 1, k.row(mood, 0))
     assert (reply.kind, reply.fault) == (Kind.FAULT, code)
     assert text in reply.text
     assert k.values((await served.ask(1, 1, k.row(k.ADD, 5))).payload)[0] == 15.0
     assert k.values((await served.ask(0, 2, k.row(k.ADD, 5))).payload) == (10.0, 0.0)  # fresh, with its weights
     assert not served.exits
+
+
+async def test_an_error_of_the_callback_loses_no_other_answer(spawn: Any, moody: bytes) -> None:
+    served = await spawn(k.moody_spec(moody))
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    hand_out = served.on_reply
+
+    def clumsy(reply: Any) -> None:
+        hand_out(reply)
+        if reply.seq == 2:
+            raise ValueError("oops")
+
+    served.jail._on_reply = clumsy
+    for seq in range(5):
+        served.jail.submit(0, seq, 1, k.row(k.ADD, seq))
+    await served.until(lambda: len(served.replies) == 5)
+    assert [str(context["exception"]) for context in reported] == ["oops"]
 
 
 async def test_memory_grows_up_to_the_limit_and_no_further(spawn: Any, moody: bytes) -> None:

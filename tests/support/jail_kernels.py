@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SANDBOX = ROOT / "sandbox"
 MAC_KEY = bytes(range(32))
 
-ADD, TRAP, SPIN, GROW, NAN, SCRIBBLE, SLOW = (float(mood) for mood in range(7))
+ADD, TRAP, SPIN, GROW, NAN, SCRIBBLE, SLOW, RECURSE, OUTSIDE, DIVIDE = (float(mood) for mood in range(10))
 """First value of an input row: what the moody kernel does with it.  ADD answers (weight * second, grown pages)."""
 
 INPUT, OUTPUT, WEIGHTS = 0, 65_536, 131_008
@@ -22,12 +22,18 @@ WIDTH = 2
 
 MOODY = f"""(module (memory (export "memory") 2 64)
  (global $grown (mut f32) (f32.const 0))
+ (func $deeper (param $n i32) (result i32)
+  (i32.add (call $deeper (i32.add (local.get $n) (i32.const 1))) (local.get $n)))
  (func $row (param $i i32) (local $in i32) (local $out i32) (local $mood f32) (local $n i32)
   (local.set $in (i32.mul (local.get $i) (i32.const {4 * WIDTH})))
   (local.set $out (i32.add (i32.const {OUTPUT}) (local.get $in)))
   (local.set $mood (f32.load (local.get $in)))
   (if (f32.eq (local.get $mood) (f32.const {TRAP})) (then (unreachable)))
   (if (f32.eq (local.get $mood) (f32.const {SPIN})) (then (loop $l (br $l))))
+  (if (f32.eq (local.get $mood) (f32.const {RECURSE})) (then (drop (call $deeper (i32.const 1)))))
+  (if (f32.eq (local.get $mood) (f32.const {OUTSIDE})) (then (f32.store (i32.const 0x7ffffff0) (f32.const 1))))
+  (if (f32.eq (local.get $mood) (f32.const {DIVIDE})) (then
+   (i32.store (local.get $out) (i32.div_s (i32.const 1) (i32.trunc_f32_s (f32.load offset=4 (local.get $in)))))))
   (if (f32.eq (local.get $mood) (f32.const {SLOW})) (then
    (local.set $n (i32.const 60000000))
    (loop $l (local.set $n (i32.sub (local.get $n) (i32.const 1))) (br_if $l (local.get $n)))))
