@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm.agentfile.header import Header
@@ -199,6 +199,16 @@ class Lifecycle:
                 self._close_sink(sink)
             flow.sinks = [self._make_sink(flow.name, spec, before) for spec in before.wiring.sinks]
             raise
+
+    # --- numbers ---------------------------------------------------------------------------------------------------
+
+    def source_counts(self, name: AgentName) -> list[dict[str, Any]]:
+        """What each source with a driver has seen, besides the rows that the pipeline counts."""
+        inlets = self._inlets.get(name, {})
+        return [
+            {"id": inlet.source.name, "type": inlet.source.kind, **asdict(inlet.source.counts)}
+            for _, inlet in sorted(inlets.items())
+        ]
 
     # --- steps ----------------------------------------------------------------------------------------------------
 

@@ -24,10 +24,21 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
         line: dict[str, Any] = {"at": at, "level": record.levelname.lower(), "event": record.getMessage()}
-        line.update(getattr(record, "fields", None) or _extras(record))
+        for key, value in (getattr(record, "fields", None) or _extras(record)).items():
+            line[f"{key}_" if key in line else key] = value
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
-        return json.dumps(line, default=str, separators=(",", ":"))
+        try:
+            return json.dumps(line, default=str, separators=(",", ":"), allow_nan=False)
+        except (TypeError, ValueError, RecursionError):  # NaN, keys that are no text, numbers too long to print
+            return json.dumps({key: _text(value) for key, value in line.items()}, separators=(",", ":"))
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} that cannot be printed"
 
 
 def _extras(record: logging.LogRecord) -> dict[str, Any]:

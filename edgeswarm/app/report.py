@@ -16,14 +16,25 @@ from edgeswarm.stream.pipeline import Outcome
 if TYPE_CHECKING:
     from edgeswarm.app.supervisor import Supervisor
 
-GAUGES = frozenset({"queued", "held", "flying", "in_flight", "again", "lost"})
+GAUGES = frozenset({"queued", "held", "flying", "in_flight", "again", "lost", "waiting", "readers"})
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def rss_bytes() -> int:
     """Resident memory of this process."""
     with open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[1]) * PAGE_BYTES
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used; 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b") ")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
 
 
 def outcome(found: Outcome) -> dict[str, Any]:
@@ -51,6 +62,8 @@ def agent(supervisor: Supervisor, name: Any) -> dict[str, Any]:
         "restarts": entry.restarts_total,
         "faults": flow.faults if flow is not None else 0,
         "counters": flow.pipeline.tally() if flow is not None else {},
+        "sources": supervisor.flows.life.source_counts(name),
+        "sinks": [{"type": sink.kind, **sink.counts()} for sink in flow.sinks] if flow is not None else [],
         "latency": flow.latency.summary() if flow is not None else None,
         "last": outcome(flow.last) if flow is not None and flow.last is not None else None,
     }
@@ -66,6 +79,7 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
             "policy": supervisor.node.table.jails[number].policy,
             "agents": list(supervisor.node.table.jails[number].agents),
             "memory_bytes": jail.memory_bytes(),
+            "cpu_seconds": cpu_seconds(jail.pid),
             "in_flight": jail.in_flight,
         }
         for number, jail in supervisor.jails.items()
@@ -96,23 +110,40 @@ def metrics(supervisor: Supervisor) -> str:
         yield "edgeswarm_supervisor_cpu_seconds_total", "counter", {}, cpu.user + cpu.system
         for one in row["jails"]:
             yield "edgeswarm_jail_memory_bytes", "gauge", {"jail": str(one["jail"])}, one["memory_bytes"]
-        plain = {key for one in row["agents"] for key, value in one["counters"].items() if isinstance(value, int)}
-        for key in sorted(plain):
-            for one in row["agents"]:
-                if key in one["counters"]:
-                    kind = "gauge" if key in GAUGES else "counter"
-                    name = f"edgeswarm_agent_{key}" + ("_total" if kind == "counter" else "")
-                    yield name, kind, {"agent": one["name"]}, one["counters"][key]
-        for one in row["agents"]:
-            yield "edgeswarm_agent_restarts_total", "counter", {"agent": one["name"]}, one["restarts"]
+        for one in row["jails"]:
+            yield "edgeswarm_jail_cpu_seconds_total", "counter", {"jail": str(one["jail"])}, one["cpu_seconds"]
         for one in row["agents"]:
             yield "edgeswarm_agent_running", "gauge", {"agent": one["name"]}, float(one["status"] == "running")
+        for one in row["agents"]:
+            yield "edgeswarm_agent_restarts_total", "counter", {"agent": one["name"]}, one["restarts"]
+        yield from _families("edgeswarm_agent_", [({"agent": one["name"]}, one["counters"]) for one in row["agents"]])
+        for part in ("source", "sink"):
+            rows = [
+                ({"agent": one["name"], part: f"{index}:{counts['type']}"}, counts)
+                for one in row["agents"]
+                for index, counts in enumerate(one[f"{part}s"])
+            ]
+            yield from _families(f"edgeswarm_{part}_", rows)
 
     def histograms() -> Iterator[tuple[str, dict[str, str], metric.Histogram]]:
         for name, flow in supervisor.flows.flows.items():
             yield "edgeswarm_agent_sample_to_decision_seconds", {"agent": name}, flow.latency
 
     return metric.prometheus(samples(), histograms())
+
+
+def _families(prefix: str, rows: list[tuple[dict[str, str], dict[str, Any]]]) -> Iterator[metric.Sample]:
+    """Every number of the rows, one family after the other; a table of numbers has its keys as the label `kind`."""
+    for key in sorted({key for _, counts in rows for key in counts}):
+        kind = "gauge" if key in GAUGES else "counter"
+        name = prefix + key + ("_total" if kind == "counter" else "")
+        for labels, counts in rows:
+            value = counts.get(key)
+            if isinstance(value, int):
+                yield name, kind, labels, value
+            elif isinstance(value, dict):
+                for which, number in value.items():
+                    yield name, kind, {**labels, "kind": which}, number
 
 
 def config(settings: Settings) -> dict[str, dict[str, Any]]:
