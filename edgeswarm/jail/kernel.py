@@ -88,9 +88,7 @@ MNT_DETACH: Final = 2
 def unshare(namespaces: Iterable[str]) -> None:
     """Leave the named namespaces for fresh ones; `pid` takes effect for the children."""
     names = tuple(namespaces)
-    flags = 0
-    for name in names:
-        flags |= NAMESPACE_FLAGS[name]
+    flags = sum(NAMESPACE_FLAGS[name] for name in set(names))
     _check(_libc.unshare(ctypes.c_int(flags)), f"unshare({','.join(names)})")
 
 
@@ -347,7 +345,7 @@ def seccomp_action_available(action: int) -> None:
 
 _PROT_READ, _PROT_WRITE, _PROT_EXEC = 1, 2, 4
 _MAP_SHARED, _MAP_PRIVATE_ANONYMOUS = 0x01, 0x22
-_VIEW_READ, _VIEW_WRITE = 0x100, 0x200  # PyBUF_READ, PyBUF_WRITE
+_VIEW_READ, _VIEW_WRITE = 0x100, 0x200  # PyBUF_READ and PyBUF_WRITE
 _libc.mmap.restype = ctypes.c_void_p
 _view_of = ctypes.pythonapi.PyMemoryView_FromMemory
 _view_of.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from edgeswarm.jail import enter, kernel, plan, wasm, worker
+from edgeswarm.jail import enter, plan, wasm, worker
 
 FDS = worker.FDS
 libc = ctypes.CDLL(None, use_errno=True)
@@ -26,7 +26,6 @@ libc.syscall.restype = ctypes.c_long
 libc.mmap.restype = ctypes.c_void_p
 X86 = platform.machine() == "x86_64"
 SPARE = ctypes.create_string_buffer(4096)
-TEXT_MAP: list[kernel.Mapping] = []
 CONTEXT: dict[str, Any] = {}
 
 Probe = Callable[[], object]
@@ -234,12 +233,6 @@ def memory_bomb() -> object:
 
 
 @probe
-def spin_for_ever() -> object:
-    while True:
-        pass
-
-
-@probe
 def leaked_descriptors() -> object:
     """Descriptors beyond the protocol's that answer to read(fd, 0 bytes) or write(fd, 0 bytes)."""
     known = {0, 1, 2, *CONTEXT["keep"]}
@@ -256,12 +249,6 @@ def leaked_descriptors() -> object:
 @probe
 def unseal_the_rings() -> object:
     return call(72, 25, CONTEXT["keep"][0], 1033, 0)
-
-
-@probe
-def who_am_i() -> object:
-    """Not a forbidden thing: what the jail sees of itself, for tests."""
-    return f"pid {CONTEXT['pid']} uid {CONTEXT['uid']} host {CONTEXT['host']} root {CONTEXT['root']}"
 
 
 @probe
@@ -293,10 +280,6 @@ class ProbeJail(worker.Jail):
             key, _, value = option.partition("=")
             if value:
                 CONTEXT[key] = int(value)
-
-    def load(self) -> None:
-        super().load()
-        CONTEXT.update(pid=libc.getpid(), uid=os.getuid() if not self.tests else -1, host="", root="")
 
     def test_self(self, entered: enter.Entered) -> None:
         if self.tests:
