@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +26,8 @@ def argument(args: dict[str, Any], key: str, kind: type[T], default: T = _REQUIR
         raise RemoteError(f"control request: {key}: missing")
     if kind is float and type(value) is int:
         return kind(value)  # type: ignore[call-arg]
+    if type(value) is float and not math.isfinite(value):
+        raise RemoteError(f"control request: {key}: expected a number, found {value}")
     if type(value) is not kind:
         raise RemoteError(f"control request: {key}: expected {kind.__name__}, found {type(value).__name__}")
     return value

@@ -109,10 +109,12 @@ class ControlServer:
             _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             if uid not in (0, os.geteuid()) or len(self._clients) > CONTROL_CLIENTS_MAX:
                 return
+            early = b""  # what came while something was followed
             while True:
-                (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+                head = early or await reader.readexactly(1)
+                (length,) = LENGTH.unpack(head + await reader.readexactly(LENGTH.size - 1))
                 _check_length(length)
-                await self._serve_one(unpack(await reader.readexactly(length)), writer)
+                early = await self._serve_one(unpack(await reader.readexactly(length)), reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass  # the client went away, or we are closing
         except EdgeSwarmError as error:
@@ -121,20 +123,50 @@ class ControlServer:
             self._clients.discard(task)
             writer.close()
 
-    async def _serve_one(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+    async def _serve_one(
+        self, request: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bytes:
+        """Answer one request; the first byte of the next one, if it came too early."""
         try:
             op, args = request.get("op"), request.get("args", {})
             if not isinstance(op, str) or not isinstance(args, dict):
                 raise RemoteError("control request: expected op (text) and args (map)")
             answer = self._answer(op, args)
             if isinstance(answer, AsyncIterator):
-                async for item in answer:
-                    await self._send(writer, {"ok": True, "result": item, "more": True})
-                await self._send(writer, {"ok": True, "result": None})
-            else:
-                await self._send(writer, {"ok": True, "result": await answer})
+                return await self._follow(answer, reader, writer)
+            await self._send(writer, {"ok": True, "result": await answer})
         except EdgeSwarmError as error:
             await self._send_error(writer, error)
+        return b""
+
+    async def _follow(
+        self, items: AsyncIterator[Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bytes:
+        """Send every item.  A client that goes away ends it at once, however quiet the items are."""
+        heard = asyncio.ensure_future(reader.read(1))
+        coming: asyncio.Future[Any] | None = None
+        try:
+            while True:
+                coming = asyncio.ensure_future(anext(items))
+                while not coming.done():
+                    await asyncio.wait({coming, heard} if not heard.done() else {coming}, return_when="FIRST_COMPLETED")
+                    if heard.done() and not heard.result():
+                        raise ConnectionResetError
+                try:
+                    item = coming.result()
+                except StopAsyncIteration:
+                    break
+                await self._send(writer, {"ok": True, "result": item, "more": True})
+            await self._send(writer, {"ok": True, "result": None})
+        finally:
+            if coming is not None and not coming.done():
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
+            await items.aclose()  # type: ignore[attr-defined]  # a generator: its `finally` forgets the follower
+            if not heard.done():
+                heard.cancel()
+                await asyncio.gather(heard, return_exceptions=True)
+        return b"" if heard.cancelled() else heard.result()
 
     @staticmethod
     async def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
