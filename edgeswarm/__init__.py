@@ -35,7 +35,7 @@ The walk of one reading:
 
     1  drivers/sources_*    a row of values with the time it was read
     2  stream/pipeline      queue, join, normalise, window full -> one frame, kept until it is answered
-    3  app/pump             the frame into the jail's ring, one eventfd write
+    3  app/pump             the frame into the jail's ring, one write on a pipe
     4  jail/worker          frame -> linear memory -> kernel -> frame; nothing else is possible in there
     5  stream/pipeline      score, decision; the agent's stream goes on to the agents that read it
     6  drivers/sinks        stdout, rotating JSONL, a local socket, a command
