@@ -113,8 +113,9 @@ class Runtime:
     def __init__(
         self, *, state: Path | str | None = None, profile: str | None = None, trust: Sequence[Path | str] = ()
     ) -> None:
-        self._temporary = tempfile.TemporaryDirectory(prefix="edgeswarm-") if state is None else None
-        self._state = Path(self._temporary.name if self._temporary else state or "")
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._asked_state = state
+        self._state = Path()
         self._profile = profile
         self._trust = [Path(path) for path in trust]
         self._supervisor: Supervisor | None = None
@@ -129,13 +130,20 @@ class Runtime:
         return self._supervisor
 
     async def __aenter__(self) -> Runtime:
+        if self._asked_state is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="edgeswarm-")
+        self._state = Path(self._temporary.name if self._temporary else self._asked_state or "")
         settings = config.load(profile=self._profile, state=self._state)
         publisher, _ = keys.load_or_make(self._state / "keys" / "publisher.key")
         keys.trust(self._state / "trust.d", publisher.public, "this runtime")
         for path in self._trust:
             keys.trust(self._state / "trust.d", keys.read_pub(path), path.stem)
         supervisor = Supervisor(settings, log=Log(stream=None))
-        await supervisor.start()
+        try:
+            await supervisor.start()
+        except BaseException:
+            self._clean_up()
+            raise
         self._supervisor, self._publisher = supervisor, publisher
         return self
 
@@ -144,8 +152,12 @@ class Runtime:
     ) -> None:
         supervisor, self._supervisor = self.supervisor, None
         await supervisor.close()
+        self._clean_up()
+
+    def _clean_up(self) -> None:
         if self._temporary is not None:
             self._temporary.cleanup()
+            self._temporary = None
 
     def __enter__(self) -> BlockingRuntime:
         self._blocking = BlockingRuntime(self)
