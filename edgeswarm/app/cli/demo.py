@@ -170,6 +170,7 @@ def play(client: ControlClient, state: Path, network: Any, built: dict[str, byte
     """The 20 seconds."""
     seen = Seen()
     busy_told = False
+    told: set[str] = set()
     bursts: list[subprocess.Popen[bytes]] = []
     began = time.monotonic()
     follow_labels(state, seen, began)
@@ -198,6 +199,7 @@ def play(client: ControlClient, state: Path, network: Any, built: dict[str, byte
                     todo.pop(0)
                     late = max(late, at - due)
                     act(at)
+            tell_flags(seen, told, screen)
             screen.draw(at, client.call("status"))
             time.sleep(0.2)
     finally:
@@ -215,6 +217,15 @@ def burst(
     screen.note(f"  t={at:4.1f}s  causing a {label} for {BURST_S:g} s")
     running.extend(start(BURST_S))
     seen.causes[label] = (at, at + BURST_S)
+
+
+def tell_flags(seen: Seen, told: set[str], screen: Screen) -> None:
+    """Say once that a burst was flagged, when it was."""
+    for label in seen.causes.keys() - told:
+        delay = seen.flagged_after(label)
+        if delay is not None:
+            told.add(label)
+            screen.note(f"            flagged as {label} after {delay:.1f} s")
 
 
 def kill(client: ControlClient, seen: Seen, screen: Screen) -> None:
@@ -280,8 +291,9 @@ def summary(seen: Seen, status: dict[str, Any], checks: list[tuple[bool, str]]) 
     delays = {label: seen.flagged_after(label) for label in seen.causes}
     found = "   ".join(f"{label} flagged after {delay:.1f} s" for label, delay in delays.items() if delay is not None)
     count = (
-        f"samples in {totals['rows_in']}   decisions out {totals['decisions']}   dropped {totals['dropped']}   "
-        f"set aside {totals['rows_set_aside']}   lost {totals['lost']}"
+        f"samples in {totals['rows_in']}   decisions out {totals['decisions']}   "
+        f"dropped by their stream's policy {totals['dropped']}   set aside {totals['rows_set_aside']}   "
+        f"lost {totals['lost']}"
     )
     latency = fuse["latency"]
     speed = f"sample to decision, all three agents   p50 {latency['p50_us']:.0f} µs   p99 {latency['p99_us']:.0f} µs"
