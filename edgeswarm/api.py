@@ -25,9 +25,10 @@ from edgeswarm.app import builder, config, report
 from edgeswarm.app.answer import Answer, Values, answer_of, row_of
 from edgeswarm.app.log import Log
 from edgeswarm.app.network import Network
+from edgeswarm.app.shelf import Artefact
 from edgeswarm.app.supervisor import Supervisor
 from edgeswarm.drivers import checkpoints, keys
-from edgeswarm.errors import LearningNotAvailableError, LocalError
+from edgeswarm.errors import AgentFileError, LearningNotAvailableError, LocalError
 from edgeswarm.ids import AgentName
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ class Agent:
     def _supervisor(self) -> Supervisor:
         return self._runtime.supervisor
 
+    def _artefact(self) -> Artefact:
+        """Raises LocalError when the agent was removed."""
+        self._runtime.agent(self.name)
+        return self._supervisor.shelf.current(AgentName(self.name))
+
     async def process_input(self, values: Values, *, timeout_s: float = TIMEOUT_S) -> Answer | None:
         """The answer to one row (a sequence, a numpy array or a memoryview of float32).
 
@@ -65,7 +71,7 @@ class Agent:
 
         delta: add to what runs instead of replacing it.  Raises InputError where shapes do not fit.
         """
-        artefact = self._supervisor.shelf.current(AgentName(self.name))
+        artefact = self._artefact()
         packed = builder.repack(artefact.file.header, artefact.layout, artefact.weights, weights, delta=delta)
         await self._supervisor.swap_weights(self.name, packed)
 
@@ -75,14 +81,14 @@ class Agent:
 
     def get_metadata(self) -> dict[str, Any]:
         """Name, version, widths, publisher, status, counters, latency: what `edgeswarm status` shows, and widths."""
-        artefact = self._supervisor.shelf.current(AgentName(self.name))
+        artefact = self._artefact()
         config_ = artefact.file.header.neural_config
         row = report.agent(self._supervisor, AgentName(self.name))
         return {**row, "input_size": config_.input_size, "output_size": config_.output_size}
 
     async def checkpoint(self) -> bytes:
         """The agent's state (memory, normaliser, window, unanswered frames), sealed under this runtime's key."""
-        name = AgentName(self.name)
+        name = self._artefact().plan.name
         await self._supervisor.flows.checkpoint(name)
         return self._supervisor.shelf.checkpoint_path(name).read_bytes()
 
@@ -91,7 +97,7 @@ class Agent:
 
         Raises CheckpointError when the bytes were changed, or come from another device.
         """
-        name = AgentName(self.name)
+        name = self._artefact().plan.name
         checkpoints.unseal(sealed, self._supervisor.shelf.checkpoint_key, who=f"checkpoint of {self.name}")
         await self._supervisor.stop(self.name)
         checkpoints.write(self._supervisor.shelf.checkpoint_path(name), sealed)
@@ -130,16 +136,18 @@ class Runtime:
         return self._supervisor
 
     async def __aenter__(self) -> Runtime:
+        if self._supervisor is not None:
+            raise LocalError("runtime: it is open already")
         if self._asked_state is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="edgeswarm-")
         self._state = Path(self._temporary.name if self._temporary else self._asked_state or "")
-        settings = config.load(profile=self._profile, state=self._state)
-        publisher, _ = keys.load_or_make(self._state / "keys" / "publisher.key")
-        keys.trust(self._state / "trust.d", publisher.public, "this runtime")
-        for path in self._trust:
-            keys.trust(self._state / "trust.d", keys.read_pub(path), path.stem)
-        supervisor = Supervisor(settings, log=Log(stream=None))
         try:
+            settings = config.load(profile=self._profile, state=self._state)
+            publisher, _ = keys.load_or_make(self._state / "keys" / "publisher.key")
+            keys.trust(self._state / "trust.d", publisher.public, "this runtime")
+            for path in self._trust:
+                keys.trust(self._state / "trust.d", keys.read_pub(path), path.stem)
+            supervisor = Supervisor(settings, log=Log(stream=None))
             await supervisor.start()
         except BaseException:
             self._clean_up()
@@ -208,8 +216,7 @@ class Runtime:
         All are checked before the first is deployed.  Raises AgentFileError, SignatureError, KernelError, ConfigError,
         LocalError; one that fails its golden vectors is removed again, the others run.
         """
-        named = [("bytes", file) if isinstance(file, bytes) else (str(file), Path(file).read_bytes()) for file in files]
-        rows = await self.supervisor.deploy(named)
+        rows = await self.supervisor.deploy([_named(file) for file in files])
         return [Agent(self, row["name"]) for row in rows]
 
     async def update_agent_brain(self, name: str, weights: Any, *, delta: bool = False) -> None:
@@ -218,11 +225,18 @@ class Runtime:
 
     async def swap(self, name: str, file: Path | str | bytes) -> None:
         """Another version of a running agent, with no frame lost."""
-        data = file if isinstance(file, bytes) else Path(file).read_bytes()
-        await self.supervisor.swap(name, "bytes" if isinstance(file, bytes) else str(file), data)
+        await self.supervisor.swap(name, *_named(file))
 
     async def stop(self, name: str) -> None:
         await self.supervisor.stop(name)
+
+    async def start(self, name: str) -> None:
+        """A stopped, failed or quarantined agent."""
+        await self.supervisor.start_agent(name)
+
+    async def remove(self, name: str) -> None:
+        """For good: its file and its checkpoint too.  Raises LocalError while another agent reads its stream."""
+        await self.supervisor.remove(name)
 
     def agent(self, name: str) -> Agent:
         """Raises LocalError if no agent of that name is deployed."""
@@ -233,6 +247,16 @@ class Runtime:
     def status(self) -> dict[str, Any]:
         """What `edgeswarm status --json` prints."""
         return report.status(self.supervisor)
+
+
+def _named(file: Path | str | bytes) -> tuple[str, bytes]:
+    """Where an agent file came from, and its bytes.  Raises AgentFileError when it cannot be read."""
+    if isinstance(file, bytes):
+        return "bytes", file
+    try:
+        return str(file), Path(file).read_bytes()
+    except OSError as error:
+        raise AgentFileError(error.strerror or str(error), who=str(file)) from None
 
 
 class BlockingRuntime:
@@ -250,6 +274,9 @@ class BlockingRuntime:
             raise
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            work.close()
+            raise LocalError("runtime: it is closed")
         future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
         return future.result()
 
@@ -284,6 +311,14 @@ class BlockingRuntime:
     def stop(self, name: str) -> None:
         self._wait(self._runtime.stop(name))
 
+    def start(self, name: str) -> None:
+        """As Runtime.start."""
+        self._wait(self._runtime.start(name))
+
+    def remove(self, name: str) -> None:
+        """As Runtime.remove."""
+        self._wait(self._runtime.remove(name))
+
     def agent(self, name: str) -> BlockingAgent:
         return BlockingAgent(self, self._runtime.agent(name))
 
@@ -292,6 +327,11 @@ class BlockingRuntime:
             return self._runtime.status()
 
         return self._wait(ask())
+
+    @property
+    def is_open(self) -> bool:
+        """False after the `with`."""
+        return not self._loop.is_closed()
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Run any coroutine of the runtime or its agents in its loop, and wait."""
@@ -340,5 +380,8 @@ class BlockingAgent:
         try:
             while True:
                 yield self._runtime.wait(following())
+        except StopAsyncIteration:
+            pass  # the agent was removed, or the runtime ended
         finally:
-            self._runtime.wait(records.aclose())  # type: ignore[attr-defined]
+            if self._runtime.is_open:
+                self._runtime.wait(records.aclose())  # type: ignore[attr-defined]

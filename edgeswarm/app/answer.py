@@ -43,10 +43,19 @@ def answer_of(outcome: Outcome) -> Answer:
 
 
 def row_of(values: Values) -> Sequence[float]:
-    """One row as a sequence of floats.  Raises InputError for more than one dimension or no numbers at all."""
-    row = (
-        values if isinstance(values, (tuple, list)) else values.tolist() if hasattr(values, "tolist") else list(values)
-    )
-    if not isinstance(row, (tuple, list)) or any(isinstance(value, (list, str, bytes)) for value in row):
+    """One row as a sequence of floats.
+
+    Raises InputError for what is no row of numbers: raw bytes, several dimensions, a mapping.
+    """
+    row: Any = None
+    if isinstance(values, (tuple, list)):
+        row = values
+    elif isinstance(values, memoryview) and values.format in ("B", "b", "c"):
+        raise InputError("input: expected numbers, found a memoryview of bytes; cast it: view.cast('f')")
+    elif hasattr(values, "tolist"):
+        row = values.tolist()
+    elif isinstance(values, Sequence) and not isinstance(values, (str, bytes, bytearray)):
+        row = list(values)
+    if not isinstance(row, (tuple, list)) or any(isinstance(value, (list, str, bytes, complex)) for value in row):
         raise InputError(f"input: expected one row of numbers, found {type(values).__name__}")
     return row

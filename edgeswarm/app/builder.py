@@ -30,7 +30,11 @@ def model_of(weights: Any, *, sizes: Sequence[int], activation: str, output_acti
         return random_mlp(sizes, activation, output_activation, seed)
     model = getattr(weights, "model", weights)
     if not isinstance(model, Mlp):
-        matrices, biases = zip(*weights, strict=True)
+        try:
+            matrices, biases = zip(*weights, strict=True)
+        except (TypeError, ValueError):
+            what = f"a Network, a model.Mlp or [(matrix, bias), ...], found {type(weights).__name__}"
+            raise InputError(f"weights: expected {what}") from None
         model = from_arrays(matrices, biases, activation, output_activation)
     if model.sizes != tuple(sizes):
         raise InputError(f"weights: expected layers of {list(sizes)}, found {list(model.sizes)}")
@@ -62,7 +66,7 @@ def build_mlp(
             "activation_function": activation,
             "output_activation": output_activation,
         },
-        "wiring": dict(wiring) if wiring is not None else {"sources": [{"type": "api", "width": sizes[0]}]},
+        "wiring": wiring if wiring is not None else {"sources": [{"type": "api", "width": sizes[0]}]},
         "capabilities": list(capabilities),
     }
     return build(tree, model, key=key)
@@ -99,6 +103,8 @@ def repack(header: Header, layout: Layout, running: bytes, weights: Any, *, delt
 
     Raises InputError where the shapes differ, ModelError for numbers (or sums) that are not finite.
     """
+    import numpy as np
+
     from edgeswarm.compile import pack_weights, unpack_weights
     from edgeswarm.model import from_arrays
 
@@ -109,5 +115,7 @@ def repack(header: Header, layout: Layout, running: bytes, weights: Any, *, delt
     if delta:
         now = unpack_weights(running, sizes, [*[names[0]] * len(net.hidden_layers), names[1]])
         pairs = list(zip(now.layers, model.layers, strict=True))
-        model = from_arrays([a.weights + b.weights for a, b in pairs], [a.bias + b.bias for a, b in pairs], *names)
+        with np.errstate(over="ignore"):  # what is not finite any more is refused
+            sums = [a.weights + b.weights for a, b in pairs], [a.bias + b.bias for a, b in pairs]
+        model = from_arrays(*sums, *names)
     return pack_weights(model, layout)

@@ -70,7 +70,11 @@ class Network:
         """
         import numpy as np
 
-        values = np.ascontiguousarray(rows, dtype=np.float32)
+        try:
+            with np.errstate(over="ignore"):  # infinity is refused below
+                values = np.ascontiguousarray(rows, dtype=np.float32)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"input: expected numbers, found {type(rows).__name__}: {error}") from None
         width = self.model.sizes[0]
         if values.ndim not in (1, 2) or values.shape[-1] != width:
             raise InputError(f"input: expected [n, {width}] or [{width}], found {list(values.shape)}")
