@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edgeswarm.agentfile import yamltext
 from edgeswarm.errors import AgentFileError, LimitError
+from edgeswarm.limits import AF_YAML_DEPTH_MAX
 
 
 @pytest.fixture(params=["libyaml", "python"], autouse=True)
@@ -112,8 +113,18 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 scalars = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | texts
 )
-tables = st.deferred(lambda: st.dictionaries(texts, contents, max_size=4))
-contents = scalars | st.lists(scalars, max_size=4) | st.lists(tables.filter(bool), max_size=3) | tables
+
+
+def tables_of(depth: int) -> st.SearchStrategy[dict[str, Any]]:
+    """Tables that nest no deeper than the reader takes: a table in a list in a table is two levels."""
+    contents = scalars | st.lists(scalars, max_size=4)
+    if depth > 2:
+        below = tables_of(depth - 2)
+        contents = contents | st.lists(below.filter(bool), max_size=3) | below
+    return st.dictionaries(texts, contents, max_size=4)
+
+
+tables = tables_of(AF_YAML_DEPTH_MAX - 2)
 
 
 @given(tables)
