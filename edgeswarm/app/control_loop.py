@@ -43,14 +43,15 @@ class Refused(LocalError):
     """The node refused what was asked, or it ended badly; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiter:
-    """Somebody who asked something of an agent, and the statuses that answer it."""
+    """Somebody who asked something of an agent, and the statuses that answer it once the node has heard of it."""
 
     name: AgentName
     cause: Cause
     until: frozenset[str]
     answer: asyncio.Future[str]
+    heard: bool = False
 
 
 class ControlLoop(ABC):
@@ -82,6 +83,8 @@ class ControlLoop(ABC):
                 self._wake.clear()
                 await self._wake.wait()
                 continue
+            for waiter in self._waiters:
+                waiter.heard |= waiter.cause == event.cause
             try:
                 effects = self.node.handle(event, time.monotonic() * 1000)
                 self.log.debug("event", kind=type(event).__name__, cause=event.cause, effects=len(effects))
@@ -148,7 +151,7 @@ class ControlLoop(ABC):
 
     def _settle(self, name: AgentName, status: str, detail: str) -> None:
         """The agent's status changed."""
-        for waiter in [one for one in self._waiters if one.name == name and status in one.until]:
+        for waiter in [one for one in self._waiters if one.heard and one.name == name and status in one.until]:
             self._waiters.remove(waiter)
             if waiter.answer.done():
                 continue

@@ -106,7 +106,8 @@ class Node:
         if agent is None or agent.status not in ALIVE:
             why = "no agent of that name is deployed" if agent is None else f"it is {agent.status.value} already"
             return [do.Refuse(event.name, f"agent {event.name}: {why}", event.cause)]
-        return self.table.end(event.name, Status.STOPPED, "stop asked", event.cause)
+        effects = self.table.end(event.name, Status.STOPPED, "stop asked", event.cause)
+        return effects + self._start_prepared(agent, event.cause)
 
     def _remove_asked(self, event: ev.AgentRemoveAsked, now: float) -> list[do.Effect]:
         agent = self.table.agents.get(event.name)
@@ -116,7 +117,8 @@ class Node:
         if agent.status in ALIVE or agent.opened:
             effects = self.table.end(event.name, Status.STOPPED, "remove asked", event.cause)[:-1]  # not "stopped"
         del self.table.agents[event.name]
-        return [*effects, do.ForgetAgent(event.name, event.cause), do.Announce(event.name, "removed", "", event.cause)]
+        effects += [do.ForgetAgent(event.name, event.cause), do.Announce(event.name, "removed", "", event.cause)]
+        return effects + self._start_prepared(agent, event.cause)
 
     def _shutdown_asked(self, event: ev.ShutdownAsked, now: float) -> list[do.Effect]:
         effects: list[do.Effect] = []
@@ -144,7 +146,10 @@ class Node:
         return self._start_prepared(agent, event.cause)
 
     def _start_prepared(self, agent: Agent, cause: Cause) -> list[do.Effect]:
-        """Agents of one network and domain start together: wait until none of them is being prepared any more."""
+        """Agents of one network and domain start together: wait until none of them is being prepared any more.
+
+        Also when `agent` is not among them any more: the others may have waited for it.
+        """
         peers = [
             n for n, a in self.table.agents.items() if a.status is Status.PREPARING and self.table.may_share(a, agent)
         ]
@@ -282,7 +287,9 @@ class Node:
                     chosen.append(name)
                 agent.jail = None
                 effects.append(do.DetachAgent(name, cause))
-                effects += self.table.drop_swap(agent, cause)
+                if agent.pending is not None:
+                    effects += self.table.drop_swap(agent, cause)
+                    effects.append(do.Announce(name, "swap_failed", "it was taken down for a restart", cause))
         for jail in sorted(j for j in jails if j is not None):
             effects += self.table.kill(jail, cause)
         return effects

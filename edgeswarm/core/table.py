@@ -145,7 +145,9 @@ class Table:
         """Assert the invariants of the module's docstring."""
         for name, agent in self.agents.items():
             if agent.status not in IN_JAIL:
-                assert agent.jail is None and agent.pending_jail is None, (name, agent)
+                assert agent.jail is None, (name, agent)
+            if agent.status not in IN_JAIL | {Status.BACKING_OFF}:  # a swap goes on while the old jail is replaced
+                assert agent.pending_jail is None, (name, agent)
             for jail in (agent.jail, agent.pending_jail):
                 assert jail is None or (name in self.jails[jail].agents and not self.jails[jail].dying), (name, agent)
         for jail_id, home in self.jails.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
@@ -78,6 +79,52 @@ async def test_agents_of_one_jail_die_together_and_come_back_together(bench: Ben
     await until(lambda: is_running(bench, *NAMES))
     [after] = set(pids(bench).values())
     assert after != pid
+
+
+@pytest.mark.parametrize("end", ["stop", "remove"])
+async def test_agent_that_waits_for_a_peer_starts_when_the_peer_is_given_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Agents of a network start together; one of them is stopped while its kernel is being compiled."""
+    compiled, prepare = asyncio.Event(), bench.supervisor.shelf.prepare
+
+    async def slow(artefact: Any, host: Any) -> None:
+        if artefact.plan.name == "b":
+            await compiled.wait()
+        await prepare(artefact, host)
+
+    monkeypatch.setattr(bench.supervisor.shelf, "prepare", slow)
+    together = {"supervision": {"network": "n"}}
+    waiting = asyncio.create_task(bench.supervisor.deploy([("t", bench.mlp(name, **together)) for name in "ab"]))
+    await until(lambda: AgentName("a") in bench.supervisor.node.table.agents)
+    await until(lambda: bench.supervisor.node.table.agents[AgentName("a")].prepared)
+    await (bench.supervisor.stop("b") if end == "stop" else bench.supervisor.remove("b"))
+    statuses = {row["name"]: row["status"] for row in await asyncio.wait_for(waiting, 10)}
+    assert statuses == {"a": "running", "b": "stopped" if end == "stop" else "removed"}
+    compiled.set()
+
+
+async def test_swap_of_an_agent_whose_whole_network_is_restarted_is_told_that_it_failed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervision = {"network": "n", "strategy": "one_for_all", "backoff_ms": 10.0}
+    more = {"supervision": supervision, "isolation": "own-jail"}
+    await bench.supervisor.deploy([("t", bench.mlp(name, **more)) for name in "ab"])
+    compiled, prepare = asyncio.Event(), bench.supervisor.shelf.prepare
+
+    async def slow(artefact: Any, host: Any) -> None:
+        await compiled.wait()
+        await prepare(artefact, host)
+
+    monkeypatch.setattr(bench.supervisor.shelf, "prepare", slow)
+    swap = asyncio.create_task(bench.supervisor.swap("a", "t", bench.mlp(agent_version="2.0.0", **more)))
+    await until(lambda: bench.supervisor.node.table.agents[AgentName("a")].pending)
+    os.kill(pids(bench)["b"], signal.SIGKILL)
+    with pytest.raises(LocalError, match="agent a: swap_failed: it was taken down for a restart"):
+        await asyncio.wait_for(swap, 10)
+    compiled.set()
+    await until(lambda: is_running(bench, "a", "b"))
+    assert bench.supervisor.flows.flows[AgentName("a")].version == "1.0.0"
 
 
 async def test_agent_that_dies_too_often_fails_and_the_text_says_how_often(bench: Bench) -> None:

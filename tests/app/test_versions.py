@@ -154,6 +154,20 @@ async def test_agent_that_failed_is_mended_by_a_swap(bench: Bench) -> None:
     assert await bench.supervisor.ask("a", [0.0] * 6, 5.0) is not None
 
 
+async def test_swap_and_stop_at_the_same_time_leave_what_the_store_can_find_again(bench: Bench) -> None:
+    """`stopped` is the answer to the stop, and none to the swap behind it in the queue."""
+    await bench.supervisor.deploy([("t", bench.mlp())])
+    version = bench.mlp(sizes=(4, 16, 2), agent_version="2.0.0")
+    stopped, swapped = await asyncio.gather(
+        bench.supervisor.stop("a"), bench.supervisor.swap("a", "t", version), return_exceptions=True
+    )
+    assert stopped == "stopped" and (isinstance(swapped, Refused) or swapped["status"] == "replaced")  # type: ignore[index]
+    await restarted(bench)
+    assert bench.supervisor.status[A][0] == "stopped" and not bench.events("agent_not_resumed")
+    assert await bench.supervisor.start_agent("a") == "running"
+    assert bench.supervisor.flows.flows[A].version == ("1.0.0" if isinstance(swapped, Refused) else "2.0.0")
+
+
 async def test_swap_of_what_is_not_deployed_or_named_otherwise_leaves_nothing_behind(bench: Bench) -> None:
     with pytest.raises(Refused, match="agent a: no agent of that name is deployed"):
         await bench.supervisor.swap("a", "t", bench.mlp())
