@@ -111,3 +111,18 @@ FOLLOW_LINES_MAX = 1_000  # items waiting for one follower of logs or a stream
 
 # --- command line ---------------------------------------------------------------------------------------------------
 TABLE_LINE_BYTES_MAX = 4 * MIB  # a row of `agent run --input`: 65,536 values of up to 25 characters are 1.6 MB
+
+# --- raft -----------------------------------------------------------------------------------------------------------
+RAFT_NUMBER_MAX = (1 << 63) - 1  # terms, indexes, raft numbers: what SQLite keeps as an integer
+RAFT_MEMBERS_MAX = 64  # members of one half of a configuration: 5 voters, their successors, learners being promoted
+RAFT_ENTRY_BYTES_MAX = 256 * KIB  # one proposal: a batch of commands; artefacts travel in chunks beside the log
+RAFT_ENTRIES_MAX = 4_096  # entries of one message; its bytes end it sooner
+RAFT_CONTEXT_BYTES_MAX = 4 * KIB  # of a heartbeat or a read: an id of 16 bytes today
+RAFT_SIGNATURE_BYTES_MAX = 1 * KIB  # a signed vote: one Ed25519 signature and its header are some 150 bytes
+RAFT_SNAPSHOT_BYTES_MAX = 16 * MIB  # the replicated state of a cell of 1,000 devices is some 1 MB
+RAFT_MESSAGE_BYTES_MAX = 17 * MIB  # a snapshot and what stands around it
+RAFT_APPEND_BYTES_MAX = 1 * MIB  # entries of one append by default: 4 largest entries, 10 ms of a 1 Gbit/s link
+RAFT_UNCOMMITTED_BYTES_MAX = 16 * MIB  # proposals that wait for a quorum; beyond, proposals are refused
+RAFT_APPLYING_BYTES_MAX = 16 * MIB  # committed entries handed out and not yet applied
+RAFT_INFLIGHT_MESSAGES_MAX = 256  # appends on their way to one follower
+RAFT_READS_MAX = 1_024  # read requests that wait for a quorum's answer or for the first commit of a term
