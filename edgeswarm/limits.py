@@ -126,3 +126,17 @@ RAFT_UNCOMMITTED_BYTES_MAX = 16 * MIB  # proposals that wait for a quorum; beyon
 RAFT_APPLYING_BYTES_MAX = 16 * MIB  # committed entries handed out and not yet applied
 RAFT_INFLIGHT_MESSAGES_MAX = 256  # appends on their way to one follower
 RAFT_READS_MAX = 1_024  # read requests that wait for a quorum's answer or for the first commit of a term
+
+# --- streams across devices -----------------------------------------------------------------------------------------
+REMOTE_BATCH_ROWS_DEFAULT = 32  # rows of one message: at 16 values 2 KB, where MQTT and the signature cost little a row
+REMOTE_BATCH_ROWS_MAX = 1_024  # past this one lost message is a long gap
+REMOTE_BATCH_BYTES_MAX = 256 * KIB  # one message of a stream
+REMOTE_BATCH_MS_DEFAULT = 50  # ms a row waits for company at most: half a period of a 10 Hz stream
+REMOTE_BATCH_MS_MAX = 60_000  # ms; who waits longer wants a file
+REMOTE_EXPIRE_MS_DEFAULT = 10_000  # ms after which a row of another device is of no use
+REMOTE_AGE_MS_MAX = 86_400_000  # ms; a day: older rows are history, not a stream
+REMOTE_LATE_MS_DEFAULT = 1_000  # ms from which a row says that it is late
+REMOTE_SILENCE_MS_DEFAULT = 3_000  # ms without a row before `any` follows another device of the same epoch
+REMOTE_CLOCK_TRUST_MS = 2_000  # ms; NTP keeps clocks within 0.1 s, a device without it is minutes off
+REMOTE_CLOCK_WINDOW_MS = 60_000  # ms over which the quickest message is kept, to tell a late one by
+REMOTE_SENDERS_MAX = 32  # devices whose positions a subscriber remembers: an agent that moved so often starts anew
