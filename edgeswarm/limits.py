@@ -121,6 +121,7 @@ RAFT_CONTEXT_BYTES_MAX = 4 * KIB  # of a heartbeat or a read: an id of 16 bytes 
 RAFT_SIGNATURE_BYTES_MAX = 1 * KIB  # a signed vote: one Ed25519 signature and its header are some 150 bytes
 RAFT_SNAPSHOT_BYTES_MAX = 16 * MIB  # the replicated state of a cell of 1,000 devices is some 1 MB
 RAFT_MESSAGE_BYTES_MAX = 17 * MIB  # a snapshot and what stands around it
+RAFT_PACKET_MESSAGES_MAX = 1_024  # messages of one voter to another in one turn: a few hundred appends in flight
 RAFT_APPEND_BYTES_MAX = 1 * MIB  # entries of one append by default: 4 largest entries, 10 ms of a 1 Gbit/s link
 RAFT_UNCOMMITTED_BYTES_MAX = 16 * MIB  # proposals that wait for a quorum; beyond, proposals are refused
 RAFT_APPLYING_BYTES_MAX = 16 * MIB  # committed entries handed out and not yet applied
@@ -140,3 +141,58 @@ REMOTE_SILENCE_MS_DEFAULT = 3_000  # ms without a row before `any` follows anoth
 REMOTE_CLOCK_TRUST_MS = 2_000  # ms; NTP keeps clocks within 0.1 s, a device without it is minutes off
 REMOTE_CLOCK_WINDOW_MS = 60_000  # ms over which the quickest message is kept, to tell a late one by
 REMOTE_SENDERS_MAX = 32  # devices whose positions a subscriber remembers: an agent that moved so often starts anew
+
+# --- swarm messages -------------------------------------------------------------------------------------------------
+TOPIC_CHARS_MAX = 320  # the longest of ours is 224; MQTT would take 65,535 bytes
+DEVICE_ID_CHARS_MAX = 63  # a DNS label, so that a device id may become a host name and a certificate's name
+FLEET_NAME_CHARS_MAX = 32  # of a fleet or a cell: a word or two, twice in every topic
+EVENT_NAME_CHARS_MAX = 64  # "agent.lifecycle" has 15
+ARTEFACT_CHUNKS_MAX = 1 << 20  # chunks of one artefact: 256 KiB each would be 256 GiB
+RAFT_BYTES_MAX = 16 * MIB  # one Raft message: a snapshot of the cell is the longest
+ROSTER_BYTES_MAX = 4 * MIB  # 350 B a device make 1.4 MiB at 4,096 devices; certificates kept after a rotation add
+LEADER_BYTES_MAX = 2 * KIB  # a leader certificate of 10 voters (5 and 5 while they change) is 750 bytes
+FEED_BYTES_MAX = 4 * MIB  # one committed batch for the learners
+DEVICE_STATE_BYTES_MAX = 256 * KIB  # status, desired or reported state: 1,024 agents at 200 bytes
+INBOX_BYTES_MAX = 4 * MIB  # a request or an answer: an answer may be a feed
+STREAM_BYTES_MAX = 1 * MIB  # a batch of stream rows: what a ring of one jail holds
+EVENT_BYTES_MAX = 256 * KIB  # an event; weights beyond that travel as an artefact
+ARTEFACT_CHUNK_BYTES_MAX = 256 * KIB  # payload of one chunk: 20 ms of a 100 Mbit/s line, so that others get through
+STOP_BYTES_MAX = 2 * KIB  # a signed order to stop, with its reason
+GONE_BYTES_MAX = 64  # a last will: a boot number
+ENVELOPE_OVERHEAD_BYTES_MAX = 256  # header, key id, boot, sequence, signature; 28 more when encrypted
+COMPRESS_BYTES_MIN = 1 * KIB  # below this zstd makes single messages longer (measured)
+COMPRESS_WINDOW_BYTES_MAX = 8 * MIB  # as for agent files: allocated while reading
+REPLAY_WINDOW_SEQS = 1_024  # sequence numbers behind the highest that may still come: 0.6 s at 1,600 messages/s
+DEVICES_MAX = 4_096  # of one cell: 1,000 is what is measured; the roster is what grows
+VOTERS_MAX = 5  # interfaces.md: 1, 3 or 5; two sets of them while they change
+CERTIFICATES_PER_DEVICE_MAX = 16  # kept to verify what was signed earlier: 300 days at one rotation in 20
+CAPABILITIES_MAX = 64  # granted to one device
+AUTHORITIES_MAX = 32  # issuers and operators of a fleet
+CERTIFICATE_BYTES_MAX = 1 * KIB  # a certificate is some 200 bytes
+ORDER_REASON_CHARS_MAX = 256  # why somebody stopped a cell: a sentence
+MESSAGE_ITEMS_MAX = 4_096  # items of one list in a message, where it says nothing else
+FEED_ENTRIES_MAX = 4_096  # log entries of one feed message: 2.5 s of 1,600 commits/s
+AGENTS_PER_STATUS_MAX = 1_024  # agents of one supervisor
+COMMAND_BYTES_MAX = 1 * MIB  # one command for the log: the plan of a large job; weights go as artefacts
+UPDATE_BYTES_MAX = 128 * KIB  # a neural update inside its message; larger ones name an artefact
+TASK_BYTES_MAX = 128 * KIB  # input or result of one task inside its message; larger ones name an artefact
+DEADLINE_MS_MAX = 7 * 24 * 3_600_000  # a week: what waits longer is a schedule
+
+# --- raft: members --------------------------------------------------------------------------------------------------
+RAFT_NUMBER_MAX = (1 << 32) - 1  # a raft number is never reused: at a change a second that lasts 136 years
+RAFT_CHANGES_MAX = 64  # single changes in one change of members: 5 voters out, 5 in, and room for learners
+RAFT_CHANGE_CONTEXT_BYTES_MAX = 64 * KIB  # a signed roster of 50 entries at 1 KiB rides along with the change
+
+# --- raft store, offline queue, artefacts ---------------------------------------------------------------------------
+RAFT_ENTRY_BYTES_MAX = 1 * MIB  # one entry: a batch of commands; larger things travel as artefacts
+RAFT_SNAPSHOT_BYTES_MAX = 64 * MIB  # the state of a cell: 1,000 devices and 10,000 agents are some 10 MB
+RAFT_STORE_WAITING_BYTES_MAX = 64 * MIB  # handed over and not yet on disk: a second of a slow SD card, ten times over
+RAFT_LOG_KEPT = 5_000  # entries kept behind a snapshot, so that a follower a little late needs no snapshot
+RAFT_LOG_ENTRIES_MAX = 1_000_000  # entries of one database: beyond this nobody took snapshots, and opening takes minutes
+RAFT_COMMIT_LAG_S = 1.0  # a commit index alone is not worth an fsync; it goes with the next save or after this long
+RAFT_WAL_BYTES = 4 * MIB  # the write-ahead log goes back into the database at this size, when nothing waits
+RAFT_DELETE_ROWS = 1_000  # compacted rows deleted in one transaction: about 1 ms on a PC, 20 ms on a Pi
+RAFT_CHORE_FACTOR = 8  # chores wait for a quiet moment until they are this many times overdue
+RAFT_META_BYTES_MAX = 64 * KIB  # one value of the meta table: a leadership certificate of 5 voters is under 1 KB
+RAFT_META_KEYS_MAX = 1_024  # a few per peer
+RAFT_RECOVERY_TERMS = 1_000  # a recovered log starts so many terms higher: above what the lost voters can have reached
