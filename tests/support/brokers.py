@@ -1,4 +1,4 @@
-"""Real brokers on ephemeral ports of 127.0.0.1, for any test: mosquitto (skips where it is absent) or amqtt in this loop.
+"""Real brokers on ephemeral ports of 127.0.0.1: mosquitto (skips where it is absent), or amqtt in this loop.
 
 async with mosquitto() as broker: ...broker.url, broker.port, broker.kill(), await broker.restart()
 async with amqtt() as broker: ...           # MQTT 3.1.1 only;  amqtt(websocket=True) speaks WebSockets
@@ -62,14 +62,14 @@ class Mosquitto:
 
     async def start(self) -> None:
         assert MOSQUITTO is not None
-        lines = [f"listener {self.port} 127.0.0.1", *self.options]
+        lines = [f"listener {self.port} 127.0.0.1", "set_tcp_nodelay true", *self.options]
         if not any("allow_anonymous" in line for line in lines):
             lines.insert(0, "allow_anonymous true")
         config = self.folder / "mosquitto.conf"
         config.write_text("\n".join([*lines, "log_type all", f"log_dest file {self.folder / 'log.txt'}", ""]))
         # As root mosquitto changes to a user of its own, who could not read our folder.
         config.write_text(config.read_text() + "user root\n")
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # noqa: ASYNC220 - a spawn takes about 1 ms; the start is polled below
             [MOSQUITTO, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         deadline = asyncio.get_running_loop().time() + START_S_MAX
