@@ -1,0 +1,1 @@
+"""Raft: a pure core on opaque bytes."""
