@@ -179,7 +179,6 @@ TASK_BYTES_MAX = 128 * KIB  # input or result of one task inside its message; la
 DEADLINE_MS_MAX = 7 * 24 * 3_600_000  # a week: what waits longer is a schedule
 
 # --- raft: members --------------------------------------------------------------------------------------------------
-RAFT_NUMBER_MAX = (1 << 32) - 1  # a raft number is never reused: at a change a second that lasts 136 years
 RAFT_CHANGES_MAX = 64  # single changes in one change of members: 5 voters out, 5 in, and room for learners
 RAFT_CHANGE_CONTEXT_BYTES_MAX = 64 * KIB  # a signed roster of 50 entries at 1 KiB rides along with the change
 
