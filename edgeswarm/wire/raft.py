@@ -44,7 +44,7 @@ class Entry(NamedTuple):
     """One entry of the log.  term >= 1, index >= 1 and without gaps; both are 0 in a proposal."""
 
     term: int
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of that name; nobody wants it here
     type: EntryType | int
     data: bytes
 
