@@ -1,0 +1,164 @@
+"""The post of a device: the one place that seals what leaves and opens what comes.
+
+In:  topic -> bound -> envelope -> key of the roster -> replay window -> handler.  What fails on the way is counted by
+reason, logged at most once per sender and reason in REFUSED_LOG_S, and goes no further.
+Messages that prove themselves (roster, leader certificate, stop) and last wills come to their handlers as raw bytes,
+with an empty sender.
+A message of our own id with a boot that we are not in means that somebody else runs with our key: `on_clone`.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from edgeswarm.app.log import Log
+from edgeswarm.drivers.mqtt.transport import Incoming, Priority, Transport
+from edgeswarm.errors import CoseError, EdgeSwarmError, LimitError, UnknownSignerError
+from edgeswarm.wire import cose, envelope
+from edgeswarm.wire.replay import ReplayError, ReplayWindow
+from edgeswarm.wire.topics import Kind, Signing, Topic, TopicError, Topics
+
+REFUSED_LOG_S = 10.0
+REFUSED_NAMES_MAX = 1_000  # (sender, reason) pairs remembered for the log
+_LANES: Final = {kind: lane for lane, kind in enumerate(Kind)}
+
+
+class Letter(NamedTuple):
+    """What came.  sender: a device of the roster whose signature holds; empty for what proves itself."""
+
+    topic: Topic
+    sender: str
+    boot: int
+    seq: int
+    payload: bytes
+    retained: bool
+
+
+Handler = Callable[[Letter], None]
+
+
+class Post:
+    """lookup: device id -> its public key now, or None.  cipher: where the cell encrypts its contents."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        topics: Topics,
+        *,
+        device: str,
+        boot: int,
+        seed: bytes,
+        lookup: Callable[[str], bytes | None],
+        log: Log,
+        cipher: envelope.Cipher | None = None,
+    ) -> None:
+        self.transport, self.topics, self.device, self.boot = transport, topics, device, boot
+        self.sign = cose.signer(seed)
+        self.lookup = lookup
+        self.replay = ReplayWindow()
+        self.refused: Counter[str] = Counter()
+        self.on_clone: Callable[[int], None] = lambda boot: None
+        self._cipher = cipher
+        self._log = log
+        self._seq = 0
+        self._logged: dict[tuple[str, str], float] = {}
+        self._parse = functools.lru_cache(maxsize=4_096)(topics.parse)
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    def seal(self, topic: str, payload: bytes) -> bytes:
+        self._seq += 1
+        return envelope.seal(
+            payload,
+            topic=topic,
+            sender=self.device,
+            boot=self.boot,
+            seq=self._seq,
+            sign=self.sign,
+            cipher=self._cipher,
+        )
+
+    def send(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        priority: Priority,
+        qos: int = 0,
+        retain: bool = False,
+        expiry_s: int | None = None,
+        bulk: bool = False,
+    ) -> None:
+        """Seal and hand to the transport.  Never blocks; what its queues cannot hold is dropped there, counted."""
+        data = self.seal(topic, payload)
+        self.transport.publish(topic, data, priority=priority, qos=qos, retain=retain, expiry_s=expiry_s, bulk=bulk)
+
+    def send_raw(self, topic: str, data: bytes, *, priority: Priority, qos: int = 1, retain: bool = True) -> None:
+        """For what proves itself."""
+        self.transport.publish(topic, data, priority=priority, qos=qos, retain=retain)
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def on(self, topic_filter: str, handler: Handler, *, qos: int = 0, bulk: bool = False) -> None:
+        """Subscribe.  The handler runs on the loop; what it raises of ours is a refusal of the message."""
+        self.transport.subscribe(topic_filter, functools.partial(self._incoming, handler), qos=qos, bulk=bulk)
+
+    def _incoming(self, handler: Handler, message: Incoming) -> None:
+        sender = ""
+        try:
+            topic = self._parse(message.topic)
+            rule = topic.rule
+            if rule.signing is not Signing.ENVELOPE:
+                if len(message.payload) > rule.bytes_max:
+                    raise LimitError(f"{message.topic}: at most {rule.bytes_max} bytes, found {len(message.payload)}")
+                handler(Letter(topic, "", 0, 0, message.payload, message.retain))
+                return
+            opened = envelope.open_(
+                message.payload, topic=message.topic, lookup=self.lookup, bytes_max=rule.bytes_max, cipher=self._cipher
+            )
+            sender = opened.sender
+            if sender == self.device:
+                if opened.boot > self.boot:
+                    self.on_clone(opened.boot)
+                return
+            if rule.register:
+                self.replay.admit_register(sender, opened.boot, opened.seq, lane=_LANES[topic.kind])
+            else:
+                self.replay.admit(sender, opened.boot, opened.seq, lane=_LANES[topic.kind])
+            handler(Letter(topic, sender, opened.boot, opened.seq, opened.payload, message.retain))
+        except EdgeSwarmError as error:
+            self.refuse(error, sender=sender or getattr(error, "who", ""), topic=message.topic)
+
+    def refuse(self, error: EdgeSwarmError, *, sender: str, topic: str) -> None:
+        """Count a message that goes no further, and say so now and then."""
+        reason = _reason(error)
+        self.refused[reason] += 1
+        now = time.monotonic()
+        key = (sender[:64], reason)
+        if now - self._logged.get(key, -REFUSED_LOG_S) < REFUSED_LOG_S:
+            return
+        if len(self._logged) >= REFUSED_NAMES_MAX:
+            self._logged.clear()
+        self._logged[key] = now
+        self._log.warning("message_refused", sender=sender[:64], reason=reason, topic=topic[:200], error=str(error)[:300])
+
+
+def _reason(error: EdgeSwarmError) -> str:
+    """One word a kind of fault, for counters."""
+    match error:
+        case UnknownSignerError():
+            return "unknown_sender"
+        case CoseError():
+            return "signature"
+        case ReplayError():
+            return "replay"
+        case TopicError():
+            return "topic"
+        case LimitError():
+            return "too_large"
+        case _:
+            return "content"
