@@ -23,6 +23,8 @@ Value = None | bool | int | float | bytes | str | list["Value"] | dict["str | in
 _UINT, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)  # major types, RFC 8949 3.1
 _HEADS: Final = {24: ">B", 25: ">H", 26: ">I", 27: ">Q"}
 _FLOATS: Final = {25: ">e", 26: ">f", 27: ">d"}
+_BYTES_HEADS: Final = [bytes((_BYTES << 5 | size,)) for size in range(24)]
+_UINTS: Final = [bytes((value,)) for value in range(24)]
 _LEAST: Final = {24: 24, 25: 1 << 8, 26: 1 << 16, 27: 1 << 32}  # smallest argument that needs this head
 
 
@@ -48,6 +50,54 @@ def loads(data: bytes | bytearray | memoryview, *, who: str = "", bytes_max: int
     if reader.at != len(reader.data):
         raise reader.wrong(f"expected the end, found {len(reader.data) - reader.at} bytes more")
     return value
+
+
+def bytes_head(size: int) -> bytes:
+    """The head of a byte string of `size` bytes, for who writes a fixed shape by hand."""
+    if size < 24:
+        return _BYTES_HEADS[size]
+    out = bytearray()
+    _put_head(out, _BYTES, size)
+    return bytes(out)
+
+
+def uint(value: int) -> bytes:
+    """The encoding of an integer from 0 to 2^64-1."""
+    if value < 24:
+        return _UINTS[value]
+    out = bytearray()
+    _put_head(out, _UINT, value)
+    return bytes(out)
+
+
+def read_bytes(data: bytes, at: int) -> tuple[bytes, int]:
+    """The byte string whose head is at `at`, and the offset behind it.  Raises CodecError."""
+    size, start = _read_head(data, at, _BYTES)
+    end = start + size
+    if end > len(data):
+        raise CodecError(f"CBOR at offset {at}: expected {size} bytes, found {len(data) - start}")
+    return data[start:end], end
+
+
+def read_uint(data: bytes, at: int) -> tuple[int, int]:
+    """The unsigned integer at `at`, and the offset behind it.  Raises CodecError."""
+    return _read_head(data, at, _UINT)
+
+
+def _read_head(data: bytes, at: int, major: int) -> tuple[int, int]:
+    """Argument of a head of this major type in its shortest form, and the offset behind it."""
+    if at >= len(data) or data[at] >> 5 != major:
+        raise CodecError(f"CBOR at offset {at}: expected a head of major type {major}")
+    info = data[at] & 31
+    if info < 24:
+        return info, at + 1
+    end = at + 1 + (1 << info - 24) if info < 28 else at
+    if not at < end <= len(data):
+        raise CodecError(f"CBOR at offset {at}: expected a definite length, all of it")
+    argument = int.from_bytes(data[at + 1 : end], "big")
+    if argument < _LEAST[info]:
+        raise CodecError(f"CBOR at offset {at}: {argument} is not in its shortest form")
+    return argument, end
 
 
 # --- writing --------------------------------------------------------------------------------------------------------

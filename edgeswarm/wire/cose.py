@@ -10,8 +10,10 @@ not canonical.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from edgeswarm.errors import CodecError, CoseError, LimitError, LocalError, UnknownSignerError
 from edgeswarm.limits import CBOR_BYTES_MAX
@@ -23,8 +25,14 @@ SIGNATURE_BYTES = 64
 KID_BYTES_MAX = 64  # a SHA-512; ours are 16 characters
 
 _TAG = b"\xd2"  # tag 18, COSE_Sign1, RFC 9052 2
+_SIGNATURE1: Final = b"\x84" + codec.dumps("Signature1")
 _ALGORITHM, _KID = 1, 4  # header labels, RFC 9052 3.1
 _EDDSA = -8
+
+Sign = Callable[[bytes], bytes]
+"""Bytes to a 64-byte Ed25519 signature: what holds a key is passed on as one of these, never as the key."""
+Verify = Callable[[bytes, bytes, bytes], bool]
+"""(public key, signed bytes, signature) -> whether the signature holds: `check`, or a test's stand-in."""
 
 
 class Parts(NamedTuple):
@@ -43,20 +51,55 @@ class Verified(NamedTuple):
     payload: bytes
 
 
+def signer(key_seed: bytes) -> Sign:
+    """A function that signs with this key.  key_seed: 32 bytes, RFC 8032 5.1.5; its key pair is derived once, here."""
+    if len(key_seed) != SEED_BYTES:
+        raise LocalError(f"signing key: expected {SEED_BYTES} bytes, found {len(key_seed)}")
+    from nacl import bindings  # 4 MB that only who signs or verifies needs
+
+    _, secret = bindings.crypto_sign_seed_keypair(key_seed)
+    crypto_sign = bindings.crypto_sign
+
+    def sign(data: bytes) -> bytes:
+        signature: bytes = crypto_sign(data, secret)[:SIGNATURE_BYTES]
+        return signature
+
+    return sign
+
+
+def check(public: bytes, signed: bytes, signature: bytes) -> bool:
+    """Whether `signature` (64 bytes) over `signed` holds for the 32-byte key `public`."""
+    if len(public) != PUBLIC_BYTES or len(signature) != SIGNATURE_BYTES:
+        return False
+    crypto_sign_open, bad_signature = _opener()
+    try:
+        crypto_sign_open(signature + signed, public)
+    except bad_signature:
+        return False
+    return True
+
+
+def key_id(public: bytes) -> bytes:
+    """What names a key in a header: the first 16 hex digits of the SHA-256 of its 32 bytes, as ASCII."""
+    return hashlib.sha256(public).hexdigest()[:16].encode()
+
+
 def sign1(payload: bytes, *, key_seed: bytes, kid: bytes, external_aad: bytes = b"", detached: bool = False) -> bytes:
     """A tagged COSE_Sign1 over `payload`.
 
     key_seed: 32 bytes, RFC 8032 5.1.5.  kid: at most KID_BYTES_MAX bytes.  detached: leave the payload out.
     """
-    if len(key_seed) != SEED_BYTES:
-        raise LocalError(f"signing key: expected {SEED_BYTES} bytes, found {len(key_seed)}")
+    return sign1_by(payload, sign=signer(key_seed), kid=kid, external_aad=external_aad, detached=detached)
+
+
+def sign1_by(payload: bytes, *, sign: Sign, kid: bytes, external_aad: bytes = b"", detached: bool = False) -> bytes:
+    """The same with a function that signs, for who has many to sign or keeps the key elsewhere."""
     if not 0 < len(kid) <= KID_BYTES_MAX:
         raise LocalError(f"key id: expected 1 to {KID_BYTES_MAX} bytes, found {len(kid)}")
-    from nacl import bindings  # 4 MB that only who signs or verifies needs
-
     protected = codec.dumps({_ALGORITHM: _EDDSA, _KID: kid})
-    _, secret = bindings.crypto_sign_seed_keypair(key_seed)
-    signature = bindings.crypto_sign(_to_be_signed(protected, external_aad, payload), secret)[:SIGNATURE_BYTES]
+    signature = sign(to_be_signed(protected, external_aad, payload))
+    if len(signature) != SIGNATURE_BYTES:
+        raise LocalError(f"signature: expected {SIGNATURE_BYTES} bytes, found {len(signature)}")
     return _TAG + codec.dumps([protected, {}, None if detached else payload, signature])
 
 
@@ -123,16 +166,30 @@ def verify1(
         raise UnknownSignerError(f"key id {parts.kid.hex()}: no key of this id is known", who=who)
     if len(public) != PUBLIC_BYTES:
         raise LocalError(f"public key: expected {PUBLIC_BYTES} bytes, found {len(public)}")
-    from nacl import bindings
-    from nacl.exceptions import BadSignatureError
-
-    try:
-        bindings.crypto_sign_open(parts.signature + _to_be_signed(parts.protected, external_aad, signed), public)
-    except BadSignatureError:
-        raise CoseError("the signature does not match", who=who) from None
+    if not check(public, to_be_signed(parts.protected, external_aad, signed), parts.signature):
+        raise CoseError("the signature does not match", who=who)
     return Verified(parts.kid, signed)
 
 
-def _to_be_signed(protected: bytes, external_aad: bytes, payload: bytes) -> bytes:
-    """Sig_structure, RFC 9052 4.4."""
-    return codec.dumps(["Signature1", protected, external_aad, payload])
+def to_be_signed(protected: bytes, external_aad: bytes, payload: bytes) -> bytes:
+    """Sig_structure, RFC 9052 4.4: the array ["Signature1", protected, external_aad, payload]."""
+    return b"".join(
+        (
+            _SIGNATURE1,
+            codec.bytes_head(len(protected)),
+            protected,
+            codec.bytes_head(len(external_aad)),
+            external_aad,
+            codec.bytes_head(len(payload)),
+            payload,
+        )
+    )
+
+
+@functools.cache
+def _opener() -> tuple[Callable[[bytes, bytes], bytes], type[Exception]]:
+    """libsodium's verification and its error, looked up once: an import statement costs 1 us at each call."""
+    from nacl import bindings
+    from nacl.exceptions import BadSignatureError
+
+    return bindings.crypto_sign_open, BadSignatureError
