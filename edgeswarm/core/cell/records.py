@@ -1,0 +1,151 @@
+"""Readers of the nouns of `types`, used by commands and snapshots alike, with the rules across their fields."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from edgeswarm.core.cell import shapes as s
+from edgeswarm.core.cell.types import (
+    AGGREGATES,
+    TIERS,
+    AgentSpec,
+    AgentState,
+    AuditRecord,
+    Capabilities,
+    DeviceState,
+    JobState,
+    JobStatus,
+    MapSpec,
+    Needs,
+    StopFlag,
+    TaskRun,
+    TaskSpec,
+    TaskStatus,
+)
+from edgeswarm.errors import CodecError
+from edgeswarm.limits import (
+    AGENT_NEIGHBOURS_MAX,
+    CAPABILITY_CHARS_MAX,
+    CAPABILITY_NAMES_MAX,
+    JOB_TASKS_MAX,
+    MAP_AGENTS_MAX,
+    TASK_AFTER_MAX,
+    TASK_INPUT_BYTES_MAX,
+    TASK_MS_MAX,
+    TASK_RESULT_BYTES_MAX,
+    TASK_RETRIES_MAX,
+)
+
+_name = s.text(CAPABILITY_CHARS_MAX)
+_names = s.ascending(_name, CAPABILITY_NAMES_MAX)
+_tier = s.choice(*TIERS)
+_count = s.uint(1 << 32)
+
+capabilities = s.record(Capabilities, _name, _tier, _name, s.uint(), s.uint(), _count, _names, _names, _names, _names)
+needs = s.record(Needs, _name, _tier, _names, s.uint(), s.uint(), _names, _names, _names, _names)
+_neighbours = s.ascending(s.agent_id, AGENT_NEIGHBOURS_MAX)
+agent_spec = s.record(
+    AgentSpec, s.agent_id, s.digest, needs, s.device_id_or_empty, _neighbours, _neighbours, s.flag, s.flag
+)
+_map_fields = s.record(
+    MapSpec,
+    s.ascending(s.agent_id, MAP_AGENTS_MAX),
+    s.choice(*AGGREGATES),
+    s.uint(MAP_AGENTS_MAX, 1),
+    s.agent_id_or_empty,
+    s.uint(1000),
+)
+_after = s.ascending(s.uint(JOB_TASKS_MAX - 1), TASK_AFTER_MAX)
+
+
+def map_spec(value: Any) -> MapSpec:
+    spec = _map_fields(value)
+    if not spec.agents:
+        raise CodecError("a map: expected at least one agent")
+    if (spec.aggregate == "kernel") != bool(spec.kernel):
+        raise CodecError("a map names a kernel exactly when its aggregate is kernel")
+    return spec
+
+
+_task_fields = s.record(
+    TaskSpec,
+    s.agent_id,
+    s.agent_id_or_empty,
+    s.digest_or_empty,
+    needs,
+    _after,
+    s.blob(TASK_INPUT_BYTES_MAX),
+    s.uint(TASK_RESULT_BYTES_MAX),
+    s.uint(TASK_MS_MAX),
+    s.uint(TASK_RETRIES_MAX),
+    s.uint(TASK_MS_MAX),
+    s.optional(map_spec),
+)
+
+
+def task_spec(value: Any) -> TaskSpec:
+    spec = _task_fields(value)
+    if sum((bool(spec.agent), bool(spec.artefact), spec.map is not None)) != 1:
+        raise CodecError(f"task {spec.name}: expected exactly one of agent, artefact, map")
+    return spec
+
+
+task_run = s.record(
+    TaskRun,
+    s.enum(TaskStatus),
+    _count,
+    _count,
+    _count,
+    s.device_id_or_empty,
+    s.blob(TASK_RESULT_BYTES_MAX),
+    s.why,
+)
+device_state = s.record(DeviceState, s.device_id, capabilities, s.uint(), s.uint(), s.flag, s.uint(), s.flag)
+agent_state = s.record(AgentState, agent_spec, s.uint(), s.optional(s.device_id), s.uint(), s.uint(), s.digest_or_empty)
+stop_flag = s.record(StopFlag, s.who, s.why, s.uint())
+audit_record = s.record(AuditRecord, s.uint(), s.uint(), s.who, s.text(1024))
+_job_fields = s.record(
+    JobState,
+    s.job_id,
+    s.who,
+    s.many(task_spec, JOB_TASKS_MAX, 1),
+    s.many(task_run, JOB_TASKS_MAX, 1),
+    s.uint(),
+    s.uint(TASK_MS_MAX),
+    s.enum(JobStatus),
+    s.why,
+)
+
+
+def job_state(value: Any) -> JobState:
+    job = _job_fields(value)
+    if len(job.tasks) != len(job.runs):
+        raise CodecError(f"job {job.id}: {len(job.tasks)} tasks, {len(job.runs)} runs")
+    fault = job_fault(job.tasks)
+    if fault:
+        raise CodecError(f"job {job.id}: {fault}")
+    return job
+
+
+def job_fault(tasks: tuple[TaskSpec, ...]) -> str | None:
+    """Why these are not the tasks of one job, or None.  Each waits for earlier ones only, so there is no cycle."""
+    names: set[str] = set()
+    for index, task in enumerate(tasks):
+        if task.name in names:
+            return f"two tasks are named {task.name}"
+        names.add(task.name)
+        if task.after and task.after[-1] >= index:
+            return f"task {task.name} waits for one that does not stand before it"
+    return None
+
+
+def job_bytes(tasks: tuple[TaskSpec, ...]) -> int:
+    """What the tasks hold and what is kept free for their results, in bytes; 256 a task for the rest of it."""
+    return sum(
+        256 + len(task.input) + task.result_bytes_max + (64 * len(task.map.agents) if task.map else 0) for task in tasks
+    )
+
+
+def digest_of(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
