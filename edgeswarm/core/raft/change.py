@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from edgeswarm.errors import CodecError, LocalError
+from edgeswarm.errors import CodecError, LimitError, LocalError
 from edgeswarm.limits import RAFT_CHANGE_CONTEXT_BYTES_MAX, RAFT_CHANGES_MAX, RAFT_NUMBER_MAX
 from edgeswarm.wire.codec import Value, dumps, loads
 from edgeswarm.wire.raft import EntryType
@@ -174,7 +174,10 @@ def _check_bounds(count: int, context: bytes) -> None:
 def _loads(data: bytes, who: str) -> Value:
     if len(data) > _BYTES_MAX:
         raise CodecError(f"change of members: at most {_BYTES_MAX} bytes, found {len(data)}", who=who)
-    return loads(data, who=who)
+    try:
+        return loads(data, who=who)
+    except LimitError as error:  # nested too deep
+        raise CodecError(f"change of members: {error}", who=who) from None
 
 
 def _array(value: Value, count: int, who: str) -> list[Value]:
