@@ -260,3 +260,6 @@ MQTT_HELD_S = 2.0  # a connection that lasted so long was a good one
 MQTT_REQUESTS_MAX = 1_024  # answers waited for at one time
 MQTT_OFFLINE_BYTES = 256 * KIB  # taken from offline storage at one time
 MQTT_OFFLINE_MESSAGES_PER_S = 500.0  # forwarded after a reconnect: live traffic goes on beside it
+
+# --- a device in its cell -------------------------------------------------------------------------------------------
+PROPOSALS_WAITING_MAX = 10_000  # proposals of one device that wait for their entry: 5 s of a leader at its limit
