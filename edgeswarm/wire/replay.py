@@ -45,7 +45,7 @@ class _Sender:
         self.floor = floor
         self.highest = floor
         self.lanes: dict[int, list[int]] = {}
-        self.registers: dict[str, int] = {}
+        self.registers: dict[int | str, int] = {}
 
 
 class ReplayWindow:
@@ -81,18 +81,19 @@ class ReplayWindow:
             raise ReplayError(f"boot {boot} seq {seq} was here before", who=sender, why="replayed")
         window[1] |= 1 << behind
 
-    def admit_register(self, sender: str, boot: int, seq: int, *, topic: str) -> None:
-        """The same for a retained message: the newest of its topic may come again, an older one is refused.
+    def admit_register(self, sender: str, boot: int, seq: int, *, lane: int | str) -> None:
+        """The same for a retained message: the newest of its lane may come again, an older one is refused.
 
+        lane: what one register is: the topic, or its kind where one sender writes one topic of that kind.
         Order is kept for one sender.  Where the writer of a topic changes (a new leader), its content has a term.
         """
         state = self._state(sender, boot)
-        newest = state.registers.get(topic, -1)
+        newest = state.registers.get(lane, -1)
         if seq < newest:
             raise ReplayError(f"seq {seq} is older than the newest, {newest}", who=sender, why="too old")
         if newest < 0 and len(state.registers) >= REGISTERS_MAX:
             raise ReplayError(f"at most {REGISTERS_MAX} retained topics of one sender", who=sender, why="full")
-        state.registers[topic] = seq
+        state.registers[lane] = seq
         if seq > state.highest:
             state.highest = seq
 
