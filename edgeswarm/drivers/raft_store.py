@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 
 from edgeswarm.core.raft.storage import MemoryStorage
 from edgeswarm.drivers.raft_store_check import Loaded, load
-from edgeswarm.drivers.raft_store_schema import StoreCorruptError, connect, lock, unlock
+from edgeswarm.drivers.raft_store_schema import StoreCorruptError, connect, create, explain, lock, unlock, wal_of
 from edgeswarm.drivers.raft_store_write import Write, Writer
 from edgeswarm.drivers.store import StoreError
 from edgeswarm.errors import EdgeSwarmError, LimitError, LocalError
@@ -85,15 +85,23 @@ class RaftStore:
         self._thread.start()
 
     @classmethod
-    async def open(cls, path: Path) -> RaftStore:
-        """Open or create.  Raises StoreCorruptError, LocalError where another process has it open, StoreError, OSError."""
-        lock_fd, loaded, writer = await asyncio.get_running_loop().run_in_executor(None, _open, path)
+    async def open(cls, path: Path, *, make: bool = True) -> RaftStore:
+        """Open, or make where there is none; `make=False` for a member that knows it has voted before.
+
+        Raises StoreCorruptError; RemoteError for a newer layout; LocalError where another process has it open, or it is
+        not there and must not be made; StoreError, OSError.
+        """
+        lock_fd, loaded, writer = await asyncio.get_running_loop().run_in_executor(None, _open, path, make)
         return cls(path, loaded, writer, lock_fd)
 
     # --- saving -----------------------------------------------------------------------------------------------------
 
     def save_soon(
-        self, hard_state: HardState | None, entries: Sequence[Entry], snapshot: Snapshot | None, done: Done | None = None
+        self,
+        hard_state: HardState | None,
+        entries: Sequence[Entry],
+        snapshot: Snapshot | None,
+        done: Done | None = None,
     ) -> None:
         """Make durable what a Ready of the core holds; never blocks.
 
@@ -108,7 +116,8 @@ class RaftStore:
         if snapshot is not None:
             self.storage.apply_snapshot(snapshot)
         if entries:
-            self.storage.append(entries)
+            entries = self._new_entries(entries)
+            self.storage.append(tuple(entries))
         lazy = not entries and snapshot is None
         if hard_state is not None:
             lazy = lazy and hard_state.term == self._hard.term and hard_state.vote == self._hard.vote
@@ -139,7 +148,8 @@ class RaftStore:
         self.storage.create_snapshot(snapshot.index, snapshot.conf, snapshot.data)
         base = max(snapshot.index - keep, self.storage.first_index() - 1)
         base_term = self.storage.term(base)
-        self.storage.compact(base)
+        if base > self.storage.start:
+            self.storage.compact(base)
         self._lag_off()
         write = Write(hard_state=self._hard, compacted=snapshot, base_index=base, base_term=base_term)
         self._put(_Job(write, done, size))
@@ -229,6 +239,11 @@ class RaftStore:
             raise LimitError(f"raft store: at most {RAFT_STORE_WAITING_BYTES_MAX} bytes wait for the disk")
         return size
 
+    def _new_entries(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Those that the snapshot does not hold already."""
+        known = self.storage.start + 1 - entries[0].index
+        return entries[known:] if known > 0 else entries
+
     def _put(self, job: _Job) -> None:
         self._in_flight += 1
         self._waiting_bytes += job.size
@@ -305,19 +320,28 @@ class RaftStore:
             return
 
 
-def _open(path: Path) -> tuple[int, Loaded, Writer]:
+def _open(path: Path, make: bool) -> tuple[int, Loaded, Writer]:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock_fd = lock(path)
+    held = lock(path)
     try:
+        if not path.exists():
+            if wal_of(path).exists():
+                raise StoreCorruptError(path, f"the database is gone, but {wal_of(path).name} is there")
+            if not make:
+                raise LocalError(f"raft database {path}: there is none")
+            create(path)
         database = connect(path)
         try:
             loaded = load(database, path)
         except BaseException:
             database.close()
             raise
-        return lock_fd, loaded, Writer(database, path, last_index=loaded.storage.last_index())
+    except sqlite3.Error as error:
+        unlock(held)
+        raise explain(error, path) from error
     except BaseException:
-        unlock(lock_fd)
+        unlock(held)
         raise
-
-
+    storage = loaded.storage
+    last = (storage.last_index(), loaded.last_crc)
+    return held, loaded, Writer(database, path, hard_state=loaded.hard_state, last=last, base=storage.start)
