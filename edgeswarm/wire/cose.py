@@ -150,10 +150,11 @@ def verify1(
     external_aad: bytes = b"",
     who: str = "",
     bytes_max: int = CBOR_BYTES_MAX,
+    verify: Verify | None = None,
 ) -> Verified:
     """Key id and payload of `message`, once its signature holds.
 
-    lookup: key id -> 32-byte public key, or None.  payload: where it is detached, and only there.
+    lookup: key id -> 32-byte public key, or None.  payload: where it is detached, and only there.  verify: `check`.
     Raises UnknownSignerError when lookup knows no key, CoseError when anything else is wrong, LimitError.
     """
     parts = parse1(message, who=who, bytes_max=bytes_max)
@@ -166,7 +167,7 @@ def verify1(
         raise UnknownSignerError(f"key id {parts.kid.hex()}: no key of this id is known", who=who)
     if len(public) != PUBLIC_BYTES:
         raise LocalError(f"public key: expected {PUBLIC_BYTES} bytes, found {len(public)}")
-    if not check(public, to_be_signed(parts.protected, external_aad, signed), parts.signature):
+    if not (verify or check)(public, to_be_signed(parts.protected, external_aad, signed), parts.signature):
         raise CoseError("the signature does not match", who=who)
     return Verified(parts.kid, signed)
 
