@@ -3,8 +3,8 @@
 Bytes: deterministic CBOR `[since, kind, ...fields]`.  `since` is the feature version that the command came with; a
 cell that has not been told SetVersion(since) rejects it, on every device alike, whatever their programs could do.  So
 fields are never added to a kind: a new form is a new kind with a higher `since`.
-Batch and WithSession carry encoded commands as byte strings: each is judged by itself.  Batch holds neither Batch, nor
-does WithSession hold Batch or WithSession.
+Batch and WithSession carry encoded commands as byte strings: each is judged by itself.  A Batch may hold sessions'
+commands; nothing holds a Batch, and a session's command is neither Batch nor WithSession.
 """
 
 from __future__ import annotations

@@ -26,10 +26,13 @@ from edgeswarm.core.cell.types import (
 from edgeswarm.errors import CodecError
 from edgeswarm.limits import (
     AGENT_NEIGHBOURS_MAX,
-    CAPABILITY_CHARS_MAX,
+    CAPABILITIES_BYTES_MAX,
+    CAPABILITY_BYTES_MAX,
     CAPABILITY_NAMES_MAX,
+    JOB_EDGES_MAX,
     JOB_TASKS_MAX,
     MAP_AGENTS_MAX,
+    NEEDS_BYTES_MAX,
     TASK_AFTER_MAX,
     TASK_INPUT_BYTES_MAX,
     TASK_MS_MAX,
@@ -37,17 +40,54 @@ from edgeswarm.limits import (
     TASK_RETRIES_MAX,
 )
 
-_name = s.text(CAPABILITY_CHARS_MAX)
+_name = s.text(CAPABILITY_BYTES_MAX)
 _names = s.ascending(_name, CAPABILITY_NAMES_MAX)
 _tier = s.choice(*TIERS)
 _count = s.uint(1 << 32)
+TASK_BYTES = 1024
+"""Of a task and its run besides what has a length of its own: a name, a device, a reason, two heads of texts."""
 
-capabilities = s.record(Capabilities, _name, _tier, _name, s.uint(), s.uint(), _count, _names, _names, _names, _names)
-needs = s.record(Needs, _name, _tier, _names, s.uint(), s.uint(), _names, _names, _names, _names)
+_offer_fields = s.record(Capabilities, _name, _tier, _name, s.uint(), s.uint(), _count, _names, _names, _names, _names)
+_need_fields = s.record(Needs, _name, _tier, _names, s.uint(), s.uint(), _names, _names, _names, _names)
+
+
+def capabilities(value: Any) -> Capabilities:
+    offer = _offer_fields(value)
+    size = _size(offer.delegates, offer.sensors, offer.grants, offer.labels)
+    if size > CAPABILITIES_BYTES_MAX:
+        raise CodecError(f"capabilities: expected at most {CAPABILITIES_BYTES_MAX} bytes of names, found {size}")
+    return offer
+
+
+def needs_bytes(wanted: Needs) -> int:
+    return _size(wanted.architectures, wanted.delegates, wanted.sensors, wanted.grants, wanted.labels)
+
+
+def needs(value: Any) -> Needs:
+    wanted = _need_fields(value)
+    if needs_bytes(wanted) > NEEDS_BYTES_MAX:
+        raise CodecError(f"needs: expected at most {NEEDS_BYTES_MAX} bytes of names, found {needs_bytes(wanted)}")
+    return wanted
+
+
 _neighbours = s.ascending(s.agent_id, AGENT_NEIGHBOURS_MAX)
-agent_spec = s.record(
+_spec_fields = s.record(
     AgentSpec, s.agent_id, s.digest, needs, s.device_id_or_empty, _neighbours, _neighbours, s.flag, s.flag
 )
+
+
+def agent_spec(value: Any) -> AgentSpec:
+    spec = _spec_fields(value)
+    size = needs_bytes(spec.needs) + _size(spec.near, spec.apart)
+    if size > NEEDS_BYTES_MAX:
+        raise CodecError(f"agent {spec.id}: expected at most {NEEDS_BYTES_MAX} bytes of names, found {size}")
+    return spec
+
+
+def _size(*lists: tuple[str, ...]) -> int:
+    return sum(len(name.encode()) + 2 for names in lists for name in names)
+
+
 _map_fields = s.record(
     MapSpec,
     s.ascending(s.agent_id, MAP_AGENTS_MAX),
@@ -137,13 +177,20 @@ def job_fault(tasks: tuple[TaskSpec, ...]) -> str | None:
         names.add(task.name)
         if task.after and task.after[-1] >= index:
             return f"task {task.name} waits for one that does not stand before it"
-    return None
+    edges = sum(len(task.after) for task in tasks)
+    return f"expected at most {JOB_EDGES_MAX} dependencies, found {edges}" if edges > JOB_EDGES_MAX else None
 
 
 def job_bytes(tasks: tuple[TaskSpec, ...]) -> int:
-    """What the tasks hold and what is kept free for their results, in bytes; 256 a task for the rest of it."""
+    """What the tasks hold and what is kept free for their results, in bytes, as a snapshot has them at most."""
     return sum(
-        256 + len(task.input) + task.result_bytes_max + (64 * len(task.map.agents) if task.map else 0) for task in tasks
+        TASK_BYTES
+        + len(task.input)
+        + task.result_bytes_max
+        + 3 * len(task.after)
+        + needs_bytes(task.needs)
+        + (66 * len(task.map.agents) if task.map else 0)
+        for task in tasks
     )
 
 

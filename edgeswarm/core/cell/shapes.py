@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from edgeswarm.errors import CodecError
 from edgeswarm.ids import NAME_PATTERN
-from edgeswarm.limits import WHO_CHARS_MAX, WHY_CHARS_MAX
+from edgeswarm.limits import WHO_BYTES_MAX, WHY_BYTES_MAX
 
 T = TypeVar("T")
 E = TypeVar("E", bound=IntEnum)
@@ -40,10 +40,12 @@ def flag(value: Any) -> bool:
     return value
 
 
-def text(chars_max: int) -> Reader[str]:
+def text(bytes_max: int) -> Reader[str]:
+    """bytes_max: of its UTF-8."""
+
     def read(value: Any) -> str:
-        if type(value) is not str or len(value) > chars_max or "\0" in value:
-            raise CodecError(f"expected a text of at most {chars_max} characters, found {_show(value)}")
+        if type(value) is not str or len(value.encode()) > bytes_max or "\0" in value:
+            raise CodecError(f"expected a text of at most {bytes_max} bytes without NUL, found {_show(value)}")
         return value
 
     return read
@@ -155,8 +157,8 @@ job_id = device_id
 agent_id = pattern(NAME_PATTERN, "a name of 1 to 64 characters a-z, 0-9, -, a letter first")
 agent_id_or_empty = pattern(NAME_PATTERN, "an agent's name or nothing", or_empty=True)
 device_id_or_empty = pattern(DEVICE_PATTERN, "a device's id or nothing", or_empty=True)
-who = text(WHO_CHARS_MAX)
-why = text(WHY_CHARS_MAX)
+who = text(WHO_BYTES_MAX)
+why = text(WHY_BYTES_MAX)
 
 
 def _show(value: Any) -> str:
