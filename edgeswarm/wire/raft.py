@@ -44,7 +44,7 @@ class Entry(NamedTuple):
     """One entry of the log.  term >= 1, index >= 1 and without gaps; both are 0 in a proposal."""
 
     term: int
-    index: int  # type: ignore[assignment]  # a tuple has a method of that name; nobody wants it here
+    index: int  # type: ignore[assignment]  # hides a method of tuple that nobody needs here
     type: EntryType | int
     data: bytes
 
@@ -75,7 +75,7 @@ class ConfState:
 class Snapshot(NamedTuple):
     """The state machine after `index`, and the configuration in force there.  index 0: no snapshot."""
 
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]
     term: int = 0
     conf: ConfState = ConfState()
     data: bytes = b""

@@ -59,7 +59,7 @@ class SoftState(NamedTuple):
 class ReadState(NamedTuple):
     """A read may be served once `index` is applied.  context: what read_index() was called with."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     context: bytes
 
 
