@@ -267,3 +267,5 @@ MQTT_OFFLINE_MESSAGES_PER_S = 500.0  # forwarded after a reconnect: live traffic
 
 # --- a device in its cell -------------------------------------------------------------------------------------------
 PROPOSALS_WAITING_MAX = 10_000  # proposals of one device that wait for their entry: 5 s of a leader at its limit
+CALLS_WAITING_MAX = 4_096  # questions of one device that wait for an answer
+CALLS_SERVED_MAX = 2_048  # questions of others that a device answers at one time; beyond, it says "busy"

@@ -1,0 +1,238 @@
+"""A device among its peers: who leads, what to ask whom, and the answers.
+
+Questions go to device/<id>/inbox with an id and a deadline; the answer of that id comes back to ours.  Who answers
+must be who was asked.  The leader is whoever the certificate of the highest term names, once it holds against the
+roster that it cites; an unproven one is refused and counted, wherever it came from.
+Invariants: the highest term never falls; at most CALLS_WAITING_MAX calls wait; each ends at its deadline at the latest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from edgeswarm.app.log import Log
+from edgeswarm.app.swarm.post import Letter, Post
+from edgeswarm.app.swarm.replica import OutcomeUnknownError, RejectedError
+from edgeswarm.app.swarm.rosters import RosterBook
+from edgeswarm.drivers.mqtt.transport import Priority
+from edgeswarm.errors import EdgeSwarmError, LimitError, RemoteError
+from edgeswarm.limits import CALLS_SERVED_MAX, CALLS_WAITING_MAX
+from edgeswarm.wire import codec
+from edgeswarm.wire import messages as msg
+from edgeswarm.wire.leadership import LeaderCertificate
+
+Method = Callable[[str, bytes], Awaitable[bytes]]
+"""(sender, body) -> the answer's body."""
+RETRY_S = 0.05
+
+
+class CallError(RemoteError):
+    """A peer answered with an error; `code` is a stable word."""
+
+    def __init__(self, message: str, *, who: str, code: str) -> None:
+        super().__init__(message, who=who)
+        self.code = code
+
+
+class NoLeaderError(RemoteError):
+    """No leader is known, or none that answers."""
+
+
+class Leader(NamedTuple):
+    device: str
+    term: int
+    roster_version: int
+    certificate: bytes
+
+
+class Outcome(NamedTuple):
+    """A command was applied at `index`; value: what the leader's `report` made of its changes."""
+
+    index: int
+    value: Any
+
+
+class Peer:
+    """post, rosters: of this device."""
+
+    def __init__(self, post: Post, rosters: RosterBook, *, log: Log) -> None:
+        self.post, self.rosters, self.log = post, rosters, log
+        self.leader: Leader | None = None
+        self.term_seen = 0
+        self.on_leader: list[Callable[[Leader | None], None]] = []
+        self.letters: dict[type[msg.Message], Callable[[str, Any], None]] = {}
+        self.methods: dict[str, Method] = {"ping": self._ping}
+        self._calls: dict[bytes, tuple[str, asyncio.Future[bytes]]] = {}
+        self._serving: set[asyncio.Task[None]] = set()
+        self._news = asyncio.Event()
+
+    def start(self) -> None:
+        topics = self.post.topics
+        self.post.on(topics.roster, self._roster, qos=1)
+        self.post.on(topics.leader, self._certificate, qos=1)
+        self.post.on(topics.inbox(self.post.device), self._inbox, qos=1)
+
+    async def close(self) -> None:
+        for task in list(self._serving):
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    # --- who leads ----------------------------------------------------------------------------------------------------
+
+    def _roster(self, letter: Letter) -> None:
+        if self.rosters.offer(letter.payload):
+            self.log.info("roster_adopted", version=self.rosters.current.version)
+            self.post.replay.keep(self.rosters.current.devices())
+
+    def _certificate(self, letter: Letter) -> None:
+        if letter.payload:
+            self.take_certificate(letter.payload)
+
+    def take_certificate(self, data: bytes) -> None:
+        """Adopt the leader it proves.  Raises RemoteError saying what is wrong; a term below the highest is old news."""
+        certificate = LeaderCertificate.decode(data)
+        term = certificate.statement.term
+        if term < self.term_seen or (self.leader is not None and term == self.leader.term):
+            return
+        roster = self.rosters.of(certificate.statement.roster_version)
+        certificate.verify(roster)
+        device = roster.device_of(certificate.statement.candidate)
+        self.term_seen = term
+        self._lead(Leader(device, term, roster.version, data))
+
+    def _lead(self, leader: Leader | None) -> None:
+        if leader is not None:
+            self.log.info("leader_verified", leader=leader.device, term=leader.term)
+        self.leader = leader
+        self._news.set()
+        self._news = asyncio.Event()
+        for listener in self.on_leader:
+            listener(leader)
+
+    async def wait_leader(self, timeout_s: float) -> Leader:
+        """Raises NoLeaderError."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while self.leader is None:
+            left = deadline - asyncio.get_running_loop().time()
+            try:
+                await asyncio.wait_for(self._news.wait(), max(0.0, left))
+            except TimeoutError:
+                raise NoLeaderError(f"no leader is known after {timeout_s:g} s") from None
+        return self.leader
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    async def call(self, device: str, method: str, body: bytes = b"", *, deadline_s: float = 5.0) -> bytes:
+        """The body of the answer.  Raises CallError, LimitError, OutcomeUnknownError at the deadline."""
+        if len(self._calls) >= CALLS_WAITING_MAX:
+            raise LimitError(f"swarm: at most {CALLS_WAITING_MAX} calls wait at one time")
+        id_ = os.urandom(16)
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._calls[id_] = (device, future)
+        try:
+            request = msg.Request(id=id_, method=method, deadline_ms=max(1, int(deadline_s * 1000)), body=body)
+            self.tell(device, request)
+            return await asyncio.wait_for(future, deadline_s)
+        except TimeoutError:
+            raise OutcomeUnknownError(f"{method}: no answer within {deadline_s:g} s", who=device) from None
+        finally:
+            self._calls.pop(id_, None)
+
+    def tell(self, device: str, message: msg.Message, *, priority: Priority = Priority.MEDIUM, qos: int = 0) -> None:
+        """One message to a device's inbox."""
+        self.post.send(self.post.topics.inbox(device), msg.encode(message), priority=priority, qos=qos)
+
+    async def propose(self, command: bytes, *, deadline_s: float = 5.0) -> Outcome:
+        """Have the leader commit `command`, whoever leads; goes on to the next leader while that is safe.
+
+        Raises RejectedError, NoLeaderError, and OutcomeUnknownError: it may or may not have been applied.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + deadline_s
+        while True:
+            leader = await self.wait_leader(max(0.001, end - loop.time()))
+            try:
+                body = await self.call(leader.device, "propose", command, deadline_s=max(0.001, end - loop.time()))
+                index, reason, value = _outcome(body, leader.device)
+                if reason:
+                    raise RejectedError(reason, who=leader.device)
+                return Outcome(index, value)
+            except CallError as error:  # nothing was proposed: it is safe to ask again
+                if error.code not in ("not-leader", "busy") or loop.time() >= end:
+                    raise
+                if error.code == "not-leader" and self.leader == leader:
+                    await self._another(min(RETRY_S, end - loop.time()))
+                else:
+                    await asyncio.sleep(RETRY_S / 5)
+
+    async def _another(self, timeout_s: float) -> None:
+        try:
+            await asyncio.wait_for(self._news.wait(), timeout_s)
+        except TimeoutError:
+            pass
+
+    # --- answering ----------------------------------------------------------------------------------------------------
+
+    def _inbox(self, letter: Letter) -> None:
+        self._take(letter.sender, msg.decode(letter.payload, who=letter.sender, kinds=msg.INBOX), batched=False)
+
+    def _take(self, sender: str, message: msg.Message, *, batched: bool) -> None:
+        match message:
+            case msg.Response():
+                waiting = self._calls.get(message.id)
+                if waiting is None or waiting[0] != sender or waiting[1].done():
+                    return  # it came too late
+                if message.code:
+                    waiting[1].set_exception(CallError(message.text or message.code, who=sender, code=message.code))
+                else:
+                    waiting[1].set_result(message.body)
+            case msg.Request():
+                if len(self._serving) >= CALLS_SERVED_MAX:
+                    self.tell(sender, msg.Response(id=message.id, code="busy"))
+                    return
+                task = asyncio.create_task(self._serve(sender, message))
+                self._serving.add(task)
+                task.add_done_callback(self._serving.discard)
+            case msg.Batch() if not batched:
+                for item in message.items:
+                    self._take(sender, msg.decode(item, who=sender, kinds=msg.INBOX), batched=True)
+            case _:
+                handler = self.letters.get(type(message))
+                if handler is not None:
+                    handler(sender, message)
+
+    async def _serve(self, sender: str, request: msg.Request) -> None:
+        method = self.methods.get(request.method)
+        try:
+            if method is None:
+                raise CallError(f"no method {request.method}", who=self.post.device, code="unknown-method")
+            body = await asyncio.wait_for(method(sender, request.body), request.deadline_ms / 1000)
+            answer = msg.Response(id=request.id, body=body)
+        except TimeoutError:
+            return  # nobody waits any more
+        except CallError as error:
+            answer = msg.Response(id=request.id, code=error.code, text=str(error)[:1000])
+        except EdgeSwarmError as error:
+            answer = msg.Response(id=request.id, code="error", text=str(error)[:1000])
+        except Exception as error:  # a fault of ours must not leave the peer waiting, nor end the device
+            self.log.crash("method_fault", error, method=request.method)
+            answer = msg.Response(id=request.id, code="error", text="internal fault")
+        self.tell(sender, answer)
+
+    async def _ping(self, sender: str, body: bytes) -> bytes:
+        return body[:1024]
+
+
+def outcome_bytes(index: int, reason: str, value: object = None) -> bytes:
+    return codec.dumps([index, reason, value])
+
+
+def _outcome(body: bytes, who: str) -> tuple[int, str, Any]:
+    match codec.loads(body, who=who):
+        case [int(index), str(reason), value, *_]:
+            return index, reason, value
+        case _:
+            raise RemoteError("propose: expected [index, reason, value]", who=who)
