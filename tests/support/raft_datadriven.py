@@ -33,6 +33,7 @@ class Command:
     """One command of a file.
 
     args: key -> its values; a bare word has none.  bare: the bare words, in order.  expected: output lines.
+    span: where the output stands in the file, with its separators: line numbers from 0, the last one excluded.
     """
 
     file: Path
@@ -42,6 +43,7 @@ class Command:
     bare: tuple[str, ...]
     input: tuple[str, ...]
     expected: tuple[str, ...]
+    span: tuple[int, int]
 
     @property
     def where(self) -> str:
@@ -72,11 +74,22 @@ def parse_file(path: Path) -> list[Command]:
             raise TranscriptError(
                 f"{path}:{start}: expected `{SEPARATOR}` after the command, found the end of the file"
             )
+        begin = at
         expected, at = _expected(lines, at + 1, f"{path}:{start}")
         while input_lines and not input_lines[-1]:
             input_lines.pop()
-        commands.append(Command(path, start, name, args, bare, tuple(input_lines), expected))
+        commands.append(Command(path, start, name, args, bare, tuple(input_lines), expected, (begin, at)))
     return commands
+
+
+def rewrite(path: Path, outputs: list[tuple[str, ...]]) -> None:
+    """Puts new outputs, one a command, into a file; the rest of it stays."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for command, output in reversed(list(zip(parse_file(path), outputs, strict=True))):
+        twice = any(not line.strip() for line in output)
+        head = [SEPARATOR, SEPARATOR] if twice else [SEPARATOR]
+        lines[slice(*command.span)] = [*head, *output, *([SEPARATOR, SEPARATOR] if twice else [])]
+    path.write_text("\n".join(lines), encoding="utf-8")
 
 
 def _expected(lines: list[str], at: int, where: str) -> tuple[tuple[str, ...], int]:
