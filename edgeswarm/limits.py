@@ -232,8 +232,9 @@ MAP_AGENTS_MAX = 10_000  # agents of one map: ten times what the issue asks for
 
 # --- mqtt and webhook sources and sinks of agents --------------------------------------------------------------------
 MQTT_TOPIC_CHARS_MAX = 1_024  # the protocol takes 65,535 bytes; a topic of more than this is a payload
-MQTT_SOURCE_MESSAGES_MAX = 4_096  # messages that wait for an agent which holds its source back; then the oldest goes
-MQTT_SOURCE_BYTES_MAX = 4 * MIB  # the same in bytes
+MQTT_SOURCE_MESSAGES_MAX = 1_024  # messages that wait for an agent which holds its source back; then none is read
+MQTT_SOURCE_BYTES_MAX = 1 * MIB  # the same in bytes
+MQTT_SINK_INFLIGHT_MAX = 64  # records that wait for the broker's acknowledgement (QoS 1)
 WEBHOOK_TRIES_MAX = 100  # of one request; at the longest wait of 10 s that is a quarter of an hour
 WEBHOOK_RETRY_AFTER_S_MAX = 300.0  # a server that asks for more patience than this is asked again anyway
 WEBHOOK_ANSWER_BYTES_MAX = 64 * KIB  # of a server's answer: its head is read, the rest is of no interest

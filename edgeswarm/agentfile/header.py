@@ -29,7 +29,7 @@ from edgeswarm.limits import (
 from edgeswarm.schema import Doc, Length, Pattern, Range
 
 SectionName = Literal["neural_weights", "wasm_kernel", "training_data", "golden"]
-Capability = Literal["exec_source", "exec_sink", "file_source", "file_sink"]
+Capability = Literal["exec_source", "exec_sink", "file_source", "file_sink", "mqtt_source", "mqtt_sink", "webhook_sink"]
 ITEM_BYTES: Final[Mapping[str, int]] = {"f32": 4, "i8": 1, "u8": 1}
 
 _DATE, _TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}", r"[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
@@ -303,7 +303,8 @@ class Header:
             if capability in self.capabilities[:index]:
                 yield f"capabilities[{index}]", f"expected each once, found {capability} again"
         needs = {"sources": {"csv": "file_source", "tail": "file_source", "exec": "exec_source"}}
-        needs["sinks"] = {"jsonl": "file_sink", "exec": "exec_sink"}
+        needs["sources"]["mqtt"] = "mqtt_source"
+        needs["sinks"] = {"jsonl": "file_sink", "exec": "exec_sink", "mqtt": "mqtt_sink", "webhook": "webhook_sink"}
         for key, by_type in needs.items():
             for index, item in enumerate(getattr(self.wiring, key)):
                 need = by_type.get(item.type)

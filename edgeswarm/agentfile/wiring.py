@@ -13,46 +13,35 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from edgeswarm.ids import NAME_PATTERN
+from edgeswarm.agentfile.wiring_network import AgentSource, MqttSink, MqttSource, PublishSpec, WebhookSink
+from edgeswarm.agentfile.wiring_parts import (
+    Command,
+    FieldNames,
+    Fields,
+    FilePath,
+    Id,
+    Name,
+    Queue,
+    QueueKey,
+    Rate,
+    TextFormat,
+    Vector,
+    When,
+)
 from edgeswarm.limits import (
     KERNEL_WIDTH_MAX,
-    QUEUE_ROWS_DEFAULT,
-    QUEUE_ROWS_MAX,
     SINKS_PER_AGENT_MAX,
-    SOURCE_WIDTH_MAX,
     SOURCES_PER_AGENT_MAX,
     WINDOW_ROWS_MAX,
 )
-from edgeswarm.schema import Doc, Length, Pattern, Range
+from edgeswarm.schema import Doc, Length, Range
 
-Name = Annotated[str, Pattern(NAME_PATTERN.pattern, "a name of 1 to 64 characters: a-z, 0-9, -, a letter first")]
-FilePath = Annotated[str, Length(1, 1024)]
-FieldNames = Annotated[tuple[Annotated[str, Length(1, 128)], ...], Length(1, SOURCE_WIDTH_MAX)]
-Command = Annotated[
-    tuple[Annotated[str, Length(0, 4096)], ...], Length(1, 64), Doc("program and its arguments; no shell")
-]
-Vector = Annotated[tuple[float, ...], Length(0, KERNEL_WIDTH_MAX)]
-Rate = Annotated[float, Range(0.001, 10_000.0, "Hz")]
-Fields = Annotated[FieldNames, Doc("names of the values of a row, in their order; their number is the source's width")]
-TextFormat = Annotated[Literal["csv", "jsonl"], Doc("csv: numbers in the order of `fields`; jsonl: an object a line")]
-Id = Annotated[
-    Annotated[str, Pattern(f"({NAME_PATTERN.pattern})?", "a name, or nothing")],
-    Doc("name of the source in logs and counters; absent: its type"),
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """What waits between a source and its agent."""
-
-    policy: Annotated[
-        Literal["block", "drop_oldest", "latest_only"],
-        Doc("when full: hold the source back, let the oldest row go, keep the newest row only; drops are counted"),
-    ] = "block"
-    rows: Annotated[int, Range(1, QUEUE_ROWS_MAX, "rows"), Doc("how many rows may wait")] = QUEUE_ROWS_DEFAULT
-
-
-QueueKey = Annotated[Queue, Doc("what waits between this source and the agent")]
+__all__ = [
+    "AgentSource", "ApiSource", "CsvSource", "DecisionSpec", "ExecSink", "ExecSource", "IioSource", "JsonlSink",
+    "JsonlSource", "MqttSink", "MqttSource", "Name", "NormalizeSpec", "PublishSpec", "Queue", "ScoreSpec", "Sink",
+    "SocketSink", "Source", "StdoutSink", "TailSource", "VitalsSource", "WebhookSink", "WindowSpec", "Wiring",
+    "source_width",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +119,6 @@ class ExecSource:
 
 
 @dataclass(frozen=True, slots=True)
-class AgentSource:
-    """The stream of another agent: what its `emit` says."""
-
-    type: Literal["agent"]
-    agent: Annotated[Name, Doc("name of the other agent")]
-    id: Id = ""
-    queue: QueueKey = field(default_factory=Queue)
-
-
-@dataclass(frozen=True, slots=True)
 class ApiSource:
     """Rows handed over by a program (Python API, control socket)."""
 
@@ -149,14 +128,16 @@ class ApiSource:
     queue: QueueKey = field(default_factory=Queue)
 
 
-Source = VitalsSource | CsvSource | JsonlSource | TailSource | IioSource | ExecSource | AgentSource | ApiSource
+Source = (
+    VitalsSource | CsvSource | JsonlSource | TailSource | IioSource | ExecSource | MqttSource | AgentSource | ApiSource
+)
 
 
 def source_width(source: Source) -> int | None:
-    """Values of one row of `source`; None for another agent's stream, whose file says it."""
+    """Values of one row of `source`; None for the stream of another agent of the device, whose file says it."""
     match source:
         case AgentSource():
-            return None
+            return source.width or None
         case ApiSource():
             return source.width
         case CsvSource():
@@ -292,9 +273,6 @@ class DecisionSpec:
             yield "labels", f"expected 2 (calm, flagged), found {len(self.labels)}"
 
 
-When = Annotated[Literal["always", "decision_changed"], Doc("every answer, or those that change the decision")]
-
-
 @dataclass(frozen=True, slots=True)
 class StdoutSink:
     """The runtime's standard output, a JSON object a line."""
@@ -332,7 +310,7 @@ class ExecSink:
     when: When = "always"
 
 
-Sink = StdoutSink | JsonlSink | SocketSink | ExecSink
+Sink = StdoutSink | JsonlSink | SocketSink | ExecSink | MqttSink | WebhookSink
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +330,9 @@ class Wiring:
     score: Annotated[ScoreSpec, Doc("one number per answer")] = field(default_factory=ScoreSpec)
     decision: Annotated[DecisionSpec, Doc("what is made of an answer")] = field(default_factory=DecisionSpec)
     sinks: Annotated[tuple[Sink, ...], Length(0, SINKS_PER_AGENT_MAX), Doc("where answers go")] = ()
+    publish: Annotated[PublishSpec, Doc("the agent's own stream, for other devices")] = field(
+        default_factory=PublishSpec
+    )
 
     @property
     def row_width(self) -> int | None:

@@ -42,7 +42,9 @@ def stream_width(header: Header) -> int:
 
 
 def upstreams(header: Header) -> tuple[str, ...]:
-    return tuple(source.agent for source in header.wiring.sources if isinstance(source, AgentSource))
+    """The agents of this device whose streams it reads."""
+    sources = header.wiring.sources
+    return tuple(source.agent for source in sources if isinstance(source, AgentSource) and not source.device)
 
 
 def source_widths(header: Header, known: Mapping[str, Header]) -> list[int]:
@@ -150,7 +152,7 @@ class Flows:
         for header in self._sup.shelf.known():
             reader = self.flows.get(AgentName(header.name))
             for index, source in enumerate(header.wiring.sources):
-                if reader is None or not isinstance(source, AgentSource):
+                if reader is None or not isinstance(source, AgentSource) or source.device:
                     continue
                 writer = self.flows.get(AgentName(source.agent))
                 if writer is not None and flow in (reader, writer):
@@ -180,7 +182,7 @@ class Flows:
             return
         self._leave_writers(flow)
         for index, source in enumerate(self._sup.shelf.current(name).header.wiring.sources):
-            if isinstance(source, AgentSource) and source.agent in self.flows:
+            if isinstance(source, AgentSource) and source.agent in self.flows:  # never "device/agent"
                 writer = self.flows[AgentName(source.agent)]
                 writer.readers.append(Reader(flow, index))
                 flow.writers.append(writer)

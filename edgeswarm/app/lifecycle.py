@@ -85,6 +85,7 @@ class Lifecycle:
             base_dir=settings.state_dir,
             runtime_dir=settings.runtime_dir,
             capabilities=header.capabilities,
+            network=settings.profile.network,
             on_event=self.on_event(name),
         )
 
@@ -102,6 +103,7 @@ class Lifecycle:
                 spec,
                 base_dir=self._sup.settings.state_dir,
                 capabilities=header.capabilities,
+                network=self._sup.settings.profile.network,
                 on_event=self.on_event(name),
             )
             for index, spec in enumerate(header.wiring.sources)

@@ -81,7 +81,9 @@ def plan_of(header: Header, *, artefact: str, publisher: KeyId, timing: Timing) 
             backoff_ms=max(sup.backoff_ms, timing.backoff_ms_min),
             backoff_ms_max=max(sup.backoff_ms_max, timing.backoff_ms_min),
         ),
-        upstream=tuple(AgentName(s.agent) for s in header.wiring.sources if isinstance(s, AgentSource)),
+        upstream=tuple(
+            AgentName(s.agent) for s in header.wiring.sources if isinstance(s, AgentSource) and not s.device
+        ),
         checkpoint_ms=max(header.memory.checkpoint_s, timing.checkpoint_s_min) * 1000,
     )
 

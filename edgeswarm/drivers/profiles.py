@@ -78,6 +78,17 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """What agents may reach from outside their jails, if their files have the capability."""
+
+    mqtt: Annotated[bool, Doc("mqtt sources and sinks")] = True
+    webhooks: Annotated[bool, Doc("webhook sinks")] = True
+    private_webhooks: Annotated[
+        bool, Doc("webhooks to loopback, private, link-local and other addresses that are not public")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """The supervisor's own log."""
 
@@ -100,6 +111,7 @@ class Profile:
     jails: Jails
     delegates: Delegates
     timing: Timing
+    network: Network
     log: Log
     metrics: Metrics
 

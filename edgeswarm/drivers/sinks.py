@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeswarm.agentfile import wiring
+from edgeswarm.drivers.profiles import Network
+from edgeswarm.drivers.secrets import SECRETS
 from edgeswarm.errors import CapabilityError
 from edgeswarm.limits import SINK_BYTES_MAX, SINK_RECORD_BYTES_MAX, SINK_RECORDS_MAX
 from edgeswarm.stream.report import OnEvent, Reporter, ignore_event
@@ -85,6 +87,12 @@ class Outbox:
             self._bytes -= len(line)
             self.written += 1
         self._sent = size
+
+    def take(self, count: int) -> list[bytes]:
+        """The first `count` lines, or all: they are the caller's from now on, who counts them as written or dropped."""
+        lines = [self._lines.popleft() for _ in range(min(count, len(self._lines)))]
+        self._bytes -= sum(map(len, lines))
+        return lines
 
     @property
     def partial(self) -> bool:
@@ -296,11 +304,13 @@ def make_sink(
     capabilities: Collection[str],
     on_event: OnEvent = ignore_event,
     now_ns: Callable[[], int] = time.monotonic_ns,
+    network: Network | None = None,
     stdout_fd: int = 1,
 ) -> Sink:
     """The driver of a declared sink, open where that can fail for good.  Needs a running loop.
 
-    base_dir: where relative paths and commands start.  runtime_dir: where sockets are, as `<name>.sock`.
+    base_dir: where relative paths and commands start, and the folder secrets/ is.  runtime_dir: where sockets are, as
+    `<name>.sock`.  network: what the device allows; absent: what the default profile does.
     Raises CapabilityError if the agent lacks the capability, LocalError for a socket that cannot be there.
     """
     setup = SinkSetup(agent, on_event, now_ns)
@@ -324,8 +334,26 @@ def make_sink(
 
             _need("exec_sink", spec, capabilities)
             return ExecSink(setup, command=spec.command, cwd=base_dir, when=spec.when)
+        case wiring.MqttSink():
+            from edgeswarm.drivers.sink_mqtt import MqttSink
+
+            _need("mqtt_sink", spec, capabilities)
+            _allow("mqtt", spec, (network or Network()).mqtt)
+            return MqttSink(setup, spec, secrets=base_dir / SECRETS)
+        case wiring.WebhookSink():
+            from edgeswarm.drivers.sink_webhook import WebhookSink
+
+            _need("webhook_sink", spec, capabilities)
+            _allow("webhooks", spec, (network or Network()).webhooks)
+            private = (network or Network()).private_webhooks
+            return WebhookSink(setup, spec, secrets=base_dir / SECRETS, private=private)
 
 
 def _need(capability: str, spec: wiring.Sink, capabilities: Collection[str]) -> None:
     if capability not in capabilities:
         raise CapabilityError(f"sink {spec.type}: needs the capability {capability}; add it to `capabilities`")
+
+
+def _allow(key: str, spec: wiring.Sink, allowed: bool) -> None:
+    if not allowed:
+        raise CapabilityError(f"sink {spec.type}: not allowed by this device's profile (network.{key})")

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from edgeswarm.agentfile import wiring
+from edgeswarm.drivers.profiles import Network
+from edgeswarm.drivers.secrets import SECRETS
 from edgeswarm.errors import CapabilityError, ConfigError, LocalError
 from edgeswarm.limits import (
     FLOAT32_MAX,
@@ -228,12 +230,14 @@ def make_source(
     capabilities: Collection[str],
     on_event: OnEvent = ignore_event,
     clock: Clock | None = None,
+    network: Network | None = None,
     stdin_fd: int = 0,
     iio_root: Path = Path("/sys/bus/iio/devices"),
 ) -> Source:
     """The driver of a declared source.  Does no I/O.
 
-    base_dir: where relative paths and commands start.  stdin_fd: what `jsonl` reads.
+    base_dir: where relative paths and commands start, and the folder secrets/ is.  stdin_fd: what `jsonl` reads.
+    network: what the device allows; absent: what the default profile does.
     Raises CapabilityError if the agent lacks the capability, ConfigError for fields that do not exist, and for `agent`
     and `api`, which have no driver: their rows come from the pump.
     """
@@ -266,6 +270,13 @@ def make_source(
 
             _need("exec_source", spec, capabilities)
             return ExecLines(spec.fields, setup, command=spec.command, cwd=base_dir, format=spec.format)
+        case wiring.MqttSource():
+            from edgeswarm.drivers.source_mqtt import MqttSource
+
+            _need("mqtt_source", spec, capabilities)
+            if not (network or Network()).mqtt:
+                raise CapabilityError("source mqtt: not allowed by this device's profile (network.mqtt)")
+            return MqttSource(spec, setup, secrets=base_dir / SECRETS)
         case wiring.AgentSource() | wiring.ApiSource():
             raise ConfigError(f"source {spec.type}: its rows come from the pump, it has no driver")
 

@@ -123,6 +123,10 @@ class TextSource(Source):
         except (ValueError, RecursionError):
             self.malformed("json")
             return None
+        return self.row_in(item)
+
+    def row_in(self, item: object) -> Row | None:
+        """The row in a decoded object or array; None for one that is malformed, which is counted."""
         if isinstance(item, dict):
             try:
                 values = [item[field] for field in self.fields]

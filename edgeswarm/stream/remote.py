@@ -12,7 +12,7 @@ Rules of a subscriber:  a row is delivered at most once, by (device, boot, life,
 counted as a gap.  A row older than its expiry is dropped, one that is later than `late_ms` is delivered and says so.
 From `any` device, the one with the highest epoch is followed; at the same epoch the one that spoke first, until it has
 been silent for `silence_ms`.  A device's lower boot, life or epoch is an echo of the past, and dropped.
-Lateness is measured against the sender's clock where that is within REMOTE_CLOCK_TRUST_MS of ours, else against the quickest
+Lateness is measured by the sender's clock where that is within REMOTE_CLOCK_TRUST_MS of ours, else by the quickest
 message of its last minute or two: a clock that is hours off makes nothing late.
 Invariant: rows == delivered + duplicates + expired + foreign + stale, and malformed messages deliver nothing.
 """

@@ -23,7 +23,7 @@ BASE: dict[str, Any] = {
 }
 
 
-SINKS = "one of stdout, jsonl, socket, exec"
+SINKS = "one of stdout, jsonl, socket, exec, mqtt, webhook"
 GOLDEN = Path(__file__).parent / "golden" / "header_faults.txt"
 
 
