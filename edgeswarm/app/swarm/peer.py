@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from edgeswarm.app.log import Log
@@ -20,7 +21,7 @@ from edgeswarm.app.swarm.rosters import RosterBook
 from edgeswarm.drivers.mqtt.transport import Priority
 from edgeswarm.errors import EdgeSwarmError, LimitError, RemoteError
 from edgeswarm.limits import CALLS_SERVED_MAX, CALLS_WAITING_MAX
-from edgeswarm.wire import codec
+from edgeswarm.wire import codec, leadership
 from edgeswarm.wire import messages as msg
 from edgeswarm.wire.leadership import LeaderCertificate
 
@@ -48,7 +49,8 @@ class Leader(NamedTuple):
     certificate: bytes
 
 
-class Outcome(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Outcome:
     """A command was applied at `index`; value: what the leader's `report` made of its changes."""
 
     index: int
@@ -94,12 +96,12 @@ class Peer:
     def take_certificate(self, data: bytes) -> None:
         """Adopt the leader it proves.  Raises RemoteError saying what is wrong; a term below the highest is old news."""
         certificate = LeaderCertificate.decode(data)
-        term = certificate.statement.term
+        term = certificate.term
         if term < self.term_seen or (self.leader is not None and term == self.leader.term):
             return
-        roster = self.rosters.of(certificate.statement.roster_version)
-        certificate.verify(roster)
-        device = roster.device_of(certificate.statement.candidate)
+        roster = self.rosters.of(certificate.roster_version)
+        leadership.verify(certificate, roster)
+        device = self.rosters.device_of(certificate.candidate)
         self.term_seen = term
         self._lead(Leader(device, term, roster.version, data))
 

@@ -144,7 +144,9 @@ class Post:
         if len(self._logged) >= REFUSED_NAMES_MAX:
             self._logged.clear()
         self._logged[key] = now
-        self._log.warning("message_refused", sender=sender[:64], reason=reason, topic=topic[:200], error=str(error)[:300])
+        self._log.warning(
+            "message_refused", sender=sender[:64], reason=reason, topic=topic[:200], error=str(error)[:300]
+        )
 
 
 def _reason(error: EdgeSwarmError) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from edgeswarm.core.cell import changes as ch
 from edgeswarm.core.cell.state import CellState
@@ -29,7 +29,8 @@ class OutcomeUnknownError(RemoteError):
     """It is not known whether a command was or will be applied: ask again, or look."""
 
 
-class Applied(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Applied:
     """What became of a command."""
 
     index: int
