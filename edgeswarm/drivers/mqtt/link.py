@@ -158,10 +158,7 @@ class Link:
         if self._will is not None:
             client.will_set(self._will.topic, self._will.payload, self._will.qos, self._will.retain)
         client.on_connect = self._on_connect
-        # Not from inside paho's callback: it holds a lock that a failed write would take once more.
-        client.on_subscribe = lambda _c, _u, mid, codes, _p: self._loop.call_soon(
-            self._granted, mid, [int(code.value) for code in codes]
-        )
+        client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         client.on_socket_close = lambda *_: self._detach()
         self._client, self._stream, self._fd = client, stream, stream.fileno()
@@ -350,6 +347,10 @@ class Link:
         self._keepalive_s = min(keepalive_s, self._keepalive_s)
         self._connack.set_result(None)
         self._timer = self._loop.call_later(self._tick_s, self._tick)
+
+    def _on_subscribe(self, _client: Any, _userdata: Any, mid: int, codes: Any, _properties: Any) -> None:
+        # Not from inside paho's callback: it holds a lock that a failed write would take once more.
+        self._loop.call_soon(self._granted, mid, [int(code.value) for code in codes])
 
     def _on_disconnect(self, _client: Any, _userdata: Any, flags: Any, reason: Any, _properties: Any) -> None:
         if flags.is_disconnect_packet_from_server and reason is not None:
