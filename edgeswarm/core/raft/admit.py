@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _WITHOUT_TERM: Final = frozenset({MessageType.PROP, MessageType.READ_INDEX})
 _ENTRY_TYPES: Final = frozenset(EntryType)
+_VOTES: Final = frozenset({MessageType.VOTE, MessageType.PRE_VOTE})
 _STORAGE: Final = frozenset({LOCAL_APPEND, LOCAL_APPLY})
 
 
@@ -67,6 +68,8 @@ def admit(raft: Raft, m: Message, *, own: bool) -> None:
         snapshot = m.snapshot
         if snapshot is None or not 0 < snapshot.index <= RAFT_NUMBER_MAX or not 0 < snapshot.term <= m.term:
             raise RemoteError("raft: a snapshot without index or with a term beyond its message's", who=who)
+    elif kind in _VOTES and m.log_term > m.term:
+        raise RemoteError(f"raft: a vote in term {m.term} for a log of term {m.log_term}", who=who)
     elif kind is MessageType.READ_INDEX and len(m.entries) != 1:
         raise RemoteError(f"raft: a read names 1 context, found {len(m.entries)}", who=who)
 

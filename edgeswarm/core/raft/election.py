@@ -136,7 +136,7 @@ def handle_vote_response(raft: Raft, m: Message) -> None:
     granted, rejected, result = raft.tracker.tally_votes()
     if raft.log_fn:
         raft.note("info", f"has received {granted} {m.type.name} votes and {rejected} vote rejections")
-    if result is VoteResult.WON:
+    if result is VoteResult.WON and raft.promotable():
         if raft.state is StateType.PRE_CANDIDATE:
             campaign(raft, MessageType.VOTE)
         else:

@@ -19,6 +19,7 @@ from edgeswarm.core.raft import election, membership, proposals, reads, replicat
 from edgeswarm.core.raft.config import Config, ReadOnly, ReadState, SoftState, StateType
 from edgeswarm.core.raft.log import RaftLog
 from edgeswarm.core.raft.tracker import ProgressTracker
+from edgeswarm.errors import LocalError
 from edgeswarm.wire.raft import HardState, Message, MessageType
 
 __all__ = ["Raft", "StateType"]
@@ -103,6 +104,11 @@ class Raft:
 
         membership.restore_conf(self, conf, self.log.last_index())
         if hard_state != HardState():
+            if not self.log.committed <= hard_state.commit <= self.log.last_index():
+                raise LocalError(
+                    f"raft: the storage commits {hard_state.commit}, expected {self.log.committed} to "
+                    f"{self.log.last_index()}"
+                )
             self.log.commit_to(hard_state.commit)
         if config.applied:
             self.log.applied_to(config.applied, 0)

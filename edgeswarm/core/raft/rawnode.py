@@ -91,7 +91,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class ProgressStatus:
-    """One member as the leader sees it: see tracker.Progress."""
+    """One member as the leader sees it: see tracker.Progress.  text: all of it in the words of etcd's transcripts."""
 
     match: int
     next: int
@@ -101,6 +101,10 @@ class ProgressStatus:
     paused: bool
     pending_snapshot: int
     inflight: int
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +322,7 @@ class RawNode:
                     one.is_paused(),
                     one.pending_snapshot,
                     one.inflights.count,
+                    str(one),
                 )
         return Status(*self._status(), raft.tracker.config, progress)
 

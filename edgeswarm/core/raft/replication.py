@@ -150,16 +150,13 @@ def handle_append_response(raft: Raft, m: Message) -> None:
         reads.release(raft)
         commit_moved(raft)
     elif m.sender != raft.id and progress.can_bump_commit(raft.log.committed):
-        if raft.batch_appends:
-            raft.flush_commit = True
-        else:
-            send_append(raft, m.sender, progress)
+        send_append(raft, m.sender, progress)
     if m.sender != raft.id:
-        if raft.batch_appends:
-            raft.flush_append = True
-        else:
+        if not raft.batch_appends:
             while send_append(raft, m.sender, progress, if_empty=False):
                 pass  # what the window has room for now
+        elif progress.next <= raft.log.last_index():
+            raft.flush_append = True
         if m.sender == raft.lead_transferee and progress.match == raft.log.last_index():
             transfer.send_timeout_now(raft, m.sender)
 
