@@ -94,7 +94,7 @@ class Peer:
             self.take_certificate(letter.payload)
 
     def take_certificate(self, data: bytes) -> None:
-        """Adopt the leader it proves.  Raises RemoteError saying what is wrong; a term below the highest is old news."""
+        """Adopt the leader it proves.  Raises RemoteError saying what is wrong; a lower term is old news."""
         certificate = LeaderCertificate.decode(data)
         term = certificate.term
         if term < self.term_seen or (self.leader is not None and term == self.leader.term):
