@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from edgeswarm.core.raft.raft import StateType
-from edgeswarm.core.raft.rawnode import RawNode, ReadState, Ready, SoftState
+from edgeswarm.core.raft.change import ConfChangeV2, decode_entry
+from edgeswarm.core.raft.config import ReadState, SoftState, StateType
+from edgeswarm.core.raft.rawnode import RawNode, Ready
 from edgeswarm.errors import CodecError, RemoteError
 from edgeswarm.limits import RAFT_PACKET_MESSAGES_MAX
 from edgeswarm.wire import codec, raft
