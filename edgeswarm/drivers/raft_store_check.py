@@ -14,11 +14,12 @@ from pathlib import Path
 
 from edgeswarm.core.raft.storage import MemoryStorage
 from edgeswarm.drivers.raft_store_schema import (
+    SCHEMA,
     StoreCorruptError,
     conf_from_bytes,
     connect,
     entry_crc,
-    explain,
+    explain_read,
     hard_data,
     lock,
     meta_crc,
@@ -35,13 +36,13 @@ _TYPES = {int(kind): kind for kind in EntryType}
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a database holds.  last_crc: of the last entry, 0 where there is none."""
+    """What a database holds.  last_crc: of the last entry, 0 where there is none.  audits: one line a recovery."""
 
     storage: MemoryStorage
     hard_state: HardState
     meta: dict[str, bytes]
     last_crc: int
-    audits: int
+    audits: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Report:
     snapshot_term: int = 0
     conf: ConfState = field(default_factory=ConfState)
     meta_keys: tuple[str, ...] = ()
-    audits: int = 0
+    audits: tuple[str, ...] = ()
 
 
 def verify(path: Path) -> Report:
@@ -118,11 +119,26 @@ def load(database: sqlite3.Connection, path: Path) -> Loaded:
         found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise StoreCorruptError(path, f"quick_check: {str(found).strip():.300}")
+        if _tables(database) != _expected_tables():
+            raise StoreCorruptError(path, "its tables are not those of its layout")
         return _load(database, path)
     except sqlite3.DatabaseError as error:
-        raise explain(error, path) from error
+        raise explain_read(error, path) from error
     except (TypeError, ValueError, struct.error) as error:  # a column of a kind that we do not write
         raise StoreCorruptError(path, f"a row is not of our making: {error}") from error
+
+
+def _tables(database: sqlite3.Connection) -> list[tuple[str, str]]:
+    return database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
+
+
+def _expected_tables() -> list[tuple[str, str]]:
+    database = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        database.executescript(SCHEMA)
+        return _tables(database)
+    finally:
+        database.close()
 
 
 def _load(database: sqlite3.Connection, path: Path) -> Loaded:
@@ -145,7 +161,8 @@ def _load(database: sqlite3.Connection, path: Path) -> Loaded:
     storage.start, storage.start_term = base_index, base_term
     storage.log = entries
     storage.set_hard_state(hard)
-    audits = int(database.execute("SELECT COUNT(*) FROM audit").fetchone()[0])
+    sql = "SELECT at_wall, operator, reason, what FROM audit ORDER BY id"
+    audits = tuple(f"{at} {who}: {what} ({why})" for at, who, why, what in database.execute(sql))
     return Loaded(storage, hard, _load_meta(database, path), last_crc, audits)
 
 

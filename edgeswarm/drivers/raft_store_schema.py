@@ -163,13 +163,14 @@ def connect(path: Path) -> sqlite3.Connection:
     """
     _connect_check_files(path)
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=128)
+    database.text_factory = _text
     try:
         set_up(database)
         _connect_check_version(database, path)
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # no remains of a torn write lie behind what comes next
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         database.close()
-        raise explain(error, path) from error
+        raise explain_read(error, path) from error
     except BaseException:
         database.close()
         raise
@@ -197,6 +198,8 @@ def _connect_check_version(database: sqlite3.Connection, path: Path) -> None:
             f"layout {version}, this version reads up to {SCHEMA_VERSION}: update edgeswarm on this device",
             who=str(path),
         )
+    if version == 1 and database.execute("SELECT 1 FROM sqlite_master WHERE name = 'hard_state'").fetchone() is None:
+        raise StoreCorruptError(path, "its tables are not those of its layout")
     if version == 1:
         _migrate_1_to_2(database, path)
 
@@ -217,6 +220,17 @@ def _migrate_1_to_2(database: sqlite3.Connection, path: Path) -> None:
     database.execute(AUDIT)
     database.execute("PRAGMA user_version=2")
     database.execute("COMMIT")
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+def explain_read(error: Exception, path: Path) -> RemoteError | LocalError:
+    """The same while a database is opened and read: SQL of ours that SQLite finds wrong says the file is damaged."""
+    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorname", "") != "SQLITE_ERROR":
+        return explain(error, path)
+    return StoreCorruptError(path, f"{error}")
 
 
 def explain(error: sqlite3.Error | OSError, path: Path) -> RemoteError | LocalError:
