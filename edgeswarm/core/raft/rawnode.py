@@ -241,8 +241,11 @@ class RawNode:
             or log.has_next_unstable()
             or log.next_snapshot() is not None
             or log.has_next_committed(not self._async)
-            or raft.soft_state() != self._previous_soft
-            or raft.hard_state() != self._previous_hard
+            or raft.lead != self._previous_soft.lead
+            or raft.state is not self._previous_soft.state
+            or log.committed != self._previous_hard.commit
+            or raft.term != self._previous_hard.term
+            or raft.vote != self._previous_hard.vote
         )
 
     def ready(self) -> Ready:
@@ -250,7 +253,8 @@ class RawNode:
         if self._waiting:
             raise LocalError("raft: ready() before the last Ready was advanced")
         raft, log = self.raft, self.raft.log
-        raft.flush()
+        if raft.flush_append or raft.flush_commit or raft.reads.heartbeat_due:
+            raft.flush()
         entries = log.next_unstable() if log.entries else []
         committed = log.next_committed(not self._async)
         ready = Ready(

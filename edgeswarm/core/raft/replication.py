@@ -40,7 +40,7 @@ def flush(raft: Raft, commit: bool) -> None:
     for number in raft.tracker.ids:
         if number != raft.id:
             one = progress[number]
-            send_append(raft, number, one, if_empty=commit)
+            send_append(raft, number, one, if_empty=commit and one.sent_commit < raft.log.committed)
             while send_append(raft, number, one, if_empty=False):
                 pass  # what one message could not hold
 
@@ -149,7 +149,7 @@ def handle_append_response(raft: Raft, m: Message) -> None:
     if raft.log.maybe_commit(raft.tracker.committed(), raft.term):
         reads.release(raft)
         commit_moved(raft)
-    elif m.sender != raft.id and progress.can_bump_commit(raft.log.committed):
+    elif m.sender != raft.id and not raft.flush_commit and progress.can_bump_commit(raft.log.committed):
         send_append(raft, m.sender, progress)
     if m.sender != raft.id:
         if not raft.batch_appends:
