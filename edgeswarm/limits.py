@@ -191,9 +191,10 @@ RAFT_LOG_ENTRIES_MAX = (
     1_000_000  # entries of one database: beyond this nobody took snapshots, and opening takes minutes
 )
 RAFT_COMMIT_LAG_S = 1.0  # a commit index alone is not worth an fsync; it goes with the next save or after this long
-RAFT_WAL_BYTES = 4 * MIB  # the write-ahead log goes back into the database at this size, when nothing waits
+RAFT_WAL_BYTES = 2 * MIB  # the write-ahead log goes back into the database at this size, when it is quiet
+RAFT_QUIET_S = 0.02  # no save for so long is quiet: checkpoints and deletions, some ms each, disturb nobody
 RAFT_DELETE_ROWS = 1_000  # compacted rows deleted in one transaction: about 1 ms on a PC, 20 ms on a Pi
-RAFT_CHORE_FACTOR = 8  # chores wait for a quiet moment until they are this many times overdue
+RAFT_CHORE_FACTOR = 8  # under steady load chores wait until so many times over: 1 commit in 1,000 waits for one
 RAFT_META_BYTES_MAX = 64 * KIB  # one value of the meta table: a leadership certificate of 5 voters is under 1 KB
 RAFT_META_KEYS_MAX = 1_024  # a few per peer
 RAFT_RECOVERY_TERMS = 1_000  # a recovered log starts so many terms higher: above what the lost voters can have reached
@@ -229,6 +230,7 @@ TASK_RETRIES_MAX = 100  # past this a task does not work, and somebody should lo
 TASK_LOSSES_MAX = 8  # devices that may die under one task before the task is what kills them
 TASK_MS_MAX = 7 * 86_400_000  # deadlines and back-off: a week
 MAP_AGENTS_MAX = 10_000  # agents of one map: ten times what the issue asks for
+HEALTH_DEVICES_MAX = CELL_DEVICES_MAX  # devices that a leader listens to: those of its cell
 
 # --- mqtt and webhook sources and sinks of agents --------------------------------------------------------------------
 MQTT_TOPIC_CHARS_MAX = 1_024  # the protocol takes 65,535 bytes; a topic of more than this is a payload
@@ -270,3 +272,16 @@ MQTT_OFFLINE_MESSAGES_PER_S = 500.0  # forwarded after a reconnect: live traffic
 PROPOSALS_WAITING_MAX = 10_000  # proposals of one device that wait for their entry: 5 s of a leader at its limit
 CALLS_WAITING_MAX = 4_096  # questions of one device that wait for an answer
 CALLS_SERVED_MAX = 2_048  # questions of others that a device answers at one time; beyond, it says "busy"
+ROSTERS_KEPT_MAX = 16  # versions kept behind the current one: certificates cite the version they were made under
+
+# --- broker ---------------------------------------------------------------------------------------------------------
+BROKER_CONNECTIONS_MAX = 8_192  # 1,000 devices with two connections each, four times over
+BROKER_EMBEDDED_CONNECTIONS_MAX = 64  # amqtt is slow from a few dozen on
+BROKER_INFLIGHT_MAX = 100  # QoS 1 messages on their way to one client: at 1 ms a round trip 100,000 a second
+BROKER_CLIENT_QUEUE_MESSAGES = 4_000  # waiting for one slow client; further ones are dropped
+BROKER_CLIENT_QUEUE_BYTES = 8 * MIB  # the same in bytes
+BROKER_MEMORY_BYTES_MAX = 512 * MIB  # the whole process; 1,000 idle connections take 5 MB
+BROKER_START_S = 10.0  # mosquitto listens after 20 ms; on an SD card with a large database after seconds
+BROKER_STOP_S = 5.0  # between SIGTERM and SIGKILL: it writes its database
+BROKER_LOG_BYTES = 2 * KIB  # of its log in an error text
+RAFT_SNAPSHOT_EVERY = 5_000  # entries between two snapshots of a voter: some 3 s at the limit of a leader, days otherwise

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from edgeswarm import schema
+from edgeswarm.core.health import DEFAULT, LAN, HealthTiming
 from edgeswarm.errors import ConfigError
 from edgeswarm.limits import CONFIG_BYTES_MAX
 from edgeswarm.schema.kinds import Doc, Length, Pattern
@@ -19,7 +20,7 @@ from edgeswarm.schema.kinds import Doc, Length, Pattern
 CELL_PATTERN = r"[a-z0-9][a-z0-9-]{0,31}"
 DEVICE_PATTERN = r"[a-z0-9][a-z0-9-]{0,62}"
 
-TimingName = Literal["lan", "default", "slow"]
+TimingName = Literal["lan", "default"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +33,12 @@ class Timing:
     tick_ms: float
     heartbeat_ticks: int
     election_ticks: int
-    status_s: float  # how often a device says that it lives
-    lost_s: float  # a device that says nothing for so long is dead
-    grace_s: float  # the same after its last will: its connection is gone, the device need not be
-    lease_s: float  # a device runs what was placed on it for so long without a word of the leader
+    health: HealthTiming
 
 
 TIMINGS: dict[str, Timing] = {
-    "lan": Timing(10.0, 5, 15, status_s=1.0, lost_s=2.5, grace_s=0.3, lease_s=2.0),
-    "default": Timing(100.0, 3, 10, status_s=10.0, lost_s=35.0, grace_s=5.0, lease_s=30.0),
-    "slow": Timing(500.0, 4, 12, status_s=60.0, lost_s=200.0, grace_s=30.0, lease_s=180.0),
+    "lan": Timing(10.0, 5, 15, LAN),
+    "default": Timing(100.0, 3, 10, DEFAULT),
 }
 
 

@@ -1,0 +1,106 @@
+"""The rosters that a device has verified, kept in DIR/swarm/rosters/: the current one, and those before it.
+
+Older ones stay because a leader's certificate cites the version that it was elected under.  A roster is taken only when
+it verifies and follows the current one (wire.roster); the file is on disk before the new version counts.
+Invariant: versions only grow; every roster in the book was verified against the fleet's root.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeswarm.app.swarm.config import folder, write_whole
+from edgeswarm.drivers import keys
+from edgeswarm.errors import ConfigError, LocalError
+from edgeswarm.limits import ROSTERS_KEPT_MAX
+from edgeswarm.wire.roster import Roster, RosterError
+
+
+class RosterBook:
+    """rosters: verified, ascending, at least one.  directory: None keeps them in memory."""
+
+    def __init__(self, root_public: bytes, rosters: list[Roster], directory: Path | None = None) -> None:
+        self.root_public = root_public
+        self._rosters = rosters
+        self._directory = directory
+        self._devices: dict[int, str] = {}
+        self._remember()
+
+    @classmethod
+    def load(cls, state_dir: Path, *, fleet: str, cell: str) -> RosterBook:
+        """Raises ConfigError where root key or rosters are missing or do not verify."""
+        base = folder(state_dir)
+        root = keys.read_pub(base / "root.pub")
+        directory = base / "rosters"
+        rosters: list[Roster] = []
+        for path in sorted(directory.glob("*.cbor"), key=lambda path: int(path.stem) if path.stem.isdigit() else 0):
+            previous = rosters[-1] if rosters else None
+            try:
+                roster = Roster.open(path.read_bytes(), root_public=root, previous=previous, fleet=fleet, cell=cell)
+            except (RosterError, OSError) as error:
+                raise ConfigError(f"{path}: {error}; take it from another device, or join again") from None
+            rosters.append(roster)
+        if not rosters:
+            raise ConfigError(f"{directory}: no roster; `edgeswarm swarm init` or `edgeswarm join` writes the first")
+        return cls(root, rosters, directory)
+
+    @staticmethod
+    def save_first(state_dir: Path, root_public: bytes, roster: Roster) -> None:
+        """What a device needs of a fleet's trust before it starts for the first time."""
+        base = folder(state_dir)
+        write_whole(base / "root.pub", keys.pub_line(root_public, f"root of {roster.fleet}").encode(), mode=0o644)
+        write_whole(base / "rosters" / f"{roster.version}.cbor", roster.data)
+
+    @property
+    def current(self) -> Roster:
+        return self._rosters[-1]
+
+    @property
+    def first(self) -> Roster:
+        return self._rosters[0]
+
+    def offer(self, data: bytes) -> bool:
+        """Take a roster that came from anywhere; True when it is new.  Raises RosterError."""
+        if data == self.current.data:
+            return False
+        version = Roster.decode(data).version
+        if version <= self.current.version:
+            return False
+        previous = self.current if version == self.current.version + 1 else None
+        roster = Roster.open(
+            data, root_public=self.root_public, previous=previous, fleet=self.current.fleet, cell=self.current.cell
+        )
+        if self._directory is not None:
+            try:
+                write_whole(self._directory / f"{version}.cbor", data)
+            except OSError as error:
+                raise LocalError(f"roster {version}: cannot be kept: {error}") from None
+        self._rosters.append(roster)
+        for old in self._rosters[1:-ROSTERS_KEPT_MAX]:  # the first stays: every copy of the state begins with it
+            if self._directory is not None:
+                (self._directory / f"{old.version}.cbor").unlink(missing_ok=True)
+        self._rosters[1:-ROSTERS_KEPT_MAX] = []
+        self._remember()
+        return True
+
+    def of(self, version: int) -> Roster:
+        """The roster to judge a certificate by that cites `version`: that one, or the newest for its own judgement."""
+        return next((roster for roster in self._rosters if roster.version == version), self.current)
+
+    def lookup(self, device: str) -> bytes | None:
+        """The public key of `device` now."""
+        return self.current.lookup(device)
+
+    def device_of(self, number: int) -> str | None:
+        return self._devices.get(number)
+
+    def number_of(self, device: str) -> int | None:
+        member = self.current.member(device)
+        return None if member is None else member.entry.number
+
+    def public_of(self, number: int) -> bytes | None:
+        device = self._devices.get(number)
+        return None if device is None else self.lookup(device)
+
+    def _remember(self) -> None:
+        self._devices = {member.entry.number: member.entry.device for member in self.current.members}

@@ -1,0 +1,222 @@
+"""What a device that votes does with its Raft: the disk, the packets, the log applied, its leadership proved.
+
+Joins `RaftLoop` (the order of things) with the post, the replica and the store.  Decides nothing of Raft's.
+A snapshot holds [1, roster version of the configuration, state of the cell].
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeswarm.app.log import Log
+from edgeswarm.app.swarm.config import CellConfig
+from edgeswarm.app.swarm.peer import Peer
+from edgeswarm.app.swarm.post import Letter
+from edgeswarm.app.swarm.raft_loop import RaftLoop
+from edgeswarm.app.swarm.replica import Applied, Replica
+from edgeswarm.core.raft.config import Config, ProposalDroppedError, StateType
+from edgeswarm.core.raft.member import Member, Turn
+from edgeswarm.core.raft.rawnode import RawNode
+from edgeswarm.drivers.mqtt.transport import Priority
+from edgeswarm.drivers.raft_store import RaftStore
+from edgeswarm.errors import CodecError, EdgeSwarmError
+from edgeswarm.limits import RAFT_SNAPSHOT_EVERY
+from edgeswarm.wire import codec, cose
+from edgeswarm.wire.raft import ConfState, HardState, Snapshot
+
+GENESIS_INDEX = GENESIS_TERM = 1
+HASTEN_TICKS_MAX = 3
+
+
+def pack_snapshot(roster_version: int, cell: bytes) -> bytes:
+    return codec.dumps([1, roster_version, cell])
+
+
+def unpack_snapshot(data: bytes, who: str = "snapshot") -> tuple[int, bytes]:
+    """(roster version of the configuration, state of the cell).  Raises CodecError."""
+    match codec.loads(data, who=who):
+        case [1, int(version), bytes(cell), *_]:
+            return version, cell
+        case _:
+            raise CodecError("expected [1, roster version, state]", who=who)
+
+
+class Voter:
+    """on_role(leads): told when this device begins or ceases to lead.  on_failed: its disk failed, it votes no more."""
+
+    def __init__(
+        self,
+        config: CellConfig,
+        peer: Peer,
+        replica: Replica,
+        store: RaftStore,
+        *,
+        log: Log,
+        on_role: Callable[[bool], None],
+        on_applied: Callable[[Turn], None],
+        on_failed: Callable[[BaseException], None],
+    ) -> None:
+        self.config, self.peer, self.replica, self.store, self.log = config, peer, replica, store, log
+        self._on_role, self._on_applied, self._on_failed = on_role, on_applied, on_failed
+        self.leads = False
+        self._rng = random.Random()
+        self._inbox_of: dict[int, str] = {}
+        self._reads: dict[bytes, asyncio.Future[None]] = {}
+        self._reads_due: list[tuple[int, bytes]] = []
+        self._read_count = 0
+        rosters, times = peer.rosters, config.times
+        number = rosters.number_of(config.device)
+        assert number is not None, "only devices of the roster vote"
+        snapshot = store.storage.snapshot()
+        roster_version = rosters.first.version
+        if snapshot.index:
+            roster_version, cell = unpack_snapshot(snapshot.data)
+            if snapshot.index > replica.index:
+                replica.restore(cell, index=snapshot.index, term=snapshot.term)
+        node = RawNode(
+            Config(
+                id=number,
+                storage=store.storage,
+                rng=self._rng,
+                election_ticks=times.election_ticks,
+                heartbeat_ticks=times.heartbeat_ticks,
+                applied=snapshot.index,
+                batch_appends=True,
+                step_down_on_removal=True,
+            )
+        )
+        self.member = Member(
+            node,
+            number=number,
+            fleet=config.fleet,
+            cell=config.cell,
+            roster_version=roster_version,
+            sign=peer.post.sign,
+            verify=self._verify,
+        )
+        self.loop = RaftLoop(self.member, store, self, tick_s=times.tick_ms / 1000)
+        peer.post.on(peer.post.topics.raft(config.device), self._packet)
+
+    @staticmethod
+    async def open_store(path: Path, first: ConfState | None, roster_version: int, replica: Replica) -> RaftStore:
+        """first: the configuration that a cell begins with, given to its first voters; None: wait to be brought in."""
+        store = await RaftStore.open(path)
+        hard, conf = store.storage.initial_state()
+        if first is not None and not conf.voters and not hard.term:
+            data = pack_snapshot(roster_version, replica.state.to_snapshot())
+            await store.save(
+                HardState(GENESIS_TERM, 0, GENESIS_INDEX), (), Snapshot(GENESIS_INDEX, GENESIS_TERM, first, data)
+            )
+        return store
+
+    async def close(self) -> None:
+        self.loop.close()
+        self.peer.post.transport.unsubscribe(self.peer.post.topics.raft(self.config.device))
+        await self.store.close()
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def _packet(self, letter: Letter) -> None:
+        number = self.peer.rosters.number_of(letter.sender)
+        if number is None:
+            return
+        try:
+            self.loop.step(lambda: self.member.receive(number, letter.payload))
+        except ProposalDroppedError:
+            pass  # who asked will find another leader
+
+    def _verify(self, voter: int, signed: bytes, signature: bytes) -> bool:
+        public = self.peer.rosters.public_of(voter)
+        return public is not None and cose.check(public, signed, signature)
+
+    async def propose(self, command: bytes) -> Applied:
+        """What became of a command of ours.  Raises ProposalDroppedError when nothing was proposed."""
+        data, future = self.replica.ask(command)
+        try:
+            self.loop.step(lambda: self.member.node.propose(data))
+            return await future
+        finally:
+            future.cancel()
+
+    async def read_barrier(self) -> None:
+        """Returns once everything committed before this call is applied here (ReadIndex).  Raises as propose."""
+        self._read_count += 1
+        context = self._read_count.to_bytes(8, "big")
+        future = self._reads[context] = asyncio.get_running_loop().create_future()
+        try:
+            self.loop.step(lambda: self.member.node.read_index(context))
+            await future
+        finally:
+            self._reads.pop(context, None)
+
+    def leader_gone(self) -> None:
+        """A last will of the leader came: go on without it, and soon.  It elects nobody by itself."""
+
+        def act() -> None:
+            self.member.node.forget_leader()
+            self.member.node.hasten_election(self._rng.randint(1, HASTEN_TICKS_MAX))
+
+        self.loop.step(act)
+
+    # --- hands of the loop --------------------------------------------------------------------------------------------
+
+    def send(self, to: int, packet: bytes) -> None:
+        topic = self._inbox_of.get(to)
+        if topic is None:
+            device = self.peer.rosters.device_of(to)
+            if device is None:
+                return
+            topic = self._inbox_of[to] = self.peer.post.topics.raft(device)
+        expiry_s = max(1, round(self.config.times.election_ticks * self.config.times.tick_ms / 1000))
+        self.peer.post.send(topic, packet, priority=Priority.HIGH, expiry_s=expiry_s)
+
+    def apply(self, turn: Turn) -> None:
+        if turn.snapshot is not None:
+            _, cell = unpack_snapshot(turn.snapshot.data)
+            self.replica.restore(cell, index=turn.snapshot.index, term=turn.snapshot.term)
+        for entry in turn.committed:
+            self.replica.apply(entry)
+        if turn.certificate is not None:
+            data = turn.certificate.encode()
+            self.peer.post.send_raw(self.peer.post.topics.leader, data, priority=Priority.HIGH)
+            self._believe(data)
+        self._on_applied(turn)
+        self._serve_reads(turn)
+        if turn.soft_state is not None:
+            leads = turn.soft_state.state is StateType.LEADER
+            if leads != self.leads:
+                self.leads = leads
+                self._on_role(leads)
+        if self.replica.index - self.store.storage.snapshot().index >= RAFT_SNAPSHOT_EVERY:
+            self._snapshot()
+
+    def _believe(self, certificate: bytes) -> None:
+        try:
+            self.peer.take_certificate(certificate)
+        except EdgeSwarmError as error:
+            self.log.error("own_certificate_refused", error=str(error))
+
+    def _serve_reads(self, turn: Turn) -> None:
+        self._reads_due += [(state.index, state.context) for state in turn.reads]
+        waiting = []
+        for index, context in self._reads_due:
+            if index > self.replica.index:
+                waiting.append((index, context))
+            elif (future := self._reads.get(context)) is not None and not future.done():
+                future.set_result(None)
+        self._reads_due = waiting
+
+    def _snapshot(self) -> None:
+        data = pack_snapshot(self.member.roster_version, self.replica.state.to_snapshot())
+        self.store.compact_soon(Snapshot(self.replica.index, self.replica.term, self.member.conf, data))
+
+    def failed(self, error: BaseException) -> None:
+        self.log.error("voter_failed", error=str(error))
+        if self.leads:
+            self.leads = False
+            self._on_role(False)
+        self.replica.give_up("this device's disk failed")
+        self._on_failed(error)
