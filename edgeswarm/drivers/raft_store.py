@@ -32,6 +32,7 @@ from edgeswarm.limits import (
     RAFT_LOG_KEPT,
     RAFT_META_BYTES_MAX,
     RAFT_META_KEYS_MAX,
+    RAFT_QUIET_S,
     RAFT_SNAPSHOT_BYTES_MAX,
     RAFT_STORE_WAITING_BYTES_MAX,
 )
@@ -279,16 +280,13 @@ class RaftStore:
     # --- in the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        take, take_now = self._jobs.get, self._jobs.get_nowait
         failed: EdgeSwarmError | None = None
         closing = False
         while not closing:
-            jobs = [take()]
-            try:
-                while True:
-                    jobs.append(take_now())
-            except queue.Empty:
-                pass
+            jobs = self._take(failed is None and self._writer.chore_due)
+            if not jobs:
+                failed = self._chore(quiet=True)
+                continue
             if jobs[-1] is _CLOSE:  # nothing is put after it
                 jobs.pop()
                 closing = True
@@ -301,14 +299,22 @@ class RaftStore:
             if jobs:
                 self._tell(jobs, failed, written)
             if failed is None and not closing:
-                failed = self._chores()
+                failed = self._chore(quiet=False)
         self._writer.close()
 
-    def _chores(self) -> EdgeSwarmError | None:
-        """Deleting and checkpointing; it may put itself off while jobs wait."""
+    def _take(self, chore_due: bool) -> list[_Job]:
+        """Everything that waits; nothing if a chore is due and it was quiet for RAFT_QUIET_S."""
+        jobs: list[_Job] = []
         try:
-            while self._writer.chore(idle=self._jobs.empty()):
-                pass
+            jobs.append(self._jobs.get(timeout=RAFT_QUIET_S if chore_due else None))
+            while True:
+                jobs.append(self._jobs.get_nowait())
+        except queue.Empty:
+            return jobs
+
+    def _chore(self, *, quiet: bool) -> EdgeSwarmError | None:
+        try:
+            self._writer.chore(quiet=quiet)
         except (sqlite3.Error, OSError) as error:
             return self._writer.explain(error)
         return None

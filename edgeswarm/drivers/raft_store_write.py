@@ -177,20 +177,22 @@ class Writer:
 
     # --- chores -----------------------------------------------------------------------------------------------------
 
-    def chore(self, *, idle: bool) -> bool:
-        """One slice of the work that nobody waits for; False: none is due, or it can wait since jobs do."""
-        factor = 1 if idle else RAFT_CHORE_FACTOR
+    @property
+    def chore_due(self) -> bool:
+        return self._dead <= self._base or self._wal_bytes > RAFT_WAL_BYTES
+
+    def chore(self, *, quiet: bool) -> None:
+        """One slice of the work that nobody waits for; quiet: no job waits, else only what is long overdue."""
+        factor = 1 if quiet else RAFT_CHORE_FACTOR
         dead = self._base + 1 - self._dead
-        if dead > (0 if idle else factor * RAFT_DELETE_ROWS):
+        if dead > (0 if quiet else factor * RAFT_DELETE_ROWS):
             upto = min(self._base, self._dead + RAFT_DELETE_ROWS - 1)
             self._database.execute("DELETE FROM log WHERE idx BETWEEN ? AND ?", (self._dead, upto))
             self._dead = upto + 1
             self._wal_bytes += RAFT_DELETE_ROWS * 64  # pages that only lose rows, about
-            return True
-        if self._wal_bytes > factor * RAFT_WAL_BYTES:
+        elif self._wal_bytes > factor * RAFT_WAL_BYTES:
             self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             self._wal_bytes = 0
-        return False
 
     def explain(self, error: sqlite3.Error | OSError) -> LocalError | RemoteError:
         return explain(error, self._path)
