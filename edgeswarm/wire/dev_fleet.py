@@ -21,8 +21,9 @@ from edgeswarm.wire.certificate import (
     sign_authority,
     sign_certificate,
 )
-from edgeswarm.wire.roster import Entry, Roster, sign_entry
+from edgeswarm.wire.roster import Roster
 from edgeswarm.wire.roster_change import first_roster
+from edgeswarm.wire.roster_form import Entry, sign_entry
 
 DEV_GRANTS = ("neural.compute", "stream.publish:*", "tool:*")
 """What every device of a development fleet may do."""

@@ -49,9 +49,9 @@ class Opened(NamedTuple):
 class Cipher(Protocol):
     """Content encryption of a cell (encryption.py).  aad: the topic and the sender's header."""
 
-    def encrypt(self, plain: bytes, aad: bytes) -> bytes: ...
+    def encrypt(self, plain: bytes, aad: bytes, *, sender: str, boot: int) -> bytes: ...
 
-    def decrypt(self, message: bytes, aad: bytes, who: str) -> bytes: ...
+    def decrypt(self, message: bytes, aad: bytes, *, sender: str, boot: int) -> bytes: ...
 
 
 def seal(
@@ -80,7 +80,7 @@ def seal(
     protected = _protected(sender, boot, seq, flags)
     external_aad = topic.encode()
     if cipher is not None:
-        payload = cipher.encrypt(payload, protected + external_aad)
+        payload = cipher.encrypt(payload, protected + external_aad, sender=sender, boot=boot)
     signature = sign(cose.to_be_signed(protected, external_aad, payload))
     if len(signature) != cose.SIGNATURE_BYTES:
         raise LocalError(f"signature: expected {cose.SIGNATURE_BYTES} bytes, found {len(signature)}")
@@ -128,7 +128,7 @@ def open_(
     if parts.flags & ENCRYPTED:
         if cipher is None:
             raise CoseError("the content is encrypted; this cell has no content key", who=sender)
-        payload = cipher.decrypt(payload, parts.protected + external_aad, sender)
+        payload = cipher.decrypt(payload, parts.protected + external_aad, sender=sender, boot=parts.boot)
     elif cipher is not None:
         raise CoseError("the content is not encrypted; this cell encrypts", who=sender)
     if parts.flags & ZSTD:

@@ -21,75 +21,41 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
-from edgeswarm.errors import CodecError, LimitError, LocalError, RemoteError
+from edgeswarm.errors import CodecError, LimitError
 from edgeswarm.limits import (
     AUTHORITIES_MAX,
     CERTIFICATE_BYTES_MAX,
-    CERTIFICATES_PER_DEVICE_MAX,
     DEVICES_MAX,
     LEADER_BYTES_MAX,
     RAFT_NUMBER_MAX,
     ROSTER_BYTES_MAX,
-    VOTERS_MAX,
 )
 from edgeswarm.wire import codec, cose, topics
 from edgeswarm.wire.certificate import (
     OPERATOR_ROLES,
-    ROLES,
     SECONDS_MAX,
     Authority,
-    Certificate,
     CertificateError,
     Role,
     Signatory,
-    capabilities_of,
     open_authority,
     open_certificate,
-    read_certificate,
 )
+from edgeswarm.wire.roster_form import (
+    DeviceKey,
+    Entry,
+    Member,
+    RosterError,
+    decode_member,
+    entry_aad,
+    voters_of,
+    wrong,
+)
+
+__all__ = ["DeviceKey", "Entry", "Member", "Roster", "RosterError", "sign_roster", "whole_aad"]
 
 HASH_BYTES: Final = 32
 _ROSTER_AAD: Final = "edgeswarm-roster-1"
-_ENTRY_AAD: Final = "edgeswarm-roster-entry-1"
-
-
-class RosterError(RemoteError):
-    """A roster is malformed, not signed by whom it must be, or may not follow the one before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A device in a cell.  since: the roster version that this entry was signed for."""
-
-    device: str
-    number: int
-    role: Role
-    capabilities: tuple[str, ...]
-    since: int
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceKey:
-    """A certificate of a device, and the roster version from which on it holds."""
-
-    since: int
-    certificate: Certificate
-    signed: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """An entry, as it was signed and by whom, with the device's certificates, oldest first; the last is the current."""
-
-    entry: Entry
-    signed: bytes
-    signer: bytes  # key id of an authority
-    keys: tuple[DeviceKey, ...]
-
-    @property
-    def public(self) -> bytes:
-        """The key of now."""
-        return self.keys[-1].certificate.public
 
 
 @dataclass(frozen=True)
@@ -249,27 +215,6 @@ class Roster:
 # --- making ---------------------------------------------------------------------------------------------------------
 
 
-def sign_entry(entry: Entry, *, fleet: str, cell: str, by: Signatory) -> bytes:
-    """The signed form of an entry.  by: the issuer or an operator."""
-    tree = [entry.device, entry.number, entry.role, list(entry.capabilities), entry.since]
-    if _entry_of([*tree]) is None:
-        raise LocalError(f"roster entry: {entry!r:.200} is out of its bounds")
-    return cose.sign1_by(
-        codec.dumps(tree), sign=by.sign, kid=by.kid, external_aad=f"{_ENTRY_AAD}/{fleet}/{cell}".encode()
-    )
-
-
-def entry_in(signed: bytes) -> Entry:
-    """What a signed entry says, its signature not checked.  Raises RosterError."""
-    try:
-        entry = _entry_of(codec.loads(cose.parse1(signed).payload or b""))
-    except CodecError as error:
-        raise RosterError(f"roster entry: {error}") from None
-    if entry is None:
-        raise _wrong("an entry: [device, raft number, role, capabilities, since]")
-    return entry
-
-
 def sign_roster(tree: list[object], *, fleet: str, cell: str, by: Signatory) -> bytes:
     """tree: see roster_change.make."""
     data = cose.sign1_by(codec.dumps(tree), sign=by.sign, kid=by.kid, external_aad=whole_aad(fleet, cell))
@@ -292,22 +237,22 @@ def _decode(tree: object, signer: bytes, data: bytes) -> Roster:
                 case [list(authorities), list(members), list(voters), list(outgoing), int(since), int(number), *more]:
                     leader = more[0] if more else None
                 case _:
-                    raise _wrong("its fields in their order")
+                    raise wrong("its fields in their order")
         case _:
-            raise _wrong("[roster, form, fleet, cell, version, ...]")
+            raise wrong("[roster, form, fleet, cell, version, ...]")
     if form < 1 or not isinstance(leader, bytes) or (len(more) > 1 and form == 1) or len(leader) > LEADER_BYTES_MAX:
-        raise _wrong("form 1 with its 14 fields, or a later one")
+        raise wrong("form 1 with its 14 fields, or a later one")
     if not topics.is_fleet(fleet) or not topics.is_cell(cell):
-        raise _wrong("the names of a fleet and a cell")
+        raise wrong("the names of a fleet and a cell")
     if not 1 <= since <= version <= RAFT_NUMBER_MAX or not 0 <= created <= SECONDS_MAX:
-        raise _wrong("a version from 1, voters since then or before, and a date")
+        raise wrong("a version from 1, voters since then or before, and a date")
     if len(previous) != (0 if version == 1 else HASH_BYTES):
-        raise _wrong(f"the hash of the version before ({HASH_BYTES} bytes), and none in version 1")
+        raise wrong(f"the hash of the version before ({HASH_BYTES} bytes), and none in version 1")
     signed = tuple(item for item in authorities if isinstance(item, bytes) and len(item) <= CERTIFICATE_BYTES_MAX)
     if len(signed) != len(authorities) or not 0 < len(signed) <= AUTHORITIES_MAX:
-        raise _wrong(f"1 to {AUTHORITIES_MAX} authorities")
+        raise wrong(f"1 to {AUTHORITIES_MAX} authorities")
     if not 0 < len(members) <= DEVICES_MAX:
-        raise _wrong(f"1 to {DEVICES_MAX} devices, found {len(members)}")
+        raise wrong(f"1 to {DEVICES_MAX} devices, found {len(members)}")
     return Roster(
         fleet=fleet,
         cell=cell,
@@ -315,56 +260,15 @@ def _decode(tree: object, signer: bytes, data: bytes) -> Roster:
         previous=previous,
         created_s=created,
         authorities=signed,
-        members=tuple(_decode_member(item, version) for item in members),
-        voter_numbers=_numbers(voters, 1),
-        outgoing_numbers=_numbers(outgoing, 0),
+        members=tuple(decode_member(item, version) for item in members),
+        voter_numbers=voters_of(voters, 1),
+        outgoing_numbers=voters_of(outgoing, 0),
         voters_since=since,
         number_next=number,
         leader=leader,
         signer=signer,
         data=data,
     )
-
-
-def _decode_member(item: object, version: int) -> Member:
-    match item:
-        case [bytes(signed), list(certificates)] if len(signed) <= 8 * CERTIFICATE_BYTES_MAX:
-            parts = cose.parse1(signed, who="roster entry")
-        case _:
-            raise _wrong("a device as [entry, certificates]")
-    entry = _entry_of(codec.loads(parts.payload or b"", who="roster entry"))
-    if entry is None or entry.since > version:
-        raise _wrong("an entry: [device, raft number, role, capabilities, since]")
-    if not 0 < len(certificates) <= CERTIFICATES_PER_DEVICE_MAX:
-        raise _wrong(f"{entry.device}: 1 to {CERTIFICATES_PER_DEVICE_MAX} certificates")
-    keys: list[DeviceKey] = []
-    for pair in certificates:
-        match pair:
-            case [int(since), bytes(data)] if 1 <= since <= version:
-                keys.append(DeviceKey(since, read_certificate(data), data))
-            case _:
-                raise _wrong(f"{entry.device}: certificates as [since, certificate]")
-    return Member(entry, signed, parts.kid, tuple(keys))
-
-
-def _entry_of(tree: object) -> Entry | None:
-    match tree:
-        case [str(device), int(number), str(role), list(capabilities), int(since)]:
-            if not topics.is_device(device) or role not in ROLES or not 0 < number <= RAFT_NUMBER_MAX or since < 1:
-                return None
-            return Entry(device, number, role, capabilities_of(capabilities, f"entry {device}"), since)
-    return None
-
-
-def _numbers(items: list[codec.Value], least: int) -> tuple[int, ...]:
-    numbers = tuple(item for item in items if type(item) is int and 0 < item <= RAFT_NUMBER_MAX)
-    if len(numbers) != len(items) or list(numbers) != sorted(set(numbers)) or not least <= len(numbers) <= VOTERS_MAX:
-        raise _wrong(f"{least} to {VOTERS_MAX} voters as raft numbers, rising, each once")
-    return numbers
-
-
-def _wrong(expected: str) -> RosterError:
-    return RosterError(f"roster: expected {expected}")
 
 
 # --- checking -------------------------------------------------------------------------------------------------------
@@ -411,7 +315,7 @@ def _verify_member(
         for capability in entry.capabilities:
             if not authority.may_grant(capability):
                 raise RosterError(f"{who}: {authority.name} may not grant {capability!r}")
-        aad = f"{_ENTRY_AAD}/{roster.fleet}/{roster.cell}".encode()
+        aad = entry_aad(roster.fleet, roster.cell)
         try:
             cose.verify1(member.signed, lookup=lambda _: authority.public, external_aad=aad, verify=check)
         except CodecError as error:

@@ -18,7 +18,8 @@ from edgeswarm.errors import CodecError, LocalError
 from edgeswarm.limits import CERTIFICATES_PER_DEVICE_MAX
 from edgeswarm.wire import cose, leadership
 from edgeswarm.wire.certificate import Authority, Signatory
-from edgeswarm.wire.roster import Entry, Member, Roster, RosterError, entry_in, sign_entry, sign_roster, whole_aad
+from edgeswarm.wire.roster import Roster, sign_roster, whole_aad
+from edgeswarm.wire.roster_form import Entry, Member, RosterError, entry_in, sign_entry
 
 FORM = 1
 
