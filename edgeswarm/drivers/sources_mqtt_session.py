@@ -1,7 +1,8 @@
 """One connection to a broker of somebody else, for an agent's source or sink: held up, made again, never trusted.
 
 It is no part of the swarm: no envelope, no roster, a client id made up at each start and no session at the broker, so
-what is published while it is away does not wait for it.  MQTT 5, or 3.1.1 with a broker that knows nothing newer.
+what is published while it is away does not wait for it.  MQTT 3.1.1, which every broker speaks and which has all that
+is needed here; 5 with a broker that refuses it.
 Passwords and certificates are read at each attempt.
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 from edgeswarm.agentfile.wiring import MqttSink, MqttSource
 from edgeswarm.drivers import secrets
 from edgeswarm.drivers.mqtt.brokers import Broker, TlsFiles
-from edgeswarm.drivers.mqtt.link import UNSUPPORTED_PROTOCOL, ClosedEarlyError, Link, RefusedError
+from edgeswarm.drivers.mqtt.link import UNSUPPORTED_PROTOCOL, Link, RefusedError
 from edgeswarm.drivers.mqtt.properties import Incoming
 from edgeswarm.drivers.sources import Backoff
 from edgeswarm.errors import ConfigError, EdgeSwarmError
@@ -80,8 +81,7 @@ class Session:
         self._to = listener
         self._sleep = sleep
         self._client_id = f"es-{os.urandom(8).hex()}"
-        self._protocol = 5
-        self._spoke_5 = False
+        self._protocol = 4  # 3.1.1
 
     async def run(self) -> None:
         """Connect, again and again, with a growing wait; a connection that lasted has earned a short one."""
@@ -119,10 +119,7 @@ class Session:
             await link.connect()
         except EdgeSwarmError as error:
             if isinstance(error, RefusedError) and error.reason == UNSUPPORTED_PROTOCOL:
-                self._protocol = 4
-            elif isinstance(error, ClosedEarlyError) and not self._spoke_5:
-                self._protocol = 4 if self._protocol == 5 else 5
+                self._protocol = 5 if self._protocol == 4 else 4
             self._to.failed(error)
             return None
-        self._spoke_5 = self._spoke_5 or self._protocol == 5
         return link
