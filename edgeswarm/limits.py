@@ -231,6 +231,8 @@ TASK_LOSSES_MAX = 8  # devices that may die under one task before the task is wh
 TASK_MS_MAX = 7 * 86_400_000  # deadlines and back-off: a week
 MAP_AGENTS_MAX = 10_000  # agents of one map: ten times what the issue asks for
 HEALTH_DEVICES_MAX = CELL_DEVICES_MAX  # devices that a leader listens to: those of its cell
+PLACEMENT_REASONS_MAX = 256  # different wishes for which a plan counts why nothing fits: O(devices) each
+REBALANCE_MOVES_MAX = 64  # moves of one gentle step: a moved agent loses a second, a cell should not notice
 
 # --- mqtt and webhook sources and sinks of agents --------------------------------------------------------------------
 MQTT_TOPIC_CHARS_MAX = 1_024  # the protocol takes 65,535 bytes; a topic of more than this is a payload
@@ -285,3 +287,4 @@ BROKER_START_S = 10.0  # mosquitto listens after 20 ms; on an SD card with a lar
 BROKER_STOP_S = 5.0  # between SIGTERM and SIGKILL: it writes its database
 BROKER_LOG_BYTES = 2 * KIB  # of its log in an error text
 RAFT_SNAPSHOT_EVERY = 5_000  # entries between two snapshots of a voter: some 3 s at the limit of a leader, days otherwise
+SNAPSHOT_PIECE_BYTES = 128 * KIB  # one piece of a snapshot for a follower: fits into an inbox message

@@ -29,6 +29,7 @@ EXTRAS = {"numpy": "build", "sklearn": "examples", "paho": "swarm", "pyseccomp":
 # command -> (module below edgeswarm.app.cli, attribute, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "agent": ("agent", "agent", "Make, look at, run and deploy agent files."),
+    "broker": ("broker", "broker", "Run an MQTT broker for this machine or this site."),
     "config": ("config", "config", "Show the settings in force and where each came from."),
     "demo": ("demo", "demo", "Run the vitals network on this machine, break things, and count what was lost."),
     "doctor": ("doctor", "doctor", "Try every isolation layer for real and say what this machine can do."),
