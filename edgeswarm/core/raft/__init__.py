@@ -7,7 +7,7 @@ The loop
     node = RawNode(Config(id=3, storage=storage, rng=random.Random(seed), election_ticks=10, heartbeat_ticks=1))
     on every tick:          node.tick()
     on every message:       node.step(message)          # RemoteError: count it, drop it, go on
-    on every wish:          node.propose(data)          # ProposalDroppedError: tell the client to try elsewhere, or later
+    on every wish:          node.propose(data)          # ProposalDroppedError: try elsewhere, or later
     after each of them, until has_ready() says no:
         ready = node.ready()
         now, later = ready.split()
@@ -19,8 +19,9 @@ The loop
         5. node.advance()
 
 The contract of the loop
-  - 2 before 3.  Votes and acknowledgements promise what 2 stores.  A voter that sends one and then forgets can elect two
-    leaders in one term, or lose what was committed.  With must_sync or a snapshot, "store" means that the disk has it.
+  - 2 before 3.  Votes and acknowledgements promise what 2 stores.  A voter that sends one and then forgets can elect
+    two leaders in one term, or lose what was committed.  With must_sync or a snapshot, to store means that the disk has
+    it; without, only the commit index has moved, and a crash may lose it.
   - Entries replace whatever is stored at their indexes and after.
   - 4 in the order given, once each.  After a restart Config.applied says where the state machine stands.
   - 5 ends a Ready; messages may be stepped before it, ready() may not be called.  Only advance() lets a node count its
@@ -35,8 +36,8 @@ disk (Raft paper, Figure 3)
   - leader completeness: what is committed is in the log of every later leader.
   - state machine safety: no two nodes apply different entries at one index.
   - reads: a ReadState's index is at least that of every entry committed when read_index() was called.
-  - bounds: what a peer sends never reaches an assert, and no queue here grows by what peers send but for the messages of
-    one Ready; the bounds are in limits.py.
+  - bounds: what a peer sends never reaches an assert, and no queue here grows by what peers send but for the messages
+    of one Ready; the bounds are in limits.py.
 While a majority can talk, one of them leads within a few election timeouts and goes on to.
 
 What it leaves out
