@@ -23,6 +23,7 @@ from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.wire.raft import (
     LOCAL_APPEND,
     LOCAL_APPLY,
+    LOCAL_TYPES,
     ConfState,
     Entry,
     EntryType,
@@ -30,6 +31,8 @@ from edgeswarm.wire.raft import (
     Message,
     MessageType,
     Snapshot,
+    decode,
+    encode,
 )
 
 LARGE = (1 << 62) - 1  # bytes: no bound
@@ -108,7 +111,8 @@ class Cluster:
     quiet: nothing is written to `out`, but for errors.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, through_bytes: bool = False) -> None:
+        self.through_bytes = through_bytes
         self.nodes: list[Node] = []
         self.messages: list[Message] = []
         self.out: list[str] = []
@@ -267,12 +271,15 @@ class Cluster:
         """
         chosen = [one for one in self.messages if self._is_for(one, to, type_, drop)]
         self.messages = [one for one in self.messages if not self._is_for(one, to, type_, drop)]
-        for message in chosen:
+        for one in chosen:
+            message = one
             lines = describe_message(message)
             if drop:
                 self.write(f"dropped: {lines[0]}", *lines[1:])
                 continue
             self.write(*lines)
+            if self.through_bytes and message.type not in LOCAL_TYPES:
+                message = decode(encode(message))
             try:
                 self.node(to).raw.step(message)
             except EdgeSwarmError as error:

@@ -120,9 +120,9 @@ def parse_command(text: str, where: str) -> tuple[str, dict[str, tuple[str, ...]
         at = match.end()
         key = match["key"]
         if match["list"] is not None:
-            args[key] = tuple(item for item in (part.strip() for part in match["list"].split(",")) if item)
+            args[key] = (*args.get(key, ()), *filter(None, (part.strip() for part in match["list"].split(","))))
         elif match["value"] is not None:
-            args[key] = (match["value"],)
+            args[key] = (*args.get(key, ()), match["value"])
         else:
             args[key] = ()
             bare.append(key)

@@ -53,12 +53,13 @@ def normal(lines: tuple[str, ...] | list[str]) -> list[str]:
     return kept or ["ok"]
 
 
-def play(path: Path) -> list[Difference]:
+def play(path: Path, *, through_bytes: bool = False) -> list[Difference]:
     """Plays every command of a file; commands after a difference are still played, though more may then differ.
 
-    Raises TranscriptError naming file and line for what is no transcript.
+    through_bytes: messages are encoded and decoded on their way, as on a network.  Raises TranscriptError naming file
+    and line for what is no transcript.
     """
-    player = Player()
+    player = Player(through_bytes=through_bytes)
     differences = []
     for command in parse_file(path):
         found = player.run(command)
@@ -70,8 +71,8 @@ def play(path: Path) -> list[Difference]:
 class Player:
     """A cluster that takes the commands of a transcript."""
 
-    def __init__(self) -> None:
-        self.cluster = Cluster()
+    def __init__(self, *, through_bytes: bool = False) -> None:
+        self.cluster = Cluster(through_bytes=through_bytes)
         self.commands: dict[str, Callable[[Command], None]] = {
             "add-nodes": self._add_nodes,
             "campaign": lambda c: self.cluster.node(_number(c)).raw.campaign(),
@@ -117,7 +118,9 @@ class Player:
     def _add_nodes(self, command: Command) -> None:
         """add-nodes COUNT voters=(..) learners=(..) index=N content=TEXT, and options of every node."""
         options: dict[str, object] = {}
-        index, voters, learners, content = 0, (), (), b""
+        index, content = 0, b""
+        voters: tuple[int, ...] = ()
+        learners: tuple[int, ...] = ()
         for key, values in command.args.items():
             match key:
                 case "voters":
@@ -152,8 +155,12 @@ class Player:
         to, dropped = _bare_numbers(command), _numbers(command, command.args.get("drop", ()))
         if set(to) & set(dropped):
             raise TranscriptError(f"{command.where}: messages are delivered or dropped, not both")
-        count = sum(self.cluster.deliver(id_, type_=type_) for id_ in to)
-        count += sum(self.cluster.deliver(id_, type_=type_, drop=True) for id_ in dropped)
+        count = 0
+        for key in command.args:  # in the order in which they are written
+            if key == "drop":
+                count += sum(self.cluster.deliver(id_, type_=type_, drop=True) for id_ in dropped)
+            elif key.isdigit():
+                count += self.cluster.deliver(int(key), type_=type_)
         if not count:
             self.cluster.write("no messages")
 

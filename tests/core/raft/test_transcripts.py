@@ -7,6 +7,7 @@ dropped in there.  Ours, for the commands that those do not use: tests/core/raft
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,15 @@ def test_transcript_of_ours_comes_out(path: Path) -> None:
     assert not differences, "\n\n".join(map(str, differences[:3]))
 
 
-def test_our_transcripts_are_there() -> None:
-    assert len(OURS) >= 5
+@pytest.mark.parametrize("path", ETCD + OURS, ids=_name)
+def test_transcript_comes_out_with_messages_as_bytes(path: Path) -> None:
+    assert not play(path, through_bytes=True)
+
+
+def test_transcripts_that_were_asked_for_are_there() -> None:
+    assert len(OURS) >= 16
+    named = os.environ.get("EDGESWARM_RAFT_TRANSCRIPTS")
+    assert ETCD or not named, f"EDGESWARM_RAFT_TRANSCRIPTS names {named}, where there is no transcript"
 
 
 # --- the reader -----------------------------------------------------------------------------------------------------
