@@ -197,6 +197,14 @@ RAFT_DELETE_ROWS = 1_000  # compacted rows deleted in one transaction: about 1 m
 RAFT_CHORE_FACTOR = 4  # under steady load chores wait until so many times over: 1 commit in 600 waits for one
 RAFT_META_BYTES_MAX = 64 * KIB  # one value of the meta table: a leadership certificate of 5 voters is under 1 KB
 RAFT_META_KEYS_MAX = 1_024  # a few per peer
+OFFLINE_BYTES_MAX = 32 * MIB  # stored for a broker that is away: an hour of 100 messages of 90 bytes a second
+OFFLINE_MESSAGES_MAX = 20_000  # the index in memory: some 300 bytes each
+OFFLINE_AGE_S_MAX = 7 * 86_400.0  # what is older than a week helps nobody
+OFFLINE_FLUSH_S = 5.0  # what a power cut may cost of classes below CRITICAL; SD cards wear with each write
+OFFLINE_FLUSH_BYTES = 64 * KIB  # or as soon as so much waits: what an SD card writes in one piece
+OFFLINE_UNWRITTEN_BYTES_MAX = 4 * MIB  # waits in memory while the disk is full or stuck; then what comes is dropped
+OFFLINE_AHEAD_BYTES = 512 * KIB  # payloads read ahead of take(): two batches of MQTT_OFFLINE_BYTES
+OFFLINE_OVERHEAD_BYTES = 64  # what a message weighs beside topic and payload
 RAFT_RECOVERY_TERMS = 1_000  # a recovered log starts so many terms higher: above what the lost voters can have reached
 
 # --- cell state -----------------------------------------------------------------------------------------------------
@@ -286,5 +294,7 @@ BROKER_MEMORY_BYTES_MAX = 512 * MIB  # the whole process; 1,000 idle connections
 BROKER_START_S = 10.0  # mosquitto listens after 20 ms; on an SD card with a large database after seconds
 BROKER_STOP_S = 5.0  # between SIGTERM and SIGKILL: it writes its database
 BROKER_LOG_BYTES = 2 * KIB  # of its log in an error text
-RAFT_SNAPSHOT_EVERY = 5_000  # entries between two snapshots of a voter: some 3 s at the limit of a leader, days otherwise
+RAFT_SNAPSHOT_EVERY = (
+    5_000  # entries between two snapshots of a voter: some 3 s at the limit of a leader, days otherwise
+)
 SNAPSHOT_PIECE_BYTES = 128 * KIB  # one piece of a snapshot for a follower: fits into an inbox message

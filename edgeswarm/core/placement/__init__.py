@@ -1,0 +1,20 @@
+"""Which device runs which agent: `plan` places what has no good place, `rebalance` evens loads out, `choose` is for one
+task.  Pure functions over what `views` asks of devices and agents; the cell's own records fit.
+"""
+
+from edgeswarm.core.placement.balance import rebalance
+from edgeswarm.core.placement.plan import Plan, PlannedMove, choose, plan
+from edgeswarm.core.placement.views import AgentLike, CapabilitiesLike, DeviceLike, NeedsLike, SpecLike
+
+__all__ = [
+    "AgentLike",
+    "CapabilitiesLike",
+    "DeviceLike",
+    "NeedsLike",
+    "Plan",
+    "PlannedMove",
+    "SpecLike",
+    "choose",
+    "plan",
+    "rebalance",
+]
