@@ -137,9 +137,7 @@ class Member:
     def turn(self) -> Turn:
         """What is to be done now; `done` must follow before the next."""
         ready = self.node.ready()
-        certificate = None
-        if ready.soft_state is not None:
-            certificate = self._note_state(ready.soft_state)
+        certificate = self._note_state()
         early, late = ready.split()
         return Turn(
             self._packets(early),
@@ -175,30 +173,36 @@ class Member:
             case [int(version), *_]:
                 self.roster_version = version
 
-    def _note_state(self, state: SoftState) -> LeaderCertificate | None:
-        """Open the book of votes when a candidacy begins, close it with a certificate when it is won."""
-        status = self.node.basic_status()
-        if state.state is StateType.CANDIDATE:
+    def _note_state(self) -> LeaderCertificate | None:
+        """Open the book of votes when a candidacy begins, close it with a certificate when it is won.
+
+        By term, not by a change of state: a candidate that times out is a candidate again, in the next term.
+        """
+        raft = self.node.raft
+        mine = self._mine
+        if raft.state is StateType.CANDIDATE and (mine is None or mine.term != raft.term):
             last = self.node.last_entry_id()
             self._mine = VoteStatement(
                 fleet=self._fleet,
                 cell=self._cell,
                 roster_version=self.roster_version,
-                term=status.term,
+                term=raft.term,
                 candidate=self.number,
                 last_index=last[0],
                 last_term=last[1],
                 voter=self.number,
             )
             self._votes = {self.number: self._sign(self._mine.to_be_signed())}
-        elif state.state is StateType.LEADER and self._mine is not None and self._mine.term == status.term:
-            mine, self._mine = self._mine, None
+        elif raft.state is StateType.LEADER and mine is not None and mine.term == raft.term:
+            self._mine = None
             return LeaderCertificate.make(mine, self._votes)
         return None
 
     def _packets(self, messages: Sequence[Message]) -> list[tuple[int, bytes]]:
         by_peer: dict[int, list[bytes]] = {}
         for message in messages:
+            if message.sender != self.number:
+                continue  # forwarded twice: who gets it could not tell it from a lie, and who asked will ask again
             if message.type is MessageType.VOTE_RESP and not message.reject:
                 asked = self._asked.get(message.to)
                 if asked is None or asked.term != message.term:
