@@ -52,8 +52,9 @@ class Cluster:
         self.nodes: dict[int, SimNode] = {}
         self.devices: set[str] = set()
         self.sealed: dict[tuple[str, int, int], tuple[str, int]] = {}
-        self.rosters: dict[int, ConfState] = {}
+        self.rosters: dict[int, list[ConfState]] = {}  # version -> its configuration; joint first, if it goes through one
         self.log_fn: Callable[[str, str], None] | None = None
+        self.gone: set[int] = set()  # switched off for good
         self.on_batch_hook: Callable[[SimNode, Sequence[Entry]], None] | None = None
         self._admitted: set[tuple[int, int, str, int, int]] = set()
         if world.trace is not None:
@@ -80,13 +81,32 @@ class Cluster:
 
     def conf(self) -> ConfState:
         """The newest configuration that any node has applied."""
-        return self.rosters[max(self.rosters)]
+        return self.rosters[max(self.rosters)][-1]
+
+    def ever_members(self) -> set[int]:
+        """Every raft number that was in any configuration; none is ever used again once it has left."""
+        return {
+            number
+            for confs in self.rosters.values()
+            for conf in confs
+            for number in (*conf.voters, *conf.voters_outgoing, *conf.learners, *conf.learners_next)
+        }
+
+    def members(self) -> list[SimNode]:
+        """Those of the newest configuration."""
+        conf = self.conf()
+        numbers = {*conf.voters, *conf.voters_outgoing, *conf.learners, *conf.learners_next}
+        return [self.nodes[number] for number in sorted(numbers)]
 
     # --- what the judges are told -----------------------------------------------------------------------------------
 
     def on_roster(self, version: int, conf: ConfState) -> None:
-        if self.rosters.setdefault(version, conf) != conf:
-            raise Violation("same configuration", f"roster {version}: {self.rosters[version]} and {conf}")
+        confs = self.rosters.setdefault(version, [conf])
+        if conf in confs:
+            return
+        if len(confs) > 1 or not confs[0].voters_outgoing or confs[0].voters != conf.voters:
+            raise Violation("same configuration", f"roster {version}: {confs} and {conf}")
+        confs.append(conf)  # left without a word of its own
 
     def on_sealed(self, number: int, topic: str, boot: int, seq: int, payload: bytes) -> None:
         key = (device(number), boot, seq)
@@ -114,11 +134,17 @@ class Cluster:
 
     def believe(self, certificate: LeaderCertificate, *, who: int) -> None:
         """Raises LeadershipError for one that does not hold; one that does must name the leader."""
-        conf = self.rosters.get(certificate.roster_version)
-        if conf is None:
-            raise LeadershipError(f"cites roster {certificate.roster_version}, which is not known")
-        roster = Voters(conf, certificate.roster_version, self.keys)
-        leadership.verify(certificate, roster, check=self.keys.check)
+        confs = self.rosters.get(certificate.roster_version, [])
+        faults = []
+        for conf in confs:
+            roster = Voters(conf, certificate.roster_version, self.keys)
+            try:
+                leadership.verify(certificate, roster, check=self.keys.check)
+                break
+            except LeadershipError as error:
+                faults.append(error)
+        else:
+            raise faults[0] if faults else LeadershipError(f"roster {certificate.roster_version} is not known")
         real = self.checkers.leaders.get(certificate.term)
         if real != certificate.candidate:
             raise Violation(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm.app.swarm.raft_loop import RaftLoop
-from edgeswarm.core.raft.change import decode_entry
 from edgeswarm.core.raft.config import Config, PeerNotFoundError, ProposalDroppedError, StateType
 from edgeswarm.core.raft.member import Member, Turn
 from edgeswarm.core.raft.rawnode import RawNode
@@ -106,6 +105,10 @@ class _Watched(Member):
         checkers.on_turn(self._owner, turn)
         return turn
 
+    def done(self, turn: Turn) -> None:
+        super().done(turn)
+        self._owner.applied(turn)
+
 
 class SimNode:
     """`raft` is the core's state, for checkers.  A node that is not `alive` has a disk and nothing else."""
@@ -137,7 +140,6 @@ class SimNode:
         storage = self.store.storage
         self.machine = Machine(storage.snapshot_.data)
         self.machine.index = storage.snapshot_.index
-        self.conf = storage.conf
         self.node = RawNode(
             Config(
                 id=self.number,
@@ -221,8 +223,12 @@ class SimNode:
         if topic == LEADER_TOPIC:
             self._hear_certificate(opened.payload)
             return
+        sender = int(opened.sender[1:])
+        if sender not in self.cluster.nodes:
+            self.count("not a voter")  # the roster says what a device may do: a worker may not write here
+            return
         try:
-            self.loop.step(lambda: self.member.receive(int(opened.sender[1:]), opened.payload))
+            self.loop.step(lambda: self.member.receive(sender, opened.payload))
         except (ProposalDroppedError, PeerNotFoundError) as error:
             self.count(type(error).__name__)
         except Exception as error:
@@ -314,8 +320,7 @@ class SimNode:
                     if answer is not None:
                         answer(True, done[2])
             else:
-                machine.apply(entry.index, b"")
-                self._apply_change(entry.index, int(entry.type), entry.data)
+                machine.apply(entry.index, b"")  # the members change in Member.done
             checkers.on_applied(self, entry, machine.digest)
         if turn.committed:
             cluster.on_batch(self, turn.committed)
@@ -325,8 +330,18 @@ class SimNode:
                 self._due.append((state.index, *found))
         if self._due:
             self._answer_reads()
-        every = cluster.setting.snapshot_every
-        if every and machine.index - self.store.storage.snapshot_.index >= every:
+
+    def applied(self, turn: Turn) -> None:
+        """The turn is over: what it changed of the members is in force."""
+        machine, member = self.machine, self.member
+        machine.roster_version = member.roster_version
+        changes = [entry.index for entry in turn.committed if entry.type != EntryType.NORMAL]
+        if changes:
+            self.cluster.checkers.on_conf(self, changes[-1], member.conf)
+            self.cluster.on_roster(member.roster_version, member.conf)
+            self.snapshot_if_alive()  # a newcomer takes no snapshot that does not name it
+        every = self.cluster.setting.snapshot_every
+        if every and not self.disk.full and machine.index - self.store.storage.snapshot_.index >= every:
             self.make_snapshot()
 
     def _install(self, turn: Turn) -> None:
@@ -335,20 +350,10 @@ class SimNode:
         self.machine = Machine(snapshot.data)
         self.machine.index = snapshot.index
         self.member.roster_version = self.machine.roster_version
-        self.conf = snapshot.conf
         self.count("snapshots installed")
         if snapshot.data:
             self.cluster.checkers.on_state(self, snapshot.index, self.machine.digest)
         self.cluster.checkers.on_conf(self, snapshot.index, snapshot.conf)
-
-    def _apply_change(self, index: int, kind: int, data: bytes) -> None:
-        before = self.conf
-        self.conf = self.node.apply_conf_change(decode_entry(kind, data))
-        self.cluster.checkers.on_conf(self, index, self.conf)
-        if self.conf != before:
-            self.machine.roster_version += 1  # every configuration has a roster of its own
-        self.member.roster_version = self.machine.roster_version
-        self.cluster.on_roster(self.machine.roster_version, self.conf)
 
     def _answer_reads(self) -> None:
         due, self._due = self._due, []
@@ -362,8 +367,12 @@ class SimNode:
         """Takes one of what is applied, and drops the log before it."""
         index = self.machine.index
         if index > self.store.storage.snapshot_.index:
-            self.store.make_snapshot(index, self.conf, self.machine.snapshot(), keep=self.cluster.setting.snapshot_keep)
+            self.store.make_snapshot(index, self.member.conf, self.machine.snapshot(), keep=self.cluster.setting.snapshot_keep)
             self.count("snapshots made")
+
+    def snapshot_if_alive(self) -> None:
+        if self.alive and not self.disk.full:
+            self.make_snapshot()
 
     def failed(self, error: BaseException) -> None:
         """The disk failed: a voter that cannot remember may not vote."""
