@@ -63,6 +63,16 @@ class Settings:
         return self.runtime_dir / f"{self.device}.sock"
 
 
+def _merge_cell(tree: dict[str, Any], origin: dict[str, str]) -> None:
+    """A device of a cell has one name everywhere: the one that its certificate binds."""
+    from edgeswarm.app.swarm import config as cell  # which costs nothing to a device in no cell
+
+    state_dir = Path(str(tree["state"]))
+    if cell.is_member(state_dir):
+        tree["device"] = cell.load(state_dir).device
+        origin["device"] = f"file {cell.folder(state_dir) / 'cell.toml'}"
+
+
 def default_dirs(environ: Mapping[str, str], *, is_root: bool) -> tuple[Path, Path, Path]:
     """(settings file, state, runtime): /etc, /var/lib, /run as root, the XDG folders otherwise."""
     if is_root:
@@ -107,6 +117,7 @@ def load(
     if state is not None:
         # several supervisors on one machine differ by --state only: their sockets live with it
         _merge(tree, {"state": str(state.absolute()), "runtime": str(state.absolute() / "run")}, "flag --state", origin)
+    _merge_cell(tree, origin)
     for key, value in (flags or {}).items():
         _put(tree, key, value)
         origin[key] = "flag"

@@ -14,6 +14,7 @@ from edgeswarm.limits import ASK_ROWS_MAX, FOLLOW_LINES_MAX
 
 if TYPE_CHECKING:
     from edgeswarm.app.supervisor import Supervisor
+    from edgeswarm.app.swarm.node import SwarmNode
 
 T = TypeVar("T")
 _REQUIRED: Any = object()
@@ -39,6 +40,7 @@ class ControlOps:
     def __init__(self, supervisor: Supervisor, shutdown: Callable[[], None]) -> None:
         self._sup = supervisor
         self._shutdown = shutdown
+        self.swarm: SwarmNode | None = None  # set by the daemon of a device in a cell
         self._one: dict[str, Callable[[dict[str, Any]], Awaitable[Any]]] = {
             "ping": self._ping,
             "status": self._status,

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from edgeswarm.app import report
 from edgeswarm.app.config import Settings
 from edgeswarm.app.control_ops import ControlOps
 from edgeswarm.app.log import Log
 from edgeswarm.app.supervisor import Supervisor
+from edgeswarm.app.swarm.config import is_member
 from edgeswarm.drivers.control import ControlServer
 from edgeswarm.drivers.metrics_http import MetricsServer
 from edgeswarm.errors import ConfigError, EdgeSwarmError, LimitError
 from edgeswarm.limits import AF_FILE_BYTES_MAX
+
+if TYPE_CHECKING:
+    from edgeswarm.app.swarm.node import SwarmNode
 
 
 def read_file(path: str) -> bytes:
@@ -69,7 +74,9 @@ async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, byt
     ended = asyncio.Event()
     log.listen("edgeswarm.drivers")
     supervisor = Supervisor(settings, log=log)
-    control = ControlServer(settings.socket_path, ControlOps(supervisor, ended.set).answer)
+    ops = ControlOps(supervisor, ended.set)
+    control = ControlServer(settings.socket_path, ops.answer)
+    swarm: SwarmNode | None = None
     metrics = MetricsServer(settings.profile.metrics.port, lambda: report.metrics(supervisor))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -80,10 +87,17 @@ async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, byt
         await metrics.start()
         await bring(supervisor, deploy)
         await bring_settings(supervisor, settings.place.agents)
+        if is_member(settings.state_dir):
+            from edgeswarm.app.swarm.node import SwarmNode
+
+            swarm = ops.swarm = SwarmNode(supervisor)
+            await swarm.start()
         log.info("control_listening", path=str(settings.socket_path), metrics_port=settings.profile.metrics.port)
         await ended.wait()
     finally:
         await metrics.close()
         await control.close()
+        if swarm is not None:
+            await swarm.close()
         await supervisor.close()
     return 0

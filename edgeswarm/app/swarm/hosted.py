@@ -13,8 +13,12 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeswarm.app.swarm.config import write_whole
+from edgeswarm.core.cell import fencing
+from edgeswarm.core.cell.fencing import Lease
 from edgeswarm.core.cell.types import AgentState
 from edgeswarm.drivers.store import Deployed
 from edgeswarm.errors import EdgeSwarmError, RemoteError
@@ -38,8 +42,9 @@ class _Try:
 
 @dataclass(slots=True)
 class Hosted:
-    """fetch: digest (32 bytes) -> the artefact's bytes, from whichever peer has them.
+    """fetch: (digest of 32 bytes, agent) -> the artefact's bytes, from whichever peer has them.
 
+    lease: what this device last heard of a leader, and the time now in ms.  told: (agent, status, why).
     running: agent -> (artefact, epoch) as this device has started it in the name of the cell.
     """
 
@@ -47,15 +52,20 @@ class Hosted:
     supervisor: Supervisor
     replica: Replica
     fetch: Callable[[bytes, str], Awaitable[bytes]]
-    leased: Callable[[], bool]
+    lease: Callable[[], tuple[Lease, float]]
     halted: Callable[[], bool]
-    told: Callable[[str, str, str], None] = lambda agent, status, why: None
+    told: Callable[[str, str, str], None]
+    folder: Path
     running: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     _tries: dict[str, _Try] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
+    _known: set[str] = field(default_factory=set)  # agents of the cell that this device keeps a file of
 
     def start(self) -> None:
+        """Agents of an earlier life are kept as stopped, and taken for running under an epoch that is over."""
+        path = self.folder / "hosted"
+        self._known = set(path.read_text().split()) if path.exists() else set()
         self._task = asyncio.create_task(self._run())
 
     def wake(self) -> None:
@@ -68,18 +78,32 @@ class Hosted:
 
     # --- what should run ----------------------------------------------------------------------------------------------
 
-    def wanted(self) -> dict[str, AgentState]:
-        """Agents that this device must run now."""
-        if self.halted():
-            return {}
+    def to_stop(self) -> dict[str, str]:
+        """Agents that must not run here any more, and why."""
+        lease, now = self.lease()
+        epochs = {name: epoch for name, (_, epoch) in self.running.items()}
         agents = self.replica.state.agents
-        here = {name: agents[name] for name in self.replica.state.agents_on(self.device)}
-        return here if self.leased() else {name: agent for name, agent in here.items() if agent.spec.runs_alone}
+        return fencing.to_stop(epochs, agents, self.device, lease, now, stopped=self.halted())
+
+    def to_start(self) -> list[AgentState]:
+        """Agents that must be brought up here, or to another artefact."""
+        lease, now = self.lease()
+        agents = self.replica.state.agents
+        placed = [agents[name] for name in self.replica.state.agents_on(self.device)]
+        epochs = {
+            name: epoch
+            for name, (artefact, epoch) in self.running.items()
+            if name in agents and artefact == agents[name].spec.artefact
+        }
+        return fencing.to_start(epochs, placed, self.device, lease, now, stopped=self.halted())
 
     def may_run(self, name: str) -> bool:
         """For what leaves this device in the agent's name: does the fencing rule hold now?"""
-        agent = self.wanted().get(name)
-        return agent is not None and self.running.get(name, (b"", -1))[1] == agent.epoch
+        return name in self.running and name not in self.to_stop()
+
+    def epoch_of(self, name: str) -> int | None:
+        found = self.running.get(name)
+        return None if found is None else found[1]
 
     # --- making it so -------------------------------------------------------------------------------------------------
 
@@ -87,23 +111,47 @@ class Hosted:
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
-            wanted = self.wanted()
-            for name in [name for name in self.running if name not in wanted]:
-                await self._take_down(name)
-            due = [n for n, agent in wanted.items() if self.running.get(n) != (agent.spec.artefact, agent.epoch)]
-            now = loop.time()
-            ready = [name for name in due if self._tries.get(name, _Try()).at <= now]
-            await asyncio.gather(*(self._bring_up(name, wanted[name]) for name in ready))
-            waits = [self._tries[name].at - loop.time() for name in due if name in self._tries]
+            for name, why in self.to_stop().items():
+                await self._take_down(name, why)
+            await self._clean_up()
+            due, now = self.to_start(), loop.time()
+            ready = [agent for agent in due if self._tries.get(agent.spec.id, _Try()).at <= now]
+            await asyncio.gather(*(self._bring_up(agent.spec.id, agent) for agent in ready))
+            waits = [self._tries[a.spec.id].at - loop.time() for a in due if a.spec.id in self._tries]
             try:
                 await asyncio.wait_for(self._wake.wait(), max(0.01, min(waits)) if waits else None)
             except TimeoutError:
                 pass
 
+    async def _clean_up(self) -> None:
+        """Remove what the cell has given away, once its word is fresh: files and checkpoints of an earlier life too."""
+        lease, now = self.lease()
+        if not lease.held(now):
+            return
+        agents = self.replica.state.agents
+        for name in [n for n in self._known if n not in agents or agents[n].device != self.device]:
+            if name in self.running:
+                continue
+            try:
+                if AgentName(name) in self.supervisor.node.table.agents:
+                    await self.supervisor.remove(name)
+            except EdgeSwarmError as error:
+                self.supervisor.log.error("cell_agent_not_stopped", agent=name, error=str(error))
+                continue
+            self._note(name, known=False)
+
+    def _note(self, name: str, *, known: bool) -> None:
+        """Which agents of the supervisor are the cell's, over a restart."""
+        if (name in self._known) is known:
+            return
+        (self._known.add if known else self._known.discard)(name)
+        write_whole(self.folder / "hosted", " ".join(sorted(self._known)).encode())
+
     async def _bring_up(self, name: str, agent: AgentState) -> None:
         """Fetch, check, and deploy, swap or start: whatever is missing."""
         sup, digest = self.supervisor, agent.spec.artefact
         try:
+            self._note(name, known=True)
             here = sup.node.table.agents.get(AgentName(name))
             if here is None or here.plan.artefact != digest.hex():
                 data = await self.fetch(digest, name)
@@ -121,33 +169,24 @@ class Hosted:
             self._failed(name, str(error))
             return
         self._tries.pop(name, None)
-        if not self._still_wanted(name, agent):
-            await self._take_down(name)
-            return
         self.running[name] = (digest, agent.epoch)
+        if name in self.to_stop():
+            self._wake.set()
+            return
         sup.log.info("cell_agent_runs", agent=name, epoch=agent.epoch, artefact=digest.hex()[:12])
-        self.told(name, "running", f"epoch {agent.epoch}")
+        self.told(name, "ready", f"epoch {agent.epoch}")
 
-    def _still_wanted(self, name: str, agent: AgentState) -> bool:
-        now = self.wanted().get(name)
-        return now is not None and now.epoch == agent.epoch
-
-    async def _take_down(self, name: str) -> None:
-        """Stop it; remove it when the cell has given it to another device or to nobody."""
-        self.running.pop(name, None)
+    async def _take_down(self, name: str, why: str) -> None:
         sup = self.supervisor
         try:
             if sup.status.get(AgentName(name), ("removed", ""))[0] not in ("stopped", "removed", "failed"):
                 await sup.stop(name)
-            agent = self.replica.state.agents.get(name)
-            gone = self.leased() and (agent is None or agent.device != self.device)
-            if gone and AgentName(name) in sup.node.table.agents:
-                await sup.remove(name)
         except EdgeSwarmError as error:
             sup.log.error("cell_agent_not_stopped", agent=name, error=str(error))
             return
-        sup.log.info("cell_agent_stopped", agent=name)
-        self.told(name, "stopped", "")
+        self.running.pop(name, None)
+        sup.log.info("cell_agent_stopped", agent=name, why=why)
+        self.told(name, "stopped", why)
 
     async def _keep_stopped(self, name: str, digest: bytes) -> None:
         if self.supervisor.store is not None:

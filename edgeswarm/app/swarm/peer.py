@@ -102,6 +102,8 @@ class Peer:
         roster = self.rosters.of(certificate.roster_version)
         leadership.verify(certificate, roster)
         device = self.rosters.device_of(certificate.candidate)
+        if device is None:
+            raise RemoteError(f"leader of term {term}: raft number {certificate.candidate} has no device here")
         self.term_seen = term
         self._lead(Leader(device, term, roster.version, data))
 
