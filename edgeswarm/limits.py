@@ -122,6 +122,7 @@ RAFT_SIGNATURE_BYTES_MAX = 1 * KIB  # a signed vote: one Ed25519 signature and i
 RAFT_SNAPSHOT_BYTES_MAX = 16 * MIB  # the replicated state of a cell of 1,000 devices is some 1 MB
 RAFT_MESSAGE_BYTES_MAX = 17 * MIB  # a snapshot and what stands around it
 RAFT_PACKET_MESSAGES_MAX = 1_024  # messages of one voter to another in one turn: a few hundred appends in flight
+RAFT_SNAPSHOT_ELECTIONS = 10  # election timeouts until a snapshot without an answer counts as lost: lan 1.5 s
 RAFT_APPEND_BYTES_MAX = 1 * MIB  # entries of one append by default: 4 largest entries, 10 ms of a 1 Gbit/s link
 RAFT_UNCOMMITTED_BYTES_MAX = 16 * MIB  # proposals that wait for a quorum; beyond, proposals are refused
 RAFT_APPLYING_BYTES_MAX = 16 * MIB  # committed entries handed out and not yet applied
@@ -241,6 +242,13 @@ MAP_AGENTS_MAX = 10_000  # agents of one map: ten times what the issue asks for
 HEALTH_DEVICES_MAX = CELL_DEVICES_MAX  # devices that a leader listens to: those of its cell
 PLACEMENT_REASONS_MAX = 256  # different wishes for which a plan counts why nothing fits: O(devices) each
 REBALANCE_MOVES_MAX = 64  # moves of one gentle step: a moved agent loses a second, a cell should not notice
+TASKS_PER_DEVICE_MAX = 16  # tasks under way on one device: more would wait there instead of here, where they can move
+TASK_BACKOFF_MS_MAX = 300_000  # between two attempts of a task: five minutes, however often it failed
+MAP_IN_FLIGHT_MAX = 1_024  # agents asked and not answered: what one leader asks in a second
+MAP_TRIES_MAX = 3  # times that one agent of a map is asked
+MAP_FOLD_ROWS = 64  # answers that a kernel draws together at a time: a batch it is built for
+VOTE_CHOICES_MAX = 1_024  # different answers that a vote counts apart; the rest are counted as others
+AGGREGATE_WIDTH_MAX = 65_536  # values of one answer: KERNEL_WIDTH_MAX, the widest row there is
 
 # --- mqtt and webhook sources and sinks of agents --------------------------------------------------------------------
 MQTT_TOPIC_CHARS_MAX = 1_024  # the protocol takes 65,535 bytes; a topic of more than this is a payload

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from edgeswarm.core.raft.change import ConfChangeV2, decode_entry
 from edgeswarm.core.raft.config import ReadState, SoftState, StateType
 from edgeswarm.core.raft.rawnode import RawNode, Ready
+from edgeswarm.core.raft.tracker import ProgressState
 from edgeswarm.errors import CodecError, RemoteError
-from edgeswarm.limits import RAFT_PACKET_MESSAGES_MAX
+from edgeswarm.limits import RAFT_PACKET_MESSAGES_MAX, RAFT_SNAPSHOT_ELECTIONS
 from edgeswarm.wire import codec, raft
 from edgeswarm.wire.leadership import LeaderCertificate, VoteStatement
 from edgeswarm.wire.raft import ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot
@@ -74,11 +75,28 @@ class Member:
         self._asked: dict[int, VoteStatement] = {}  # candidate -> what it asked in the highest term we saw it in
         self._mine: VoteStatement | None = None  # what our own candidacy states
         self._votes: dict[int, bytes] = {}
+        self._snapshot_ticks: dict[int, int] = {}  # member -> ticks since a snapshot went out to it
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
+        """One tick of the clock; a snapshot that nobody acknowledged for long is taken for lost.
+
+        The core sends nothing but heartbeats to a member whose snapshot is on its way and waits to be told of its fate;
+        a broker tells nobody.  Without this a member whose snapshot (or its answer) was lost is never heard of again.
+        """
         self.node.tick()
+        raft = self.node.raft
+        if raft.state is not StateType.LEADER:
+            self._snapshot_ticks.clear()
+            return
+        for number, progress in raft.tracker.progress.items():
+            if progress.state is not ProgressState.SNAPSHOT:
+                self._snapshot_ticks.pop(number, None)
+                continue
+            ticks = self._snapshot_ticks[number] = self._snapshot_ticks.get(number, 0) + 1
+            if ticks >= RAFT_SNAPSHOT_ELECTIONS * raft.election_ticks:
+                self.node.report_snapshot(number, False)
 
     def receive(self, sender: int, packet: bytes) -> None:
         """Take in a packet whose envelope was signed by voter `sender`.
