@@ -87,10 +87,9 @@ def handle_response(raft: Raft, m: Message) -> None:
 
 def request(raft: Raft, m: Message) -> None:
     """The leader takes a read in."""
-    if raft.tracker.is_singleton():
-        _answer(raft, m, raft.log.committed)
-    elif raft.log.term(raft.log.committed) != raft.term:
-        # 6.4, step 1: until an entry of its term is committed, a leader does not know what is.
+    if raft.log.term(raft.log.committed) != raft.term:
+        # 6.4, step 1: until an entry of its term is committed, a leader does not know what is.  Nor does the only voter:
+        # after a power loss its commit index is the one it saved last, which may be older than what it answered.
         if len(raft.reads.waiting) >= RAFT_READS_MAX:
             raise ProposalDroppedError("raft read dropped: too many wait for the first commit of the term")
         raft.reads.waiting.append(m)
@@ -99,7 +98,7 @@ def request(raft: Raft, m: Message) -> None:
 
 
 def _start(raft: Raft, m: Message) -> None:
-    if raft.read_only is ReadOnly.LEASE_BASED:
+    if raft.read_only is ReadOnly.LEASE_BASED or raft.tracker.is_singleton():
         _answer(raft, m, raft.log.committed)
         return
     reads, context = raft.reads, m.entries[0].data
