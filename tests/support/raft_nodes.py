@@ -123,8 +123,10 @@ class Net:
         voters: Iterable[int] | None = None,
         learners: Iterable[int] = (),
         terms: dict[int, Sequence[int]] | None = None,
+        seed: int = 0,
         **settings: object,
     ) -> None:
+        self.seed = seed * 1000
         self.settings = settings
         self.conf = ConfState(tuple(voters or range(1, count + 1)), (), tuple(learners))
         self.wire: list[Message] = []
@@ -143,7 +145,7 @@ class Net:
         storage.set_hard_state(HardState(terms[-1] if terms else 0, 0, 0))
         self.storages[number] = storage
         self.applied[number] = []
-        self.nodes[number] = make(number, storage, **self.settings)
+        self.nodes[number] = make(number, storage, seed=self.seed + number, **self.settings)
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
@@ -236,7 +238,7 @@ class Net:
     def restart(self, number: int) -> None:
         """The node comes back with what it stored; its state machine starts from the beginning."""
         self.applied[number] = []
-        self.nodes[number] = make(number, self.storages[number], seed=number + 100, **self.settings)
+        self.nodes[number] = make(number, self.storages[number], seed=self.seed + number + 100, **self.settings)
 
     # --- what is ----------------------------------------------------------------------------------------------------
 

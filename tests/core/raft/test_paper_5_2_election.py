@@ -315,9 +315,6 @@ def test_each_candidate_restarts_its_randomized_timeout_at_the_start_of_an_elect
 def test_a_leader_is_elected_without_anybodys_help() -> None:
     for seed in range(20):
         for settings in ({}, {"check_quorum": True, "pre_vote": True}):
-            net = Net(5, seed=0, **settings)
-            for number in net.nodes:
-                net.nodes[number].raft.rng.seed(100 * seed + number)
-                net.nodes[number].raft.become_follower(0, 0)
+            net = Net(5, seed=seed, **settings)
             net.tick(60)
             assert len({net.nodes[n].basic_status().lead for n in net.nodes} - {0}) == 1
