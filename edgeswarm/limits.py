@@ -306,3 +306,5 @@ RAFT_SNAPSHOT_EVERY = (
     5_000  # entries between two snapshots of a voter: some 3 s at the limit of a leader, days otherwise
 )
 SNAPSHOT_PIECE_BYTES = 128 * KIB  # one piece of a snapshot for a follower: fits into an inbox message
+BATCH_ITEM_BYTES_MAX = 64 * KIB  # a message that shares an envelope with others; larger ones travel alone
+BATCH_BYTES_MAX = 256 * KIB  # messages of one envelope, together

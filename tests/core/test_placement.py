@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeswarm.core.cell.types import AgentSpec, AgentState, Capabilities, DeviceState, Needs
-from edgeswarm.core.placement import PlannedMove, choose, plan, rebalance
+from edgeswarm.core.placement import PlannedMove, TaskChooser, plan, rebalance
 from edgeswarm.core.placement.views import fits, kind_of, wish_of
 
 MB = 1 << 20
@@ -270,7 +270,40 @@ def test_rebalance_is_bounded_keeps_every_bound_and_comes_to_rest(cell: Cell, mo
 
 def test_a_task_goes_to_the_least_busy_device_that_fits() -> None:
     devices = [device("a"), device("b"), device("p", PI), device("z", alive=False)]
-    assert choose(devices, Needs(), load={}, busy={"a": 1, "p": 2}) == "b"
-    assert choose(devices, Needs(), load={"a": 500}, busy={}) == "b"
-    assert choose(devices, Needs(sensors=("temp",)), load={}, busy={"p": 9}) == "p"
-    assert choose(devices, Needs(sensors=("smell",)), load={}, busy={}) is None
+
+    def choose(needs: Needs, **given: dict[str, int]) -> str | None:
+        return TaskChooser(devices, **{"load": {}, "busy": {}, **given}).choose(needs)
+
+    assert choose(Needs(), busy={"a": 1, "p": 2}) == "b"
+    assert choose(Needs(), load={"a": 500}) == "b"
+    assert choose(Needs(sensors=("temp",)), busy={"p": 9}) == "p"
+    assert choose(Needs(sensors=("smell",))) is None
+    assert choose(Needs(memory_bytes=500 * MB), busy={"a": 3, "b": 2}) == "b"
+    assert choose(Needs(memory_bytes=5000 * MB)) is None
+
+
+def test_tasks_spread_until_every_device_has_its_fill() -> None:
+    chooser = TaskChooser([device("a"), device("b"), device("p", PI)], load={}, busy={"a": 2}, each_max=3)
+    assert [chooser.choose(Needs()) for _ in range(8)] == ["b", "p", "b", "p", "a", "b", "p", None]
+    assert not chooser.takes("a")
+    assert not chooser.takes("z")
+
+
+@given(cells(), st.lists(NEEDS, max_size=30), st.integers(1, 4))
+def test_choosing_agrees_with_looking_at_every_device(cell: Cell, wanted: list[Needs], each_max: int) -> None:
+    devices, _ = cell
+    busy: dict[str, int] = {}
+    chooser = TaskChooser(devices, load={}, busy={}, each_max=each_max)
+    for needs in wanted:
+        dumb = [
+            (busy.get(one.id, 0), one.id)
+            for one in devices
+            if fits(wish_of(needs), kind_of(one.capabilities))
+            and needs.memory_bytes <= one.capabilities.memory_bytes
+            and needs.cpu_milli <= one.capabilities.cpu_milli
+            and busy.get(one.id, 0) < each_max
+        ]
+        chosen = chooser.choose(needs)
+        assert chosen == (min(dumb)[1] if dumb else None)
+        if chosen is not None:
+            busy[chosen] = busy.get(chosen, 0) + 1

@@ -1,9 +1,10 @@
-"""Which device runs which agent: `plan` places what has no good place, `rebalance` evens loads out, `choose` is for one
-task.  Pure functions over what `views` asks of devices and agents; the cell's own records fit.
+"""Which device runs which agent: `plan` places what has no good place, `rebalance` evens loads out, `TaskChooser` is for
+tasks.  Pure functions over what `views` asks of devices and agents; the cell's own records fit.
 """
 
 from edgeswarm.core.placement.balance import rebalance
-from edgeswarm.core.placement.plan import Plan, PlannedMove, choose, plan
+from edgeswarm.core.placement.plan import Plan, PlannedMove, plan
+from edgeswarm.core.placement.tasks import TaskChooser
 from edgeswarm.core.placement.views import AgentLike, CapabilitiesLike, DeviceLike, NeedsLike, SpecLike
 
 __all__ = [
@@ -14,7 +15,7 @@ __all__ = [
     "Plan",
     "PlannedMove",
     "SpecLike",
-    "choose",
+    "TaskChooser",
     "plan",
     "rebalance",
 ]

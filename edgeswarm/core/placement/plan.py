@@ -65,27 +65,6 @@ def plan(devices: Iterable[DeviceLike], agents: Iterable[AgentLike], *, load: Ma
     return Plan(tuple(sorted(moves, key=lambda move: move.agent)), dict(sorted(unplaced.items())))
 
 
-def choose(
-    devices: Iterable[DeviceLike], needs: NeedsLike, *, load: Mapping[str, int], busy: Mapping[str, int]
-) -> str | None:
-    """The device for one task: of those that fit, the least busy, then the least loaded, then by id.
-
-    busy: tasks that a device has already; load as in `plan`.  None: none that is alive and not drained fits.
-    """
-    wish = wish_of(needs)
-    room = Room(devices, load)
-    best: tuple[int, int, str] | None = None
-    for seat in room.usable_seats(wish, lambda one: not _too_small(one, needs)):
-        key = (busy.get(seat.id, 0), seat.load(), seat.id)
-        if best is None or key < best:
-            best = key
-    return best[2] if best is not None else None
-
-
-def _too_small(seat: Seat, needs: NeedsLike) -> bool:
-    return needs.memory_bytes > seat.memory_bytes or needs.cpu_milli > seat.cpu_milli
-
-
 def _stays(agent: AgentLike, room: Room) -> bool:
     seat = room.seats.get(agent.device) if agent.device is not None else None
     if seat is None or not seat.usable or (agent.spec.pin and agent.spec.pin != seat.id):

@@ -7,7 +7,7 @@ put right when it comes to the top.  So finding a device is O(kinds x log device
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
@@ -146,11 +146,3 @@ class Room:
         if heap is not None and seat.usable:
             heappush(heap, (seat.load(), seat.id))
         self._full.pop(seat.kind, None)
-
-    def usable_seats(self, wish: Wish, keep: Callable[[Seat], bool]) -> Iterator[Seat]:
-        """Usable devices that fit `wish` and that `keep` keeps, one after the other: O(devices)."""
-        for kind in self.kinds_for(wish):
-            for name in self.by_kind[kind]:
-                seat = self.seats[name]
-                if seat.usable and keep(seat):
-                    yield seat
