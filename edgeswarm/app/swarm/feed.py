@@ -144,8 +144,15 @@ class FeedFollower:
         self._peer, self._replica, self._lease, self._log, self._votes = peer, replica, lease, log, votes
         self._catching_up: asyncio.Task[None] | None = None
         self.refused = 0
-        peer.post.on(peer.post.topics.feed, self._feed)
         peer.on_leader.append(self._new_leader)
+        self.follow(not votes())
+
+    def follow(self, on: bool) -> None:
+        """Voters hear the same, and sooner, from Raft."""
+        topic = self._peer.post.topics.feed
+        self._peer.post.transport.unsubscribe(topic)
+        if on:
+            self._peer.post.on(topic, self._feed)
 
     async def close(self) -> None:
         if self._catching_up is not None:
@@ -165,8 +172,7 @@ class FeedFollower:
             if leader is None or feed.term > leader.term:
                 return  # its certificate has not come yet
             raise RemoteError(f"a feed of term {feed.term} by one who does not lead it", who=letter.sender)
-        if not self._votes():
-            self._take(feed)
+        self._take(feed)
         self._lease.word(feed.term, feed.commit)
 
     def _take(self, feed: msg.Feed) -> None:

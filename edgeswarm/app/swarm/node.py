@@ -16,9 +16,9 @@ from edgeswarm.app.swarm.duties import Duties
 from edgeswarm.app.swarm.feed import FeedFollower, FeedServer, FeedWriter, LeaseKeeper
 from edgeswarm.app.swarm.hosted import Hosted
 from edgeswarm.app.swarm.orders import Orders
-from edgeswarm.app.swarm.peer import CallError, Leader, Peer, outcome_bytes
+from edgeswarm.app.swarm.peer import CallError, Leader, Peer, Reply, outcome_bytes
 from edgeswarm.app.swarm.post import Letter, Post
-from edgeswarm.app.swarm.replica import RejectedError, Replica
+from edgeswarm.app.swarm.replica import Applied, RejectedError, Replica
 from edgeswarm.app.swarm.reports import Reports
 from edgeswarm.app.swarm.rosters import RosterBook
 from edgeswarm.app.swarm.streams import Streams
@@ -47,6 +47,12 @@ def genesis(rosters: RosterBook) -> CellState:
     first = rosters.first
     state.apply(GENESIS_INDEX, GENESIS_TERM, cmd.encode(cmd.SetRoster(first.version, first.previous, first.data)))
     return state
+
+
+def outcome(applied: Applied) -> tuple[int, str, Any]:
+    """(index, why it was rejected, what its proposer wants to know)."""
+    value = next((change.session for change in applied.changes if isinstance(change, ch.SessionOpened)), None)
+    return applied.index, applied.reason, value
 
 
 class SwarmNode:
@@ -114,7 +120,8 @@ class SwarmNode:
         """Raises what opening the log raises; the broker need not be there."""
         self.replica.listeners.append(self._changed)
         self.replica.restored.append(self._restored)
-        self.peer.methods |= {"propose": self._propose, "read": self._read, "roster.fetch": self._roster_fetch}
+        self.peer.direct["propose"] = self._propose
+        self.peer.methods |= {"read": self._read, "roster.fetch": self._roster_fetch}
         self.peer.start()
         self.orders.start()
         self.post.on(self.topics.goners(), self._gone, qos=1)
@@ -183,15 +190,20 @@ class SwarmNode:
             log=self.log,
             on_role=self._role,
             on_applied=self._applied,
+            on_word=self.lease.word,
             on_failed=self._voter_failed,
         )
         self._writer = FeedWriter(self.peer, self.voter, self.lease)
         FeedServer(self.peer, self.voter)
+        if self.follower is not None:
+            self.follower.follow(False)
 
     def _voter_failed(self, error: BaseException) -> None:
         """Its disk failed: it votes again once the log opens anew and is whole."""
         voter, self.voter, self._writer = self.voter, None, None
         assert voter is not None
+        if self.follower is not None:
+            self.follower.follow(True)
 
         async def again() -> None:
             await voter.close()
@@ -290,11 +302,12 @@ class SwarmNode:
         return outcome.index, outcome.value
 
     async def _commit(self, command: bytes) -> tuple[int, str, Any]:
+        return outcome(await self._begin(command))
+
+    def _begin(self, command: bytes) -> asyncio.Future[Applied]:
         if self.voter is None or not self.voter.leads:
             raise CallError("not the leader", who=self.config.device, code="not-leader")
-        applied = await self.voter.propose(command)
-        value = next((c.session for c in applied.changes if isinstance(c, ch.SessionOpened)), None)
-        return applied.index, applied.reason, value
+        return self.voter.propose(command)
 
     async def commit(self, command: bytes) -> int:
         """A command of the leader's own, to this device only: the index it was applied at.  Raises as propose."""
@@ -303,12 +316,18 @@ class SwarmNode:
             raise RejectedError(reason)
         return index
 
-    async def _propose(self, sender: str, body: bytes) -> bytes:
-        if len(body) == 0:
-            raise CallError("expected a command", who=sender, code="error")
+    def _propose(self, sender: str, body: bytes, reply: Reply) -> None:
+        """A peer's command: into the log, and the answer when it is applied."""
+
+        def answer(future: asyncio.Future[Applied]) -> None:
+            if not future.cancelled() and future.exception() is None:
+                reply(outcome_bytes(*outcome(future.result())), "", "")
+
+        if self.voter is None or not self.voter.leads:
+            raise CallError("not the leader", who=self.config.device, code="not-leader")
         self.orders.check_may_propose(sender, body)
         try:
-            return outcome_bytes(*await self._commit(body))
+            self._begin(body).add_done_callback(answer)
         except ProposalDroppedError as error:
             raise CallError(str(error), who=self.config.device, code="not-leader") from None
 

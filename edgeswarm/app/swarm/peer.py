@@ -20,13 +20,23 @@ from edgeswarm.app.swarm.replica import OutcomeUnknownError, RejectedError
 from edgeswarm.app.swarm.rosters import RosterBook
 from edgeswarm.drivers.mqtt.transport import Priority
 from edgeswarm.errors import EdgeSwarmError, LimitError, RemoteError
-from edgeswarm.limits import CALLS_SERVED_MAX, CALLS_WAITING_MAX
+from edgeswarm.limits import (
+    BATCH_BYTES_MAX,
+    BATCH_ITEM_BYTES_MAX,
+    CALLS_SERVED_MAX,
+    CALLS_WAITING_MAX,
+    MESSAGE_ITEMS_MAX,
+)
 from edgeswarm.wire import codec, leadership
 from edgeswarm.wire import messages as msg
 from edgeswarm.wire.leadership import LeaderCertificate
 
 Method = Callable[[str, bytes], Awaitable[bytes]]
 """(sender, body) -> the answer's body."""
+Reply = Callable[[bytes, str, str], None]
+"""(body, code, text): the answer; code is empty when all is well."""
+Direct = Callable[[str, bytes, Reply], None]
+"""(sender, body, reply): a method without a task of its own; it replies when it can, or never."""
 RETRY_S = 0.05
 
 
@@ -67,6 +77,8 @@ class Peer:
         self.on_leader: list[Callable[[Leader | None], None]] = []
         self.letters: dict[type[msg.Message], Callable[[str, Any], None]] = {}
         self.methods: dict[str, Method] = {"ping": self._ping}
+        self.direct: dict[str, Direct] = {}
+        self._outgoing: dict[str, list[bytes]] = {}
         self._calls: dict[bytes, tuple[str, asyncio.Future[bytes]]] = {}
         self._serving: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
@@ -145,9 +157,33 @@ class Peer:
         finally:
             self._calls.pop(id_, None)
 
-    def tell(self, device: str, message: msg.Message, *, priority: Priority = Priority.MEDIUM, qos: int = 0) -> None:
-        """One message to a device's inbox."""
-        self.post.send(self.post.topics.inbox(device), msg.encode(message), priority=priority, qos=qos)
+    def tell(self, device: str, message: msg.Message) -> None:
+        """One message to a device's inbox.  What goes to one device in one turn of the loop shares an envelope."""
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outgoing.setdefault(device, []).append(msg.encode(message))
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, {}
+        for device, items in outgoing.items():
+            part: list[bytes] = []
+            size = 0
+            for item in items:
+                alone = len(item) > BATCH_ITEM_BYTES_MAX
+                if part and (alone or len(part) >= MESSAGE_ITEMS_MAX or size + len(item) > BATCH_BYTES_MAX):
+                    self._send(device, part)
+                    part, size = [], 0
+                part.append(item)
+                size += len(item) + 8
+                if alone:
+                    self._send(device, part)
+                    part, size = [], 0
+            if part:
+                self._send(device, part)
+
+    def _send(self, device: str, items: list[bytes]) -> None:
+        payload = items[0] if len(items) == 1 else msg.encode(msg.Batch(tuple(items)))
+        self.post.send(self.post.topics.inbox(device), payload, priority=Priority.MEDIUM)
 
     async def propose(self, command: bytes, *, deadline_s: float = 5.0) -> Outcome:
         """Have the leader commit `command`, whoever leads; goes on to the next leader while that is safe.
@@ -193,6 +229,8 @@ class Peer:
                     waiting[1].set_exception(CallError(message.text or message.code, who=sender, code=message.code))
                 else:
                     waiting[1].set_result(message.body)
+            case msg.Request() if message.method in self.direct:
+                self._serve_direct(sender, message)
             case msg.Request():
                 if len(self._serving) >= CALLS_SERVED_MAX:
                     self.tell(sender, msg.Response(id=message.id, code="busy"))
@@ -207,6 +245,17 @@ class Peer:
                 handler = self.letters.get(type(message))
                 if handler is not None:
                     handler(sender, message)
+
+    def _serve_direct(self, sender: str, request: msg.Request) -> None:
+        def reply(body: bytes, code: str = "", text: str = "") -> None:
+            self.tell(sender, msg.Response(id=request.id, code=code, body=body, text=text[:1000]))
+
+        try:
+            self.direct[request.method](sender, request.body, reply)
+        except CallError as error:
+            reply(b"", error.code, str(error))
+        except EdgeSwarmError as error:
+            reply(b"", "error", str(error))
 
     async def _serve(self, sender: str, request: msg.Request) -> None:
         method = self.methods.get(request.method)

@@ -45,7 +45,9 @@ def unpack_snapshot(data: bytes, who: str = "snapshot") -> tuple[int, bytes]:
 
 
 class Voter:
-    """on_role(leads): told when this device begins or ceases to lead.  on_failed: its disk failed, it votes no more."""
+    """on_role(leads): this device begins or ceases to lead.  on_word(term, commit): its leader has spoken.
+    on_failed: its disk failed, it votes no more.
+    """
 
     def __init__(
         self,
@@ -57,10 +59,12 @@ class Voter:
         log: Log,
         on_role: Callable[[bool], None],
         on_applied: Callable[[Turn], None],
+        on_word: Callable[[int, int], None],
         on_failed: Callable[[BaseException], None],
     ) -> None:
         self.config, self.peer, self.replica, self.store, self.log = config, peer, replica, store, log
         self._on_role, self._on_applied, self._on_failed = on_role, on_applied, on_failed
+        self._on_word = on_word
         self.leads = False
         self._rng = random.Random()
         self._inbox_of: dict[int, str] = {}
@@ -126,20 +130,24 @@ class Voter:
         try:
             self.loop.step(lambda: self.member.receive(number, letter.payload))
         except ProposalDroppedError:
-            pass  # who asked will find another leader
+            return  # who asked will find another leader
+        raft = self.member.node.raft
+        if raft.lead == number:
+            self._on_word(raft.term, raft.log.committed)
 
     def _verify(self, voter: int, signed: bytes, signature: bytes) -> bool:
         public = self.peer.rosters.public_of(voter)
         return public is not None and cose.check(public, signed, signature)
 
-    async def propose(self, command: bytes) -> Applied:
-        """What became of a command of ours.  Raises ProposalDroppedError when nothing was proposed."""
+    def propose(self, command: bytes) -> asyncio.Future[Applied]:
+        """What will have become of a command of ours.  Raises ProposalDroppedError when nothing was proposed."""
         data, future = self.replica.ask(command)
         try:
             self.loop.step(lambda: self.member.node.propose(data))
-            return await future
-        finally:
+        except BaseException:
             future.cancel()
+            raise
+        return future
 
     async def read_barrier(self) -> None:
         """Returns once everything committed before this call is applied here (ReadIndex).  Raises as propose."""
