@@ -102,7 +102,10 @@ class Broker:
 
 @dataclass(slots=True)
 class Entry:
-    """A broker in the list.  protocol: what it is taken to speak, 5 or 4 (MQTT 3.1.1).  connects, faults: counts."""
+    """A broker in the list.  protocol: what it is taken to speak, 5 or 4 (MQTT 3.1.1).  connects, faults: counts.
+
+    spoke_5: it is known to speak MQTT 5.
+    """
 
     broker: Broker
     breaker: Breaker
@@ -120,7 +123,7 @@ class Entry:
     def protocol_at(self, now: float) -> int:
         """The version to try now: a broker taken for old is asked for MQTT 5 once more after an hour."""
         if self.protocol != 5 and now - self.protocol_ms >= PROTOCOL_MEMORY_MS:
-            self.protocol = 5
+            self.protocol, self.spoke_5 = 5, False
         return self.protocol
 
     def speaks(self, protocol: int, now: float) -> None:

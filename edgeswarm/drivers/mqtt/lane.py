@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from edgeswarm.drivers.mqtt.brokers import Entry
-from edgeswarm.drivers.mqtt.link import UNSUPPORTED_PROTOCOL, ClosedEarlyError, Link, RefusedError, Will
+from edgeswarm.drivers.mqtt.link import ClosedEarlyError, Link, Will, speaks_5
 from edgeswarm.drivers.mqtt.queue import Drops, Outgoing, Priority, PriorityQueue
 from edgeswarm.drivers.mqtt.subscriptions import Handler, Subscriptions
 from edgeswarm.errors import EdgeSwarmError
@@ -136,8 +136,6 @@ class Lane:
             lost: asyncio.Future[str] = self._loop.create_future()
             link = await self._connect(entry, lost)
             if link is None:
-                if not self.last_error:
-                    continue  # an old broker: once more at once, in its own language
                 failures += 1
                 self.counters.connect_failures += 1
                 self._owner.failed(self, entry)
@@ -160,9 +158,12 @@ class Lane:
         return self._rng.uniform(0.0, bound_ms) / 1000
 
     async def _connect(self, entry: Entry, lost: asyncio.Future[str]) -> Link | None:
-        """A link that is up, or None; `last_error` is empty if only the protocol's version was wrong."""
-        now_ms = self._loop.time() * 1000
-        protocol = entry.protocol_at(now_ms)
+        """A link that is up, or None: `last_error` says why."""
+        try:
+            protocol = await self._protocol_of(entry)
+        except EdgeSwarmError as error:
+            self.last_error = str(error)
+            return None
         link = Link(
             entry.broker,
             client_id=self._client_id,
@@ -176,20 +177,26 @@ class Lane:
             writable=self._pump,
             lost=lambda why: None if lost.done() else lost.set_result(why),
         )
-        self.last_error = ""
         try:
             await link.connect()
         except EdgeSwarmError as error:
-            if isinstance(error, RefusedError) and error.reason == UNSUPPORTED_PROTOCOL and protocol == 5:
-                entry.speaks(4, now_ms)
-                return None
-            if isinstance(error, ClosedEarlyError) and not entry.spoke_5:
-                entry.speaks(4 if protocol == 5 else 5, now_ms)
+            if isinstance(error, ClosedEarlyError) and protocol != 5:
+                entry.protocol = 5  # not the version, then: the next attempt asks again
             self.last_error = str(error)
             return None
-        if protocol == 5:
-            entry.spoke_5 = True
+        self.last_error = ""
         return link
+
+    async def _protocol_of(self, entry: Entry) -> int:
+        """5, or 4 for MQTT 3.1.1; a broker that is not known yet is asked, by one lane for all."""
+        protocol = entry.protocol_at(self._loop.time() * 1000)
+        if protocol == 5 and not entry.spoke_5:
+            entry.spoke_5 = await speaks_5(
+                entry.broker, client_id=self._client_id + "-v", connect_s=self._settings.connect_s
+            )
+            if not entry.spoke_5:
+                entry.speaks(4, self._loop.time() * 1000)
+        return entry.protocol
 
     def _up(self, entry: Entry, link: Link) -> None:
         self.entry, self._link = entry, link

@@ -73,6 +73,35 @@ class Offer:
     qos_max: int = 2
 
 
+async def speaks_5(broker: Broker, *, client_id: str, connect_s: float) -> bool:
+    """Ask a broker that nobody here knows yet, with the shortest CONNECT there is; LinkError if it does not answer.
+
+    A CONNECT with properties, a will or a user name reads in MQTT 3.1.1 as one with enormous strings: amqtt waits for
+    the rest of them rather than refuse the version.
+    """
+    link = Link(
+        broker,
+        client_id=client_id,
+        protocol=5,
+        connect_s=connect_s,
+        is_probe=True,
+        deliver=lambda _: None,
+        acked=lambda *_: None,
+        granted=lambda *_: None,
+        writable=lambda: None,
+        lost=lambda _: None,
+    )
+    try:
+        await link.connect()
+    except ClosedEarlyError:
+        return False
+    except RefusedError as error:
+        return error.reason != UNSUPPORTED_PROTOCOL
+    finally:
+        link.close()
+    return True
+
+
 class Link:
     """deliver(incoming), acked(mid, reason code), granted(mid, codes), writable(), lost(why): told in the loop.
 
@@ -88,6 +117,7 @@ class Link:
         will: Will | None = None,
         keepalive_s: int = MQTT_KEEPALIVE_S,
         connect_s: float = MQTT_CONNECT_S,
+        is_probe: bool = False,
         deliver: Callable[[Incoming], None],
         acked: Callable[[int, int], None],
         granted: Callable[[int, Sequence[int]], None],
@@ -103,6 +133,7 @@ class Link:
         self._will = will
         self._keepalive_s = keepalive_s
         self._connect_s = connect_s
+        self._is_probe = is_probe
         self._deliver, self._acked, self._granted = deliver, acked, granted
         self._writable, self._lost = writable, lost
         self._loop = asyncio.get_running_loop()
@@ -154,7 +185,8 @@ class Link:
             sock, client_id=self._client_id, protocol=self.protocol, deliver=self._deliver, acked=self._acked
         )
         client.max_inflight_messages = 0  # the lane bounds it, and leaves room for what is CRITICAL
-        client.username_pw_set(self.broker.username, self.broker.password)
+        if not self._is_probe:
+            client.username_pw_set(self.broker.username, self.broker.password)
         if self._will is not None:
             client.will_set(self._will.topic, self._will.payload, self._will.qos, self._will.retain)
         client.on_connect = self._on_connect
@@ -164,7 +196,7 @@ class Link:
         self._client, self._stream, self._fd = client, stream, stream.fileno()
         stream.attach(lambda: self._loop.call_soon(self._turn_over))
         properties = None
-        if self.protocol == 5:
+        if self.protocol == 5 and not self._is_probe:
             properties = PahoProperties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.MaximumPacketSize = MQTT_PACKET_BYTES_MAX
         host, port = self.broker.host, self.broker.port
