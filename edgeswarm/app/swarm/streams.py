@@ -1,6 +1,6 @@
 """The streams of agents across devices: what leaves this device, what comes to it, and what is joined on it.
 
-Out: rows of an agent whose file says `publish` go to stream/<device>/<agent>, in batches, while the fencing rule allows.
+Out: rows of an agent whose file says `publish` go to stream/<device>/<agent>, in batches, while fencing allows.
 In: a source `device/agent` or `any/agent` of an agent here subscribes, and gets the rows that stream.remote delivers;
 while the agent that it names runs on this device, it gets them straight from its flow.
 """
