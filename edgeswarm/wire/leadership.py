@@ -61,7 +61,11 @@ class VoteStatement:
 
     def to_be_signed(self) -> bytes:
         """Sig_structure (RFC 9052 4.4) with the protected header {1: -8}: any COSE library can check it."""
-        payload = codec.dumps(
+        return cose.to_be_signed(_PROTECTED, VOTE_AAD, self.payload())
+
+    def payload(self) -> bytes:
+        """The statement by itself."""
+        return codec.dumps(
             [
                 "vote",
                 1,
@@ -75,7 +79,6 @@ class VoteStatement:
                 self.voter,
             ]
         )
-        return cose.to_be_signed(_PROTECTED, VOTE_AAD, payload)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,7 @@ from edgeswarm.wire.topics import Kind, Topic
 
 __all__ = [
     "EVENTS",
+    "INBOX",
     "KINDS",
     "MESSAGES",
     "AgentLifecycle",
@@ -109,7 +110,7 @@ __all__ = [
     "seal_order",
 ]
 
-INBOX: Final[tuple[type[Message], ...]] = (
+INBOX: Final[tuple[type[Message], ...]] = (  # device/<id>/inbox
     Request,
     Response,
     AppMessage,
@@ -132,11 +133,11 @@ KINDS: Final[Mapping[Kind, tuple[type[Message], ...]]] = {
     Kind.REPORTED: (ReportedState,),
     Kind.INBOX: INBOX,
     Kind.CONTROLLER: (Request, Response, Batch),
-    Kind.STREAM: (Batch, AppMessage),
     Kind.ARTIFACT: (Chunk,),
     Kind.GONE: (Gone,),
 }
-"""Kind of topic -> what may come there.  RAFT, LEADER, ROSTER and STOP have readers of their own; EVENT: below."""
+"""Kind of topic -> what may come there.  EVENT: below.  The others have readers of their own: RAFT core.raft.member,
+STREAM stream.remote, LEADER wire.leadership, ROSTER wire.roster, STOP open_order."""
 
 EVENTS: Final[Mapping[str, tuple[str, type[Message]]]] = {
     "agent.lifecycle": ("medium", AgentLifecycle),

@@ -377,8 +377,6 @@ def _check_text(value: Any, *, low: int, high: int, pattern: re.Pattern[str] | N
         raise _wrong(f"text of {low} to {high} characters", value)
     if pattern is not None and pattern.fullmatch(value) is None:
         raise _wrong(f"text that matches {pattern.pattern}", value)
-    if pattern is None and "\0" in value:
-        raise _wrong("text without NUL", value)
     return value
 
 
