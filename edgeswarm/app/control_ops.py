@@ -14,7 +14,7 @@ from edgeswarm.limits import ASK_ROWS_MAX, FOLLOW_LINES_MAX
 
 if TYPE_CHECKING:
     from edgeswarm.app.supervisor import Supervisor
-    from edgeswarm.app.swarm.node import SwarmNode
+    from edgeswarm.app.swarm.control import SwarmControl
 
 T = TypeVar("T")
 _REQUIRED: Any = object()
@@ -40,7 +40,7 @@ class ControlOps:
     def __init__(self, supervisor: Supervisor, shutdown: Callable[[], None]) -> None:
         self._sup = supervisor
         self._shutdown = shutdown
-        self.swarm: SwarmNode | None = None  # set by the daemon of a device in a cell
+        self.swarm: SwarmControl | None = None  # set by the daemon of a device in a cell
         self._one: dict[str, Callable[[dict[str, Any]], Awaitable[Any]]] = {
             "ping": self._ping,
             "status": self._status,
@@ -55,11 +55,13 @@ class ControlOps:
             "metrics": self._metrics,
             "config": self._config,
             "shutdown": self._end,
+            "swarm": self._ask_swarm,
         }
         self._many: dict[str, Callable[[dict[str, Any]], AsyncIterator[Any]]] = {
             "logs": self._logs,
             "top": self._top,
             "stream": self._stream,
+            "swarm_watch": self._watch_swarm,
         }
 
     def answer(self, op: str, args: dict[str, Any]) -> Awaitable[Any] | AsyncIterator[Any]:
@@ -139,6 +141,17 @@ class ControlOps:
         asyncio.get_running_loop().call_soon(self._shutdown)
         return {}
 
+    async def _ask_swarm(self, args: dict[str, Any]) -> Any:
+        what, one = argument(args, "what", str), self._in_swarm().one
+        if what not in one:
+            raise RemoteError(f"control request: what: expected one of {', '.join(one)}, found {what!r}")
+        return await one[what](args)
+
+    def _in_swarm(self) -> SwarmControl:
+        if self.swarm is None:
+            raise LocalError("this device is in no cell; `edgeswarm swarm init --dev N` makes one to try")
+        return self.swarm
+
     # --- many answers -------------------------------------------------------------------------------------------------
 
     async def _logs(self, args: dict[str, Any]) -> AsyncIterator[Any]:
@@ -156,6 +169,13 @@ class ControlOps:
         while True:
             yield report.status(self._sup)
             await asyncio.sleep(interval_s)
+
+    async def _watch_swarm(self, args: dict[str, Any]) -> AsyncIterator[Any]:
+        what, many = argument(args, "what", str, "watch"), self._in_swarm().many
+        if what not in many:
+            raise RemoteError(f"control request: what: expected one of {', '.join(many)}, found {what!r}")
+        async for row in many[what](args):
+            yield row
 
     async def _stream(self, args: dict[str, Any]) -> AsyncIterator[Any]:
         async for record in self._sup.stream(argument(args, "name", str)):

@@ -88,10 +88,12 @@ async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, byt
         await bring(supervisor, deploy)
         await bring_settings(supervisor, settings.place.agents)
         if is_member(settings.state_dir):
+            from edgeswarm.app.swarm.control import SwarmControl
             from edgeswarm.app.swarm.node import SwarmNode
 
-            swarm = ops.swarm = SwarmNode(supervisor)
+            swarm = SwarmNode(supervisor)
             await swarm.start()
+            ops.swarm = SwarmControl(swarm)
         log.info("control_listening", path=str(settings.socket_path), metrics_port=settings.profile.metrics.port)
         await ended.wait()
     finally:

@@ -34,12 +34,14 @@ def init_dev(
     if (directory / "fleet").exists():
         raise LocalError(f"{directory}: there is a fleet already; take another directory, or remove it")
     made = make_dev_fleet(count, entropy=os.urandom(32), now_s=int(time.time()), fleet=fleet, cell=cell, voters=voters)
+    publisher, _ = keys.load_or_make(directory / "fleet" / "publisher.key")
     states: dict[str, Path] = {}
     for device, seed in made.device_seeds.items():
         state = directory / device
         _write_seed(state / "keys" / "device.key", seed)
         config.save(state, config.CellConfig(fleet, cell, device, brokers, timing, encrypt))
         RosterBook.save_first(state, made.root_public, made.roster)
+        keys.trust(state / "trust.d", publisher.public, f"publisher of {fleet}")
         states[device] = state
     for name, seed in (("root", made.root_seed), ("issuer", made.issuer_seed), ("operator", made.operator_seed)):
         _write_seed(directory / "fleet" / f"{name}.key", seed)

@@ -121,7 +121,11 @@ class SwarmNode:
         self.replica.listeners.append(self._changed)
         self.replica.restored.append(self._restored)
         self.peer.direct["propose"] = self._propose
-        self.peer.methods |= {"read": self._read, "roster.fetch": self._roster_fetch}
+        self.peer.methods |= {
+            "read.index": self._read_index,
+            "roster.fetch": self._roster_fetch,
+            "transfer": self._transfer,
+        }
         self.peer.start()
         self.orders.start()
         self.post.on(self.topics.goners(), self._gone, qos=1)
@@ -331,15 +335,47 @@ class SwarmNode:
         except ProposalDroppedError as error:
             raise CallError(str(error), who=self.config.device, code="not-leader") from None
 
-    async def _read(self, sender: str, body: bytes) -> bytes:
-        """A linearizable look at the state: what `swarm` commands show."""
-        if self.voter is None:
-            raise CallError("not a voter", who=self.config.device, code="not-leader")
-        try:
+    async def barrier(self) -> None:
+        """Returns once this copy holds everything that was committed before.  Raises NoLeaderError, CallError, ..."""
+        if self.voter is not None:
             await self.voter.read_barrier()
+            return
+        match codec.loads(await self.ask_leader("read.index", b"")):
+            case [int(index)]:
+                pass
+            case _:
+                raise CallError("read.index: expected [index]", who="leader", code="error")
+        while self.replica.index < index:
+            if self.follower is not None:
+                self.follower.catch_up()
+            await asyncio.sleep(0.01)
+
+    async def ask_leader(self, method: str, body: bytes, *, deadline_s: float = 5.0) -> bytes:
+        """The leader's answer.  Raises NoLeaderError, CallError, OutcomeUnknownError."""
+        leader = await self.peer.wait_leader(deadline_s)
+        return await self.peer.call(leader.device, method, body, deadline_s=deadline_s)
+
+    async def _read_index(self, sender: str, body: bytes) -> bytes:
+        """The index of everything committed until now: what a follower waits for before it looks."""
+        voter = self.voter
+        try:
+            if voter is None:
+                raise ProposalDroppedError("not a voter")
+            await voter.read_barrier()
         except ProposalDroppedError as error:
             raise CallError(str(error), who=self.config.device, code="not-leader") from None
-        return codec.dumps([self.replica.index, self.replica.state.to_snapshot()])
+        return codec.dumps([self.replica.index])
+
+    async def _transfer(self, sender: str, body: bytes) -> bytes:
+        """Hand over to another voter; only coordinators and administrators may ask."""
+        number = self.rosters.number_of(body.decode(errors="replace"))
+        if self.rosters.current.role(sender) not in ("coordinator", "administrator") or number is None:
+            raise CallError("not yours to ask", who=sender, code="forbidden")
+        voter = self.voter
+        if voter is None or not voter.leads:
+            raise CallError("not the leader", who=self.config.device, code="not-leader")
+        voter.loop.step(lambda: voter.member.node.transfer_leader(number))
+        return b""
 
     async def _roster_fetch(self, sender: str, body: bytes) -> bytes:
         match codec.loads(body, who=sender):
