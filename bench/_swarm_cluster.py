@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -12,6 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = Path(os.environ.get("EDGESWARM_BENCH_PEERS", ROOT / "build" / "peers"))
@@ -123,6 +126,64 @@ class Cluster(ABC):
     def log_tail(self) -> str:
         texts = [path.read_text(errors="replace")[-1500:] for path in sorted(self.folder.glob("log-*"))]
         return "\n".join(texts)
+
+
+class PipeCluster(Cluster):
+    """Members that take commands as JSON lines on their standard input, and answer on their standard output:
+    status, load, first (a write every 5 ms until one is acknowledged: {"at": moment}), stop (ends `first`)."""
+
+    def tell(self, member: int, command: dict[str, Any]) -> None:
+        stdin = self.processes[member].stdin
+        assert stdin is not None
+        stdin.write(json.dumps(command).encode() + b"\n")
+        stdin.flush()
+
+    def ask(self, member: int, command: dict[str, Any], timeout_s: float = 30.0) -> Any:
+        self.tell(member, command)
+        stdout = self.processes[member].stdout
+        assert stdout is not None
+        ready, _, _ = select.select([stdout], [], [], timeout_s)
+        if not ready:
+            raise TimeoutError(f"{self.name}: member {member} does not answer")
+        line = stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name}: member {member} ended")
+        return json.loads(line)
+
+    def statuses(self) -> dict[int, dict[str, Any]]:
+        return {member: self.ask(member, {"op": "status"}) for member in self.processes}
+
+    def writer(self) -> int:
+        """Whose process the load runs in."""
+        leader = self.leader()
+        assert leader is not None
+        return leader
+
+    def load(self, *, in_flight: int, seconds: float, rate: float = 0.0) -> list[float]:
+        command = {"op": "load", "in_flight": in_flight, "seconds": seconds, "rate": rate}
+        found: list[float] = self.ask(self.writer(), command, seconds + 40)
+        return found
+
+    def first_write(self, killed: int, since: float, seconds: float = 20.0) -> float:
+        rest = [member for member in self.processes if member != killed]
+        outs = {self.processes[member].stdout: member for member in rest}
+        for member in rest:
+            self.tell(member, {"op": "first"})
+        found: list[float] = []
+        until = time.perf_counter() + seconds
+        while outs and time.perf_counter() < until:
+            ready, _, _ = select.select(list(outs), [], [], 0.05)
+            for out in ready:
+                assert out is not None
+                at = json.loads(out.readline())["at"]
+                del outs[out]
+                if at is not None and at > since:
+                    found.append(at)
+                for member in rest:
+                    self.tell(member, {"op": "stop"})
+        if not found:
+            raise TimeoutError(f"{self.name}: no write within {seconds:g} s")
+        return (min(found) - since) * 1000
 
 
 class Pacer:

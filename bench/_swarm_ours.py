@@ -1,24 +1,108 @@
-"""Our cell: voters as processes of their own on one mosquitto."""
+"""Our cell: daemons as processes of their own on one mosquitto, timing profile `lan`.
+
+Writes are `note` commands of 256 bytes, proposed in the leader's own process as the cell's own duties are; `remote` has
+a follower's process propose them, which is what any other device's program sees.
+"""
 
 from __future__ import annotations
 
-from _swarm_cluster import Cluster, MissingError
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from _swarm_cluster import ROOT, MissingError, PipeCluster, free_ports, wait_for
+
+MEMBER = Path(__file__).with_name("_swarm_ours_member.py")
 
 
-class Ours(Cluster):
-    """Timing profile `lan`."""
+def mosquitto() -> str:
+    found = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise MissingError("mosquitto is not here; apt-get install mosquitto")
+    return found
 
-    def __init__(self) -> None:
-        raise MissingError("no member to run yet")
 
-    def start(self, members: int) -> None: ...
+class Broker:
+    """One mosquitto that keeps nothing on disk; its port survives restarts."""
 
-    def leader(self) -> int | None: ...
+    def __init__(self, folder: Path) -> None:
+        self._program = mosquitto()
+        self.port = free_ports(1)[0]
+        self._config = folder / "mosquitto.conf"
+        lines = ["allow_anonymous true", f"listener {self.port} 127.0.0.1", "set_tcp_nodelay true", "user root"]
+        lines += ["max_queued_messages 100000", "log_dest stderr"]
+        self._config.write_text("\n".join(lines) + "\n")
+        self.start()
 
-    def load(self, *, in_flight: int, seconds: float, rate: float = 0.0) -> list[float]: ...
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [self._program, "-c", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
-    def first_write(self, killed: int, since: float, seconds: float = 20.0) -> float: ...
+    def kill(self) -> float:
+        at = time.perf_counter()
+        self.process.kill()
+        self.process.wait()
+        return at
 
-    def spawn(self, member: int) -> None: ...
 
-    def is_whole(self) -> bool: ...
+class Ours(PipeCluster):
+    """remote: the load comes from a follower."""
+
+    has_broker = True
+
+    def __init__(self, *, remote: bool = False) -> None:
+        mosquitto()
+        super().__init__()
+        self.name = "ours, lan, written by a follower" if remote else "ours, lan"
+        self._remote = remote
+
+    def start(self, members: int) -> None:
+        sys.path.insert(0, str(ROOT))
+        from edgeswarm.app.swarm.dev import init_dev
+
+        self.broker = Broker(self.folder)
+        url = f"mqtt://127.0.0.1:{self.broker.port}"
+        _, states = init_dev(self.folder / "cell", members, brokers=(url,), timing="lan", voters=members)
+        self._devices, self._states = list(states), list(states.values())
+        for member in range(members):
+            self.spawn(member)
+        wait_for(self.name, lambda: self.leader() is not None)
+        wait_for(self.name, self.is_whole)
+
+    def spawn(self, member: int) -> None:
+        self.popen(member, [sys.executable, str(MEMBER), str(self._states[member])], pipes=True)
+
+    def leader(self) -> int | None:
+        found = self.statuses()
+        return next((member for member, status in found.items() if status["leads"]), None)
+
+    def is_whole(self) -> bool:
+        found = self.statuses().values()
+        indexes = [status["index"] for status in found]
+        led = {status["leader"] for status in found}
+        known = all(status["devices"] == len(self.processes) for status in found)
+        return len(led) == 1 and led != {None} and max(indexes) - min(indexes) < 100 and known
+
+    def writer(self) -> int:
+        leader = self.leader()
+        assert leader is not None
+        return next(member for member in self.processes if member != leader) if self._remote else leader
+
+    def restart_broker(self) -> float:
+        at = self.broker.kill()
+        self.broker.start()
+        return at
+
+    def cpu_s(self) -> float:
+        import psutil
+
+        times = psutil.Process(self.broker.process.pid).cpu_times()
+        return super().cpu_s() + times.user + times.system
+
+    def close(self) -> None:
+        if hasattr(self, "broker"):
+            self.broker.kill()
+        super().close()

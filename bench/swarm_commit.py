@@ -44,7 +44,7 @@ def contestants() -> dict[str, list[tuple[int, Callable[[], Cluster]]]]:
     from _swarm_ours import Ours
 
     return {
-        "ours": [(3, Ours), (5, Ours)],
+        "ours": [(3, Ours), (3, lambda: Ours(remote=True)), (5, Ours)],
         "etcd": [(3, lambda: Etcd("default")), (3, lambda: Etcd("tuned")), (5, lambda: Etcd("tuned"))],
         "pysyncobj": [(3, lambda: PySyncObj("default")), (3, lambda: PySyncObj("tuned"))],
     }
