@@ -113,6 +113,7 @@ class Net:
     """Nodes 1 .. count and the messages between them.
 
     lost(message) -> True loses it on its way.  applied[number]: every entry that the node applied, in order.
+    confs[number]: what its changes of members led to.
     leaders[term]: who led in it; two of them are an error at once.
     """
 
@@ -127,6 +128,7 @@ class Net:
         **settings: object,
     ) -> None:
         self.seed = seed * 1000
+        self.make_snapshots = True
         self.settings = settings
         self.conf = ConfState(tuple(voters or range(1, count + 1)), (), tuple(learners))
         self.wire: list[Message] = []
@@ -135,6 +137,7 @@ class Net:
         self.storages: dict[int, MemoryStorage] = {}
         self.applied: dict[int, list[Entry]] = {}
         self.leaders: dict[int, int] = {}
+        self.confs: dict[int, list[ConfState]] = {}
         for number in range(1, count + 1):
             self.add(number, (terms or {}).get(number, ()))
 
@@ -145,6 +148,7 @@ class Net:
         storage.set_hard_state(HardState(terms[-1] if terms else 0, 0, 0))
         self.storages[number] = storage
         self.applied[number] = []
+        self.confs[number] = []
         self.nodes[number] = make(number, storage, seed=self.seed + number, **self.settings)
 
     # --- what happens -----------------------------------------------------------------------------------------------
@@ -163,8 +167,10 @@ class Net:
             for entry in ready.committed_entries:
                 self.applied[number].append(entry)
                 if entry.type != EntryType.NORMAL:
-                    node.apply_conf_change(decode_entry(entry.type, entry.data))
+                    self.confs[number].append(node.apply_conf_change(decode_entry(entry.type, entry.data)))
             node.advance()
+            if ready.snapshot_wanted and self.make_snapshots and self.applied[number]:
+                self.snapshot(number)
             self.note_leader(number)
 
     def note_leader(self, number: int) -> None:
@@ -230,6 +236,16 @@ class Net:
         """Everything passes again."""
         self.lost = lambda _: False
 
+    def snapshot(self, number: int, *, compact: bool = False) -> None:
+        """The node keeps a snapshot of all that it has applied, and drops its log up to there if asked to."""
+        raft, last = self.nodes[number].raft, self.applied[number][-1]
+        data = b" ".join(self.data(number))
+        if last.index <= self.storages[number].snapshot_.index:
+            return
+        self.storages[number].create_snapshot(last.index, raft.tracker.conf_state(), data)
+        if compact:
+            self.storages[number].compact(last.index)
+
     def crash(self, number: int) -> None:
         """The node is gone; what it stored stays."""
         self.wire = [m for m in self.wire if m.to != number]
@@ -260,5 +276,5 @@ class Net:
         return log.entries_from(log.first_index())
 
     def data(self, number: int) -> list[bytes]:
-        """Data of the entries that the node applied, without empty ones."""
-        return [entry.data for entry in self.applied[number] if entry.data]
+        """Data of the normal entries that the node applied, without empty ones; a snapshot's all in one."""
+        return [entry.data for entry in self.applied[number] if entry.data and entry.type == EntryType.NORMAL]

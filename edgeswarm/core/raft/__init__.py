@@ -27,6 +27,11 @@ The contract of the loop
   - 5 ends a Ready; messages may be stepped before it, ready() may not be called.  Only advance() lets a node count its
     own vote and its own copy of an entry.
   - `step` gets a message only if its envelope proved that `message.sender` sent it.
+  - A cell is born with a snapshot: index 1, term 1, its first voters.  A newcomer starts with nothing (an empty
+    ConfState) and learns from a snapshot who is there; changes of members alone would tell it only who came later.
+  - When a Ready says snapshot_wanted, the driver makes one: a member waits for it.
+  - The driver tells of snapshots what it knows (report_snapshot): until then, or an answer, their receiver gets only
+    heartbeats.
   - One raft number is one life: a voter that has lost its disk comes back under a new one.
 
 What the core promises, if messages are lost, doubled, reordered and delayed, and nodes crash and come back with their

@@ -39,6 +39,7 @@ class Raft:
         "election_ticks",
         "flush_append",
         "flush_commit",
+        "founders",
         "heartbeat_elapsed",
         "heartbeat_ticks",
         "id",
@@ -58,6 +59,7 @@ class Raft:
         "read_states",
         "reads",
         "rng",
+        "snapshot_wanted",
         "state",
         "step_down_on_removal",
         "term",
@@ -84,6 +86,9 @@ class Raft:
 
         hard_state, conf = config.storage.initial_state()
         self.log = RaftLog(config.storage, config.max_committed_bytes)
+        # Members that no entry of the log names: a log that does not begin behind a snapshot begins with them.
+        founders = {*conf.voters, *conf.voters_outgoing, *conf.learners}
+        self.founders = frozenset(founders if config.storage.first_index() == 1 else ())
         self.tracker = ProgressTracker(config.max_inflight_msgs, config.max_inflight_bytes)
         self.term, self.vote = hard_state.term, hard_state.vote
         self.state = StateType.FOLLOWER
@@ -99,6 +104,7 @@ class Raft:
         self.msgs_after_append: list[Message] = []
         self.reads = reads.ReadQueue()
         self.read_states: list[ReadState] = []
+        self.snapshot_wanted = False  # somebody waits for a newer snapshot than the storage has
         self.flush_append = False  # batch_appends: entries wait for the next Ready
         self.flush_commit = False  # batch_appends: a new commit index does
 

@@ -65,6 +65,8 @@ class Ready:
     3. the second part of split() is sent: votes and acknowledgements of what step 2 has stored (thesis 3.8).
     4. snapshot, then committed_entries in their order, are applied to the state machine.  An entry that is a change of
        members goes to apply_conf_change().  A committed entry may stand in `entries` too: it is stored first.
+    snapshot_wanted: the driver is to make a snapshot of what is applied, and keep it: a member can be brought up to
+    date with one only, and the storage's does not name it.
     read_states: reads that may be served once the state machine has applied their index.
     messages: both parts of split() in the order in which they came up.
     """
@@ -77,6 +79,7 @@ class Ready:
     messages: list[Message] = field(default_factory=list)
     read_states: list[ReadState] = field(default_factory=list)
     must_sync: bool = False
+    snapshot_wanted: bool = False
     now_count: int = 0
 
     def split(self) -> tuple[list[Message], list[Message]]:
@@ -263,7 +266,9 @@ class RawNode:
             snapshot=log.next_snapshot(),
             read_states=raft.read_states,
             must_sync=bool(entries),
+            snapshot_wanted=raft.snapshot_wanted,
         )
+        raft.snapshot_wanted = False
         soft, hard = raft.soft_state(), raft.hard_state()
         if soft != self._previous_soft:
             ready.soft_state = self._previous_soft = soft

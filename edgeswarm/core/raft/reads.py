@@ -88,8 +88,8 @@ def handle_response(raft: Raft, m: Message) -> None:
 def request(raft: Raft, m: Message) -> None:
     """The leader takes a read in."""
     if raft.log.term(raft.log.committed) != raft.term:
-        # 6.4, step 1: until an entry of its term is committed, a leader does not know what is.  Nor does a sole voter:
-        # after a power loss its commit index is the one it saved last, which may be older than what it answered.
+        # 6.4, step 1: until an entry of its term is committed, a leader does not know what is.  Nor does the only
+        # voter: after a power loss its commit index is the one it saved last, perhaps older than what it answered.
         if len(raft.reads.waiting) >= RAFT_READS_MAX:
             raise ProposalDroppedError("raft read dropped: too many wait for the first commit of the term")
         raft.reads.waiting.append(m)

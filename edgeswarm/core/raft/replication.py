@@ -63,8 +63,8 @@ def send_append(raft: Raft, to: int, progress: Progress, *, if_empty: bool = Tru
     log = raft.log
     previous = progress.next - 1
     previous_term = log.term(previous)
-    if previous_term < 0:
-        return send_snapshot(raft, to, progress)
+    if previous_term < 0 or (previous == 0 and raft.founders and to not in raft.founders):
+        return send_snapshot(raft, to, progress)  # to a newcomer, entries from the first on would not say who was there
     entries: tuple[Entry, ...] = ()
     # With a full window only empty ones leave: they find out whether all that was in flight was lost.
     if progress.next <= log.last_index() and (
@@ -96,7 +96,13 @@ def send_snapshot(raft: Raft, to: int, progress: Progress) -> bool:
         if raft.log_fn:
             raft.note("debug", f"no snapshot for {to}: it is not ready")
         return False
-    assert snapshot.index, "a log was compacted without a snapshot"
+    conf = snapshot.conf
+    if not snapshot.index or not (to in conf.voters or to in conf.learners or to in conf.voters_outgoing):
+        # None was made yet, or one from before `to` became a member: it would not take that.
+        raft.snapshot_wanted = True
+        if raft.log_fn:
+            raft.note("debug", f"no snapshot for {to}: the newest one, of index {snapshot.index}, does not name it")
+        return False
     if raft.log_fn:
         raft.note("debug", f"sent snapshot[index: {snapshot.index}, term: {snapshot.term}] to {to} [{progress}]")
     progress.become_snapshot(snapshot.index)

@@ -43,6 +43,7 @@ class LogMachine(RuleBasedStateMachine):
         self.storage = MemoryStorage()
         self.log = RaftLog(self.storage)
         self.model: list[Entry] = []  # model[i] is entry i + 1, kept even where the log was compacted
+        self.newest = 1  # the highest term there was
         self.snapshot = Snapshot()
         self.applied: list[Entry] = []
         self.handed_out: list[Entry] = []
@@ -53,18 +54,22 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 4), step=st.integers(0, 2))
     def append(self, count: int, step: int) -> None:
-        new = entries(*[self.last_term() + step] * count, first=len(self.model) + 1)
+        self.newest = term = max(self.newest, self.last_term() + step)
+        new = entries(*[term] * count, first=len(self.model) + 1)
         assert self.log.append(new) == len(self.model) + count
         self.model += new
 
-    @rule(back=st.integers(0, 5), count=st.integers(0, 4), step=st.integers(0, 2), commit=st.integers(0, 30))
-    def append_of_a_leader(self, back: int, count: int, step: int, commit: int) -> None:
-        """From a place where both agree and which is at or above the commit index, as Raft promises."""
+    @rule(back=st.integers(0, 5), again=st.integers(0, 3), count=st.integers(0, 4), commit=st.integers(0, 30))
+    def append_of_a_leader(self, back: int, again: int, count: int, commit: int) -> None:
+        """From a place where both agree and which is at or above the commit index, as Raft promises: first entries that
+        may be here already, then entries of a term that nobody has seen."""
         start = max(len(self.model) - back, self.log.committed)
         term = self.model[start - 1].term if start else 0
-        new = entries(*[self.last_term() + step] * count, first=start + 1)
+        new = self.model[start : start + again]
+        new += entries(*[self.newest + 1] * count, first=start + len(new) + 1)
+        self.newest += 1
         last = self.log.maybe_append(start, term, tuple(new), commit)
-        assert last == start + count
+        assert last == start + len(new)
         if self.model[start:last] != new:
             agree = start
             while agree < min(last, len(self.model)) and self.model[agree].term == new[agree - start].term:
@@ -76,7 +81,7 @@ class LogMachine(RuleBasedStateMachine):
         index = max(len(self.model) - back, 0)
         before = self.log.entries_from(self.log.first_index())
         if index:
-            assert self.log.maybe_append(index, self.last_term() + 9, (), index) is None
+            assert self.log.maybe_append(index, self.newest + 9, (), index) is None
         assert self.log.maybe_append(len(self.model) + 1, self.last_term(), (), index) is None
         assert self.log.entries_from(self.log.first_index()) == before
 
@@ -124,7 +129,8 @@ class LogMachine(RuleBasedStateMachine):
     def snapshot_arrives(self, gap: int) -> None:
         """Beyond the whole log: it replaces it."""
         index = len(self.model) + gap
-        term = self.last_term() + 1
+        self.newest += 1
+        term = self.newest
         self.snapshot = Snapshot(index, term, ConfState((1,)), b"state")
         self.log.restore(self.snapshot)
         kept = self.log.applied
