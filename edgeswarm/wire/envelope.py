@@ -21,7 +21,6 @@ from typing import Any, Final, NamedTuple, Protocol
 from edgeswarm.errors import CodecError, CoseError, LimitError, LocalError, UnknownSignerError
 from edgeswarm.limits import (
     COMPRESS_BYTES_MIN,
-    COMPRESS_WINDOW_BYTES_MAX,
     DEVICE_ID_CHARS_MAX,
     ENVELOPE_OVERHEAD_BYTES_MAX,
     INBOX_BYTES_MAX,
@@ -226,8 +225,8 @@ def _decompress(data: bytes, bytes_max: int, who: str) -> bytes:
         frame = zstandard.get_frame_parameters(data)
         if frame.content_size > bytes_max:  # an unknown size is 2^64-1
             raise LimitError(f"{who}: decompressed payload: at most {bytes_max} bytes, or its size is not said")
-        decompressor = zstandard.ZstdDecompressor(max_window_size=COMPRESS_WINDOW_BYTES_MAX)
-        plain: bytes = decompressor.decompress(data, allow_extra_data=False)
+        # in one go, straight into a buffer of that size: a window, whatever the frame says of it, is not allocated
+        plain: bytes = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise CoseError(f"payload: expected one zstd frame: {error}", who=who) from None
     return plain

@@ -177,13 +177,7 @@ def test_a_frame_that_does_not_say_its_size_is_refused() -> None:
         opened(by_hand({**HEADER, -70002: 1}, frame))
 
 
-def by_size(size: int, *, window: int) -> bytes:
-    """A zstd frame of `size` bytes in one run-length block, with any window descriptor."""
-    block = (1 | 1 << 1 | size << 3).to_bytes(3, "little") + b"a"
-    return bytes.fromhex("28b52ffd80") + bytes((window,)) + size.to_bytes(4, "little") + block
-
-
-@pytest.mark.parametrize("damage", ["not zstd", "cut", "two frames", "lies about its size", "window"])
+@pytest.mark.parametrize("damage", ["not zstd", "cut", "two frames", "lies about its size"])
 def test_what_is_not_one_frame_is_refused(damage: str) -> None:
     frame = zstandard.ZstdCompressor().compress(os.urandom(2000))
     match damage:
@@ -193,12 +187,9 @@ def test_what_is_not_one_frame_is_refused(damage: str) -> None:
             frame = frame[:-1]
         case "two frames":
             frame = frame + frame
-        case "lies about its size":
+        case _:
             at = frame.index((2000 - 256).to_bytes(2, "little"))
             frame = frame[:at] + (1000).to_bytes(2, "little") + frame[at + 2 :]
-        case _:
-            frame = by_size(5_000, window=0x78)  # 32 MiB, RFC 8878 3.1.1.1.2
-            assert opened(by_hand({**HEADER, -70002: 1}, by_size(5_000, window=0x50))).payload == b"a" * 5_000
     with pytest.raises((CoseError, LimitError)):
         opened(by_hand({**HEADER, -70002: 1}, frame))
 
