@@ -163,7 +163,9 @@ class Net:
             save(self.storages[number], ready)
             self.wire += later
             if ready.snapshot is not None:
-                self.applied[number] = [Entry(0, ready.snapshot.index, EntryType.NORMAL, ready.snapshot.data)]
+                self.applied[number] = [
+                    Entry(ready.snapshot.term, ready.snapshot.index, EntryType.NORMAL, ready.snapshot.data)
+                ]
             for entry in ready.committed_entries:
                 self.applied[number].append(entry)
                 if entry.type != EntryType.NORMAL:
@@ -252,9 +254,12 @@ class Net:
         del self.nodes[number]
 
     def restart(self, number: int) -> None:
-        """The node comes back with what it stored; its state machine starts from the beginning."""
-        self.applied[number] = []
-        self.nodes[number] = make(number, self.storages[number], seed=self.seed + number + 100, **self.settings)
+        """The node comes back with what it stored; its state machine starts from the snapshot, or the beginning."""
+        index, term, _, data = self.storages[number].snapshot_
+        self.applied[number] = [Entry(term, index, EntryType.NORMAL, data)] if index else []
+        self.nodes[number] = make(
+            number, self.storages[number], seed=self.seed + number + 100, applied=index, **self.settings
+        )
 
     # --- what is ----------------------------------------------------------------------------------------------------
 

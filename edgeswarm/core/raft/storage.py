@@ -101,7 +101,10 @@ class MemoryStorage:
     # --- reads: Storage ---------------------------------------------------------------------------------------------
 
     def initial_state(self) -> tuple[HardState, ConfState]:
-        """Hard state, and the configuration of the snapshot or the one given at the start."""
+        """Hard state, and the snapshot's configuration, or the one given at the start.
+
+        A node that restarts has applied what the snapshot holds: Config.applied is its index at least.
+        """
         return self.hard_state, self.conf
 
     def entries(self, lo: int, hi: int, max_bytes: int) -> list[Entry]:
@@ -172,6 +175,7 @@ class MemoryStorage:
         if index <= self.snapshot_.index:
             raise CompactedError(f"raft: snapshot {index} is older than {self.snapshot_.index}")
         self.snapshot_ = Snapshot(index, self.term(index), conf, data)
+        self.conf = conf
         return self.snapshot_
 
     def compact(self, index: int) -> None:
