@@ -1,4 +1,4 @@
-"""Which device runs which agent: `plan` places what has no good place, `rebalance` evens loads out, `TaskChooser` is for
+"""Which device runs which agent: `plan` places what has no good place, `rebalance` evens out, `TaskChooser` is for
 tasks.  Pure functions over what `views` asks of devices and agents; the cell's own records fit.
 """
 
