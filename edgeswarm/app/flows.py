@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from edgeswarm.agentfile.header import Header
 from edgeswarm.agentfile.sections import first_not_finite
 from edgeswarm.agentfile.wiring import AgentSource, source_width
+from edgeswarm.app.joins import Joins
 from edgeswarm.app.lifecycle import Lifecycle
-from edgeswarm.app.pump import AgentFlow, Port, Reader
+from edgeswarm.app.pump import AgentFlow, Port
 from edgeswarm.app.shelf import Artefact
 from edgeswarm.core import events as ev
 from edgeswarm.drivers import checkpoints
@@ -69,6 +70,7 @@ class Flows:
         self.flows: dict[AgentName, AgentFlow] = {}
         self._seats: dict[tuple[JailId, int], AgentFlow] = {}
         self.life = Lifecycle(supervisor, remake=self._remake)
+        self.joins = Joins(supervisor, self.flows, self.life)
 
     # --- the graph ------------------------------------------------------------------------------------------------
 
@@ -127,12 +129,14 @@ class Flows:
         )
         old = self.flows.get(name)
         if old is not None:
-            self._unjoin(old)
+            self.joins.unjoin(old)
             flow.inherit(old)
         self.flows[name] = flow
         await self.life.open(flow, artefact)
-        self._join(flow)
         self.life.start_sources(flow, header)
+        self.joins.join(flow)
+        if self._sup.remote is not None:
+            self._sup.remote.opened(flow, header)
 
     async def close(self, name: AgentName) -> None:
         """Answer what is in flight, save the state, close sources and sinks."""
@@ -141,59 +145,37 @@ class Flows:
             await self.life.close(flow, self._sup.shelf.current(name).header)
             self.detach(name, suspected=False)
             flow.give_up("it was stopped before it answered")
-            self._leave_writers(flow)
+            self.joins.leave_writers(flow)
+            if self._sup.remote is not None:
+                self._sup.remote.closed(flow)
 
     async def checkpoint(self, name: AgentName) -> None:
         if name in self.flows:
             await self.life.checkpoint(self.flows[name])
 
-    def _join(self, flow: AgentFlow) -> None:
-        """Connect with the open flows that this one reads, and those that read it."""
-        for header in self._sup.shelf.known():
-            reader = self.flows.get(AgentName(header.name))
-            for index, source in enumerate(header.wiring.sources):
-                if reader is None or not isinstance(source, AgentSource) or source.device:
-                    continue
-                writer = self.flows.get(AgentName(source.agent))
-                if writer is not None and flow in (reader, writer):
-                    writer.readers.append(Reader(reader, index))
-                    reader.writers.append(writer)
-
-    def _leave_writers(self, flow: AgentFlow) -> None:
-        """It reads no stream any more: nobody is held back by it."""
-        writers, flow.writers = flow.writers, []
-        for writer in writers:
-            dropped = writer.forget_reader(flow)
-            if dropped:
-                self._sup.log.warning("rows_discarded", agent=flow.name, writer=writer.name, count=dropped)
-            writer.release()
-
-    def _unjoin(self, flow: AgentFlow) -> None:
-        self._leave_writers(flow)
-        for reader in flow.readers:
-            reader.flow.writers = [writer for writer in reader.flow.writers if writer is not flow]
-        flow.readers = []
-
     def rejoin(self, name: AgentName) -> None:
-        """Another version of it may read other streams."""
-        flow = self.flows[name]
-        wanted = upstreams(self._sup.shelf.current(name).header)
-        if [writer.name for writer in flow.writers] == [one for one in wanted if one in self.flows]:
-            return
-        self._leave_writers(flow)
-        for index, source in enumerate(self._sup.shelf.current(name).header.wiring.sources):
-            if isinstance(source, AgentSource) and source.agent in self.flows:  # never "device/agent"
-                writer = self.flows[AgentName(source.agent)]
-                writer.readers.append(Reader(flow, index))
-                flow.writers.append(writer)
+        """Another version of it may read other streams, and publish its own otherwise."""
+        self.joins.rejoin(self.flows[name])
+        if self._sup.remote is not None:
+            self._sup.remote.opened(self.flows[name], self._sup.shelf.current(name).header)
+
+    def remote_came(self) -> None:
+        """This device came into a cell: sources and streams of open agents that wait for that."""
+        for name, flow in self.flows.items():
+            if self._sup.remote is not None and self.life.is_open(name):
+                header = self._sup.shelf.current(name).header
+                self.life.start_remote(flow, header)
+                self._sup.remote.opened(flow, header)
+        self.joins.rejoin_remote()
 
     def forget(self, name: AgentName) -> None:
         """The agent is removed for good."""
         flow = self.flows.pop(name, None)
         if flow is not None:
-            self._unjoin(flow)
+            self.joins.unjoin(flow)
             flow.pipeline.abandon()
             flow.end_followers()
+            self.joins.forget(name)
 
     async def end(self) -> None:
         """The supervisor ends: nothing more will come of any agent."""

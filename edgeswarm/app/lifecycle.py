@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.ids import AgentName
 from edgeswarm.limits import DRAIN_S_MAX
 from edgeswarm.stream.pipeline import Pipeline
+from edgeswarm.stream.queue import Row
+from edgeswarm.stream.remote import ANY
 from edgeswarm.stream.report import OnEvent
 
 if TYPE_CHECKING:
@@ -50,10 +52,10 @@ class Lifecycle:
         self._steps: dict[str, Callable[[AgentFlow], Awaitable[str]]] = {
             "load_neural_network": self._loaded,
             "initialize_memory": self._restore,
-            "connect_to_swarm": self._no_swarm,
+            "connect_to_swarm": self._swarm,
             "register_capabilities": self._register,
             "save_state": self._save,
-            "disconnect_from_swarm": self._no_swarm,
+            "disconnect_from_swarm": self._swarm,
             "cleanup_resources": self._clean_up,
         }
 
@@ -95,20 +97,48 @@ class Lifecycle:
         positions = self._positions.pop(flow.name, {})
         for index, source in self._make_sources(flow.name, header).items():
             self._start_source(flow, index, source, positions.get(index))
+        if self._sup.remote is None:
+            self._tell_alone(flow.name, header)
+
+    def _tell_alone(self, name: AgentName, header: Header) -> None:
+        """Say which of its sources give nothing as long as this device is in no cell."""
+        here = {known.name for known in self._sup.shelf.known()}
+        for spec in header.wiring.sources:
+            if isinstance(spec, AgentSource) and spec.device and not (spec.device == ANY and spec.name in here):
+                self._sup.log.warning("stream_not_in_swarm", agent=name, source=spec.agent)
+
+    def is_open(self, name: AgentName) -> bool:
+        """True from when its sources were started until it is closed."""
+        return name in self._inlets
+
+    def start_remote(self, flow: AgentFlow, header: Header) -> None:
+        """The device came into a cell: sources that wait for that since the agent was opened."""
+        inlets = self._inlets[flow.name]
+        for index, source in self._make_sources(flow.name, header).items():
+            if index not in inlets:
+                self._start_source(flow, index, source, None)
+
+    def take_over(self, name: AgentName, index: int, rows: Sequence[tuple[Row, int]]) -> bool:
+        """Rows that were held for a source whose agent has left this device.  False: nobody takes them."""
+        inlet = self._inlets.get(name, {}).get(index)
+        return inlet is not None and self._sup.remote is not None and self._sup.remote.take_over(inlet.source, rows)
 
     def _make_sources(self, name: AgentName, header: Header) -> dict[int, Source]:
         """Those that have a driver, by their index.  Does no I/O."""
-        return {
-            index: make_source(
-                spec,
-                base_dir=self._sup.settings.state_dir,
-                capabilities=header.capabilities,
-                network=self._sup.settings.profile.network,
-                on_event=self.on_event(name),
-            )
-            for index, spec in enumerate(header.wiring.sources)
-            if not isinstance(spec, (AgentSource, ApiSource))
-        }
+        made: dict[int, Source] = {}
+        for index, spec in enumerate(header.wiring.sources):
+            if isinstance(spec, AgentSource):
+                if spec.device and self._sup.remote is not None:
+                    made[index] = self._sup.remote.source(name, spec, self.on_event(name))
+            elif not isinstance(spec, ApiSource):
+                made[index] = make_source(
+                    spec,
+                    base_dir=self._sup.settings.state_dir,
+                    capabilities=header.capabilities,
+                    network=self._sup.settings.profile.network,
+                    on_event=self.on_event(name),
+                )
+        return made
 
     def _start_source(self, flow: AgentFlow, index: int, source: Source, position: Any) -> None:
         if position is not None:
@@ -222,8 +252,9 @@ class Lifecycle:
     async def _loaded(self, flow: AgentFlow) -> str:
         return "its jail was ready before this step"
 
-    async def _no_swarm(self, flow: AgentFlow) -> str:
-        return "not in a swarm"
+    async def _swarm(self, flow: AgentFlow) -> str:
+        """The device is in its cell before any agent, and stays when one goes: both steps say where it is."""
+        return "not in a swarm" if self._sup.remote is None else self._sup.remote.place()
 
     async def _register(self, flow: AgentFlow) -> str:
         capabilities = list(self._sup.shelf.current(flow.name).header.capabilities)

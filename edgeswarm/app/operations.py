@@ -16,6 +16,7 @@ from typing import Any
 from edgeswarm.app.config import Settings
 from edgeswarm.app.control_loop import ENDED, REMOVED, STARTED, SWAPPED, ControlLoop, Refused
 from edgeswarm.app.flows import Flows, upstreams
+from edgeswarm.app.remote import RemoteStreams
 from edgeswarm.app.shelf import Artefact, Shelf
 from edgeswarm.core import events as ev
 from edgeswarm.core.table import ALIVE
@@ -33,6 +34,7 @@ class Operations(ControlLoop):
     flows: Flows
     shelf: Shelf
     store: Store | None
+    remote: RemoteStreams | None = None  # set while this device is in a cell
     status: dict[AgentName, tuple[str, str]]
     _claimed: set[AgentName]
 

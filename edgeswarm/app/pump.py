@@ -53,6 +53,12 @@ class Follower(Protocol):
     def __call__(self, record: dict[str, Any] | None) -> None: ...
 
 
+class Export(Protocol):
+    """Takes each row of the agent's stream, and its time.monotonic_ns(), away from this device.  Must not block."""
+
+    def __call__(self, row: Row, at_ns: int, /) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """Another agent's source number `index` that reads this agent's stream."""
@@ -87,6 +93,7 @@ class AgentFlow:
     sinks: list[Sink] = field(default_factory=list)
     followers: list[Follower] = field(default_factory=list)
     readers: list[Reader] = field(default_factory=list)
+    exports: list[Export] = field(default_factory=list)
     writers: list[AgentFlow] = field(default_factory=list)  # the agents whose streams this one reads
     hooks_before: list[Callable[[Frame], None]] = field(default_factory=list)
     hooks_after: list[Callable[[Outcome], None]] = field(default_factory=list)
@@ -181,7 +188,7 @@ class AgentFlow:
             hook(outcome)
         if (self.sinks or self.followers) and not self.silent:
             self._tell(outcome, now_ns)
-        if self.readers and outcome.emit is not None and not self.silent:
+        if (self.readers or self.exports) and outcome.emit is not None and not self.silent:
             self._pass_on(outcome.emit, outcome.at_ns)
         waiter = self._waiters.pop(seq, None) if self._waiters else None
         if waiter is not None and not waiter.done():
@@ -232,6 +239,8 @@ class AgentFlow:
             follower(record)
 
     def _pass_on(self, row: Row, at_ns: int) -> None:
+        for export in self.exports:
+            export(row, at_ns)
         for reader in self.readers:
             if self._held or reader.flow.pipeline.offer(reader.index, row, at_ns) is FULL:
                 self._held.append((reader, row, at_ns))
@@ -248,12 +257,16 @@ class AgentFlow:
             reader.flow.send()
         self.send()
 
-    def forget_reader(self, flow: AgentFlow) -> int:
-        """An agent that read this stream is gone.  How many rows were held for it, and are gone too."""
-        self.readers = [reader for reader in self.readers if reader.flow is not flow]
-        before = len(self._held)
-        self._held = deque(item for item in self._held if item[0].flow is not flow)
-        return before - len(self._held)
+    def forget_reader(self, flow: AgentFlow, index: int | None = None) -> list[tuple[Row, int]]:
+        """An agent reads this stream no more, or not at its source `index`: the rows that were held for it."""
+
+        def is_it(reader: Reader) -> bool:
+            return reader.flow is flow and index in (None, reader.index)
+
+        self.readers = [reader for reader in self.readers if not is_it(reader)]
+        gone = [(row, at_ns) for reader, row, at_ns in self._held if is_it(reader)]
+        self._held = deque(item for item in self._held if not is_it(item[0]))
+        return gone
 
     def inherit(self, last: AgentFlow) -> None:
         """Who follows it, and the rows that its readers had no room for, from the agent's last life."""

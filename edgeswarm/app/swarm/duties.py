@@ -88,6 +88,12 @@ class Duties:
             self.load[letter.sender] = min(1000, health.load.cpu_milli * 1000 // cores) if cores else 0
             self._watch()
 
+    def alive(self) -> None:
+        """This device hears itself: brokers do not send it what it says."""
+        node = self._node
+        if self.active and self.health.heard(node.config.device, node.boot, node.post.seq, self._now()):
+            self.load[node.config.device] = node.reports.busy_permille
+
     def gone(self, device: str) -> None:
         """The broker tells a last will."""
         if device == self._node.config.device:

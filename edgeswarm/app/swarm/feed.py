@@ -72,7 +72,8 @@ class FeedWriter:
     def say(self, entries: Sequence[Entry]) -> None:
         """Publish these entries, just applied; none: a beat."""
         replica, status = self._voter.replica, self._voter.member.node.basic_status()
-        self._lease.word(status.term, replica.index)
+        if replica.term == status.term:  # else it may not have applied yet what leaders before it have committed
+            self._lease.word(status.term, replica.index)
         topic = self._peer.post.topics.feed
         for feed in feeds(self._voter, entries, term=status.term, commit=replica.index):
             self._peer.post.send(topic, msg.encode(feed), priority=Priority.HIGH)

@@ -18,7 +18,7 @@ from edgeswarm.app.swarm.hosted import Hosted
 from edgeswarm.app.swarm.orders import Orders
 from edgeswarm.app.swarm.peer import CallError, Leader, Peer, Reply, outcome_bytes
 from edgeswarm.app.swarm.post import Letter, Post
-from edgeswarm.app.swarm.replica import Applied, RejectedError, Replica
+from edgeswarm.app.swarm.replica import Applied, OutcomeUnknownError, RejectedError, Replica
 from edgeswarm.app.swarm.reports import Reports
 from edgeswarm.app.swarm.rosters import RosterBook
 from edgeswarm.app.swarm.streams import Streams
@@ -29,7 +29,7 @@ from edgeswarm.core.cell.state import CellState
 from edgeswarm.core.raft.config import ProposalDroppedError
 from edgeswarm.core.raft.member import Turn
 from edgeswarm.drivers.mqtt.transport import Broker, Connected, Disconnected, Priority, Transport, Will
-from edgeswarm.errors import LocalError
+from edgeswarm.errors import EdgeSwarmError, LocalError
 from edgeswarm.wire import codec
 from edgeswarm.wire import messages as msg
 from edgeswarm.wire.raft import ConfState
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from edgeswarm.app.supervisor import Supervisor
 
 STORE_RETRY_S = 5.0
+PROPOSE_AGAIN_S = 0.02
 
 
 def genesis(rosters: RosterBook) -> CellState:
@@ -109,6 +110,7 @@ class SwarmNode:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._beat: asyncio.TimerHandle | None = None
         self._closed = False
+        self._looking = False
 
     @property
     def leads(self) -> bool:
@@ -194,7 +196,7 @@ class SwarmNode:
             log=self.log,
             on_role=self._role,
             on_applied=self._applied,
-            on_word=self.lease.word,
+            on_word=self._word,
             on_failed=self._voter_failed,
         )
         self._writer = FeedWriter(self.peer, self.voter, self.lease)
@@ -280,12 +282,31 @@ class SwarmNode:
         if self.leads and self._writer is not None and turn.committed:
             self._writer.say(turn.committed)
 
+    def _word(self, term: int, commit: int) -> None:
+        """This voter's leader has spoken.  A lease that lapsed begins only after a look that is surely fresh."""
+        if self.lease.held:
+            self.lease.word(term, commit)
+        elif not self._looking:
+            self._looking = True
+            self.task(self._look())
+
+    async def _look(self) -> None:
+        try:
+            term = self.peer.term_seen
+            await asyncio.wait_for(self.barrier(), self.config.times.health.lease_ms / 1000)
+            self.lease.word(term, self.replica.index)
+        except (EdgeSwarmError, TimeoutError) as error:
+            self.log.debug("no_fresh_look", error=repr(error))
+        finally:
+            self._looking = False
+
     def _tick(self) -> None:
         """Each third of a lease: the leader's beat, and a look at whether the lease is over."""
         third_s = self.config.times.health.lease_ms / 3000
         self._beat = asyncio.get_running_loop().call_later(third_s, self._tick)
         if self.leads and self._writer is not None:
             self._writer.say(())
+            self.duties.alive()
         if not self.lease.held:
             self.hosted.wake()
 
@@ -293,16 +314,22 @@ class SwarmNode:
 
     async def propose(self, command: bytes, *, deadline_s: float = 5.0) -> tuple[int, Any]:
         """Have `command` committed: (index, value).  Raises RejectedError, NoLeaderError, OutcomeUnknownError."""
-        if self.leads:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + deadline_s
+        while (await self.peer.wait_leader(max(0.001, end - loop.time()))).device == self.config.device:
             try:
-                index, reason, value = await asyncio.wait_for(self._commit(command), deadline_s)
-            except ProposalDroppedError:
-                pass
-            else:
-                if reason:
-                    raise RejectedError(reason)
-                return index, value
-        outcome = await self.peer.propose(command, deadline_s=deadline_s)
+                index, reason, value = await asyncio.wait_for(self._commit(command), max(0.001, end - loop.time()))
+            except (ProposalDroppedError, CallError):  # nothing was proposed: another will lead soon
+                if loop.time() >= end:
+                    raise
+                await asyncio.sleep(PROPOSE_AGAIN_S)
+                continue
+            except TimeoutError:
+                raise OutcomeUnknownError(f"not applied within {deadline_s:g} s") from None
+            if reason:
+                raise RejectedError(reason)
+            return index, value
+        outcome = await self.peer.propose(command, deadline_s=max(0.001, end - loop.time()))
         return outcome.index, outcome.value
 
     async def _commit(self, command: bytes) -> tuple[int, str, Any]:

@@ -68,6 +68,11 @@ class Post:
         self._logged: dict[tuple[str, str], float] = {}
         self._parse = functools.lru_cache(maxsize=4_096)(topics.parse)
 
+    @property
+    def seq(self) -> int:
+        """Of the last message that was sealed."""
+        return self._seq
+
     # --- out ----------------------------------------------------------------------------------------------------------
 
     def seal(self, topic: str, payload: bytes) -> bytes:

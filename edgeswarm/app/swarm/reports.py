@@ -37,7 +37,7 @@ class Reports:
         self._said_at = 0.0
         self._registering: asyncio.Task[None] | None = None
         self._closed = False
-        self.busy_milli = 0
+        self.busy_permille = 0
 
     def start(self) -> None:
         self._tick()
@@ -125,8 +125,9 @@ class Reports:
         import psutil
 
         memory = psutil.virtual_memory()
-        self.busy_milli = int(psutil.cpu_percent() * 10 * (psutil.cpu_count() or 1))
-        return msg.Load(cpu_milli=self.busy_milli, memory_free_bytes=memory.available)
+        self.busy_permille = min(1000, int(psutil.cpu_percent() * 10))
+        cores = psutil.cpu_count() or 1
+        return msg.Load(cpu_milli=self.busy_permille * cores, memory_free_bytes=memory.available)
 
     def agent(self, agent: str, status: str, why: str) -> None:
         """Something happened to an agent that the cell has placed here."""

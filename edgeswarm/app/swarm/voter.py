@@ -7,6 +7,7 @@ A snapshot holds [1, roster version of the configuration, state of the cell].
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,7 @@ class Voter:
         self._reads: dict[bytes, asyncio.Future[None]] = {}
         self._reads_due: list[tuple[int, bytes]] = []
         self._read_count = 0
+        self._life = os.urandom(8)
         rosters, times = peer.rosters, config.times
         number = rosters.number_of(config.device)
         assert number is not None, "only devices of the roster vote"
@@ -152,7 +154,7 @@ class Voter:
     async def read_barrier(self) -> None:
         """Returns once everything committed before this call is applied here (ReadIndex).  Raises as propose."""
         self._read_count += 1
-        context = self._read_count.to_bytes(8, "big")
+        context = self._life + self._read_count.to_bytes(8, "big")  # the leader tells reads of all voters apart by it
         future = self._reads[context] = asyncio.get_running_loop().create_future()
         try:
             self.loop.step(lambda: self.member.node.read_index(context))
