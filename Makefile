@@ -28,8 +28,10 @@ check: setup ## ruff, mypy --strict, the import contract, the tidy test
 test: setup ## every test but soak and bench
 	$(PYTEST) -m "not soak and not bench" $(ARGS)
 
-sim: setup ## simulated nodes only
-	$(PYTEST) -m sim $(ARGS)
+SEEDS ?= 200
+FIRST_SEED ?= 1
+sim: setup ## simulated cells: SEEDS=N FIRST_SEED=K; the last line says how many seeds passed and failed
+	@$(PY) tests/sim/run.py --seeds $(SEEDS) --first $(FIRST_SEED) $(ARGS)
 
 e2e: setup ## real processes and namespaces only
 	$(PYTEST) -m e2e $(ARGS)

@@ -41,6 +41,10 @@ class Peer:
     async def hear(self, topic_filter: str, *, qos: int = 0, bulk: bool = False) -> int:
         return await self.transport.subscribe(topic_filter, self.heard.append, qos=qos, bulk=bulk)
 
+    async def hear_later(self, topic_filter: str) -> None:
+        """Subscribe without waiting for the broker's answer: there may be none."""
+        self.transport.subscribe(topic_filter, self.heard.append)
+
     def say(self, topic: str, payload: bytes = b"x", *, qos: int = 0, **more: Any) -> None:
         more.setdefault("priority", Priority.HIGH)
         self.transport.publish(topic, payload, qos=qos, **more)

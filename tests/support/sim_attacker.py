@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sim_node import CELL, FLEET, LEADER_TOPIC, device, inbox
+
 from edgeswarm.core.raft.member import PACKET_VERSION
 from edgeswarm.wire import codec, envelope, raft
 from edgeswarm.wire.leadership import LeaderCertificate, VoteStatement
 from edgeswarm.wire.raft import Entry, EntryType, Message, MessageType
-from sim_node import CELL, FLEET, LEADER_TOPIC, device, inbox
 
 if TYPE_CHECKING:
     from sim_cluster import Cluster
@@ -80,7 +81,9 @@ class Attacker:
         claimed = rng.choice((WORKER, self._target()))
         kind = rng.choice((MessageType.APP, MessageType.VOTE_RESP, MessageType.VOTE, MessageType.HEARTBEAT))
         entries = (Entry(max(term, 1), 2, EntryType.NORMAL, b"evil"),) if kind is MessageType.APP else ()
-        message = Message(kind, to, claimed, max(term, 1), 1, 1, entries, rng.randint(0, 50), signature=rng.randbytes(64))
+        message = Message(
+            kind, to, claimed, max(term, 1), 1, 1, entries, rng.randint(0, 50), signature=rng.randbytes(64)
+        )
         packet = codec.dumps([PACKET_VERSION, 1, [raft.encode(message)]])
         self._inject(inbox(to), self._seal(inbox(to), packet, claimed))
 

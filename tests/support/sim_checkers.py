@@ -11,10 +11,11 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sim_world import World
+
 from edgeswarm.core.raft.config import StateType
 from edgeswarm.core.raft.member import Turn
 from edgeswarm.wire.raft import ConfState, Entry, MessageType
-from sim_world import World
 
 if TYPE_CHECKING:
     from sim_node import SimNode
@@ -161,11 +162,12 @@ class Checkers:
         before = log.term(entries[0].index - 1)
         for entry in entries:
             known = self.seen.setdefault((entry.index, entry.term), (fingerprint(entry), before))
-            if known != (fingerprint(entry), before) and (known[0] != fingerprint(entry) or min(known[1], before) >= 0):
+            same = known[0] == fingerprint(entry)
+            if not same or (known[1] != before and min(known[1], before) >= 0):
                 raise Violation(
                     "log matching",
-                    f"{node.number} stores entry {entry.index} of term {entry.term} after one of term {before}; another "
-                    f"log has it after term {known[1]}" + ("" if known[0] == fingerprint(entry) else ", with other data"),
+                    f"{node.number} stores entry {entry.index} of term {entry.term} after one of term {before}; "
+                    f"another log has it after term {known[1]}{'' if same else ', with other data'}",
                 )
             held = self.committed.get(entry.index)
             if held is not None and entry.index <= commit and held[0] != entry.term:
@@ -207,7 +209,9 @@ class Checkers:
         """A node has applied an entry; digest: of all it has applied so far."""
         known = self.committed.get(entry.index)
         if known is None:
-            raise Violation("state machine safety", f"{node.number} applies entry {entry.index}, which nobody committed")
+            raise Violation(
+                "state machine safety", f"{node.number} applies entry {entry.index}, which nobody committed"
+            )
         if known[:2] != (entry.term, fingerprint(entry)):
             raise Violation(
                 "state machine safety",

@@ -6,15 +6,16 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from sim_checkers import Checkers, Violation
+from sim_network import Broker, Weather
+from sim_node import CELL, FLEET, LEADER_TOPIC, Keys, Setting, SimNode, device
+from sim_world import World
+
 from edgeswarm.core.raft.config import StateType
 from edgeswarm.wire import leadership
 from edgeswarm.wire.envelope import Opened
 from edgeswarm.wire.leadership import LeaderCertificate, LeadershipError
 from edgeswarm.wire.raft import ConfState, Entry
-from sim_checkers import Checkers, Violation
-from sim_network import Broker, Weather
-from sim_node import CELL, FLEET, LEADER_TOPIC, Keys, Setting, SimNode, device
-from sim_world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,9 @@ class Voters:
 class Cluster:
     """nodes: by raft number, dead ones too.  devices: ids that the roster knows."""
 
-    def __init__(self, world: World, setting: Setting, *, voters: int, weather: Weather, real_keys: bool = False) -> None:
+    def __init__(
+        self, world: World, setting: Setting, *, voters: int, weather: Weather, real_keys: bool = False
+    ) -> None:
         self.world, self.setting = world, setting
         self.keys = Keys(real=real_keys)
         self.checkers = Checkers(world)
@@ -52,7 +55,7 @@ class Cluster:
         self.nodes: dict[int, SimNode] = {}
         self.devices: set[str] = set()
         self.sealed: dict[tuple[str, int, int], tuple[str, int]] = {}
-        self.rosters: dict[int, list[ConfState]] = {}  # version -> its configuration; joint first, if it goes through one
+        self.rosters: dict[int, list[ConfState]] = {}  # version -> its configuration, a joint one first
         self.log_fn: Callable[[str, str], None] | None = None
         self.gone: set[int] = set()  # switched off for good
         self.on_batch_hook: Callable[[SimNode, Sequence[Entry]], None] | None = None

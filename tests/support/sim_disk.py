@@ -16,9 +16,10 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 
+from sim_world import MS, World
+
 from edgeswarm.core.raft.storage import MemoryStorage
 from edgeswarm.wire.raft import ConfState, Entry, HardState, Snapshot
-from sim_world import MS, World
 
 SECTOR_BYTES = 512
 _HEAD = struct.Struct("<II")
@@ -97,7 +98,7 @@ class SimStore:
         self.storage = MemoryStorage()
         self.meta: dict[str, int] = {}
         self.durable = HardState()
-        self.call: Callable[..., object] = lambda act, args: act(*args)  # how the node's process hears that a save is done
+        self.call: Callable[..., object] = lambda act, args: act(*args)  # into the node's process
         if not disk.data and conf is not None:  # a founding member: the log begins behind a snapshot that all share
             self._put(None, (), Snapshot(1, 1, conf, b""), None)
             disk.durable_bytes = len(disk.data)
@@ -183,9 +184,12 @@ class SimStore:
         self.durable, self.durable_last = hard_state, last
         done(None)
 
-    def make_snapshot(self, index: int, conf: ConfState, data: bytes, *, keep: int) -> None:
-        """Keep the state after `index` and drop the log up to `keep` entries before it."""
+    def make_snapshot(
+        self, index: int, conf: ConfState, data: bytes, *, keep: int, done: Callable[[], object] = lambda: None
+    ) -> None:
+        """Keep the state after `index` and drop the log up to `keep` entries before it; `done` when the disk has it."""
         snapshot = Snapshot(index, self.storage.term(index), conf, data)
         base = max(index - keep, self.storage.start)
         self._put(None, (), None, (snapshot, base))
         self._keep(snapshot, base)
+        self.disk.fsync(done)

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgeswarm.core.raft.config import ProposalDroppedError
 from sim_network import Weather
 from sim_world import MS
+
+from edgeswarm.core.raft.config import ProposalDroppedError
 
 if TYPE_CHECKING:
     from sim_cluster import Cluster
@@ -203,7 +204,7 @@ class Nemesis:
         if not self._stopped:
             self._cluster.broker.weather = self._base
 
-    # --- Raft's own moves at bad moments --------------------------------------------------------------------------------
+    # --- Raft's own moves at bad moments ------------------------------------------------------------------------------
 
     def _transfer(self) -> None:
         leader = self._cluster.leader()
@@ -249,5 +250,3 @@ class Nemesis:
             node.set_rate(1.0)
             if not node.alive:
                 self._later(5, 200, self._restart, node)
-
-

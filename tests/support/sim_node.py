@@ -11,6 +11,12 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sim_checkers import Violation
+from sim_disk import SimDisk, SimStore
+from sim_machine import Machine
+from sim_network import WILL
+from sim_world import MS, NodeLoop, S
+
 from edgeswarm.app.swarm.raft_loop import RaftLoop
 from edgeswarm.core.raft.config import Config, PeerNotFoundError, ProposalDroppedError, StateType
 from edgeswarm.core.raft.member import Member, Turn
@@ -20,11 +26,6 @@ from edgeswarm.wire import cose, envelope
 from edgeswarm.wire.leadership import LeaderCertificate, LeadershipError
 from edgeswarm.wire.raft import ConfState, EntryType
 from edgeswarm.wire.replay import ReplayWindow
-from sim_checkers import Violation
-from sim_disk import SimDisk, SimStore
-from sim_machine import Machine
-from sim_network import WILL
-from sim_world import MS, NodeLoop, S
 
 if TYPE_CHECKING:
     from sim_cluster import Cluster
@@ -120,6 +121,7 @@ class SimNode:
         self.alive = False
         self.rate = 1.0
         self._founding = founding
+        self.durable_snapshot = 0  # index of the newest on its disk: the members there it knows after a power loss
         self.counts: dict[str, int] = {}
         self.accepted: set[tuple[str, int, int]] = set()
         self.believed_term = 0
@@ -232,7 +234,9 @@ class SimNode:
         except (ProposalDroppedError, PeerNotFoundError) as error:
             self.count(type(error).__name__)
         except Exception as error:
-            raise Violation("no crash", f"{self.number} on an honest message: {type(error).__name__}: {error}") from error
+            raise Violation(
+                "no crash", f"{self.number} on an honest message: {type(error).__name__}: {error}"
+            ) from error
 
     def _open(self, topic: str, data: bytes) -> envelope.Opened:
         keys = self.cluster.keys
@@ -350,6 +354,7 @@ class SimNode:
         self.machine = Machine(snapshot.data)
         self.machine.index = snapshot.index
         self.member.roster_version = self.machine.roster_version
+        self._snapshot_saved(snapshot.index)
         self.count("snapshots installed")
         if snapshot.data:
             self.cluster.checkers.on_state(self, snapshot.index, self.machine.digest)
@@ -367,8 +372,17 @@ class SimNode:
         """Takes one of what is applied, and drops the log before it."""
         index = self.machine.index
         if index > self.store.storage.snapshot_.index:
-            self.store.make_snapshot(index, self.member.conf, self.machine.snapshot(), keep=self.cluster.setting.snapshot_keep)
+            self.store.make_snapshot(
+                index,
+                self.member.conf,
+                self.machine.snapshot(),
+                keep=self.cluster.setting.snapshot_keep,
+                done=lambda: self._snapshot_saved(index),
+            )
             self.count("snapshots made")
+
+    def _snapshot_saved(self, index: int) -> None:
+        self.durable_snapshot = max(self.durable_snapshot, index)
 
     def snapshot_if_alive(self) -> None:
         if self.alive and not self.disk.full:

@@ -1,12 +1,15 @@
 """The operator of a cell: adds, promotes, demotes, replaces and removes members while everything else goes on.
 
-Keeps to what the product's operator keeps to: raft numbers are never used again, there is always a voter, at most five;
-a device is switched off only once every member knows that it has left.
+Keeps to what the product's operator keeps to: raft numbers are never used again; there is always a voter, at most five;
+a device is switched off only once every member has it on its disk that it has left.  A commit index may be forgotten by
+a power loss, and then the one who left is needed to find it again.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from sim_world import MS
 
 from edgeswarm.core.raft.change import (
     AnyConfChange,
@@ -18,7 +21,6 @@ from edgeswarm.core.raft.change import (
 )
 from edgeswarm.core.raft.config import ProposalDroppedError
 from edgeswarm.wire import codec
-from sim_world import MS
 
 if TYPE_CHECKING:
     from sim_cluster import Cluster
@@ -130,11 +132,9 @@ class Operator:
     def _tidy(self) -> None:
         """Who has left is switched off once all members know; a joint configuration that nobody leaves is left."""
         cluster = self._cluster
-        conf, version = cluster.conf(), max(cluster.rosters)
+        conf, changed = cluster.conf(), max(cluster.checkers.confs, default=0)
         members = {*conf.voters, *conf.voters_outgoing, *conf.learners, *conf.learners_next}
-        known = all(
-            (node := cluster.nodes[number]).alive and node.machine.roster_version >= version for number in members
-        )
+        known = all((node := cluster.nodes[number]).alive and node.durable_snapshot >= changed for number in members)
         if known:
             for number in cluster.ever_members() - members - cluster.gone:
                 if self.stopped or self._world.chance(0.2):

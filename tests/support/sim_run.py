@@ -7,9 +7,10 @@ is the same.  `tests/sim/run.py` runs many and says how to replay one that faile
 from __future__ import annotations
 
 import random
+import subprocess
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from edgeswarm.core.raft.config import StateType
 from linearizability import check_keys, explain
 from sim_attacker import Attacker
 from sim_checkers import Violation
@@ -20,6 +21,8 @@ from sim_network import Weather
 from sim_node import Setting
 from sim_operator import Operator
 from sim_world import MS, S, World
+
+from edgeswarm.core.raft.config import StateType
 
 FAULTS_US = (2 * S, 5 * S)
 CALM_US = 15 * S  # in the `lan` profile an election takes 0.15 to 0.3 s: within this, everybody must be up to date
@@ -58,6 +61,17 @@ class Plan:
     real_keys: bool | None = None
     faults_us: tuple[int, int] = FAULTS_US
     setting: Setting | None = None
+
+
+PLANS = {
+    "any": Plan(),
+    # What was found once is looked for where it is likeliest: a seed alone means little once the code has changed.
+    "single": Plan(voters=1, kinds=["power loss", "slow disk", "kill", "blackout"], operator=False),
+    "lost-snapshot": Plan(voters=3, kinds=["deaf or mute", "isolate", "slow disk", "snapshot"], operator=True),
+    "split-votes": Plan(voters=5, kinds=["split", "pairs"], operator=False),
+    "forgotten-commit": Plan(voters=2, kinds=["power loss", "kill"], operator=True),
+    "full-disk": Plan(voters=2, kinds=["full disk", "slow disk", "kill"], operator=True),
+}
 
 
 def draw_setting(rng: random.Random) -> Setting:
@@ -208,6 +222,32 @@ class Run:
             faults=self.nemesis.counts,
             refusals=refusals,
         )
+
+
+def commit() -> str:
+    """The commit that is checked out, and whether files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def failure(seed: int, plan: str, violation: Violation) -> str:
+    """What a person needs to see it again."""
+    return (
+        f"FAILED seed {seed} of plan {plan}\n  {violation}\n  commit {commit()}\n"
+        f"  replay: make sim SEEDS=1 FIRST_SEED={seed} ARGS='--plan {plan} --trace'"
+    )
+
+
+def judge(seed: int, plan: str = "any") -> Report:
+    """run_seed for tests: what fails says how to see it again."""
+    try:
+        return run_seed(seed, PLANS[plan])
+    except Violation as violation:
+        raise Violation(violation.checker, failure(seed, plan, violation)) from violation
 
 
 def run_seed(seed: int, plan: Plan | None = None, *, trace: list[str] | None = None) -> Report:
