@@ -323,3 +323,11 @@ RAFT_SNAPSHOT_EVERY = (
 SNAPSHOT_PIECE_BYTES = 128 * KIB  # one piece of a snapshot for a follower: fits into an inbox message
 BATCH_ITEM_BYTES_MAX = 64 * KIB  # a message that shares an envelope with others; larger ones travel alone
 BATCH_BYTES_MAX = 256 * KIB  # messages of one envelope, together
+
+# --- streams in a cell ----------------------------------------------------------------------------------------------
+STREAM_WAITING_ROWS_MAX = 4_096  # rows of one source that wait for its agent; the oldest go first
+STREAM_WAITING_VALUES_MAX = 262_144  # the same in values: 8 MB as Python's floats, and four messages of any width
+STREAM_EARLY_ROWS_MAX = 1_024  # rows of an agent that was opened before this device has noted its placement
+STREAM_PARKED_MAX = 64  # messages of a device that the cell's table does not name (yet)
+STREAM_PARKED_MS_MAX = 2_000  # ms they wait for the table: it follows the leader within a heartbeat
+STREAM_BULK_BYTES = 16 * KIB  # a stream with larger messages goes over the second connection
