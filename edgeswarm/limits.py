@@ -150,7 +150,6 @@ FLEET_NAME_CHARS_MAX = 32  # of a fleet or a cell: a word or two, twice in every
 EVENT_NAME_CHARS_MAX = 64  # "agent.lifecycle" has 15
 ARTEFACT_CHUNKS_MAX = 1 << 20  # chunks of one artefact: 256 KiB each would be 256 GiB
 RAFT_BYTES_MAX = 16 * MIB  # one Raft message: a snapshot of the cell is the longest
-ROSTER_BYTES_MAX = 4 * MIB  # 350 B a device make 1.4 MiB at 4,096 devices; certificates kept after a rotation add
 LEADER_BYTES_MAX = 2 * KIB  # a leader certificate of 10 voters (5 and 5 while they change) is 750 bytes
 FEED_BYTES_MAX = 4 * MIB  # one committed batch for the learners
 DEVICE_STATE_BYTES_MAX = 256 * KIB  # status, desired or reported state: 1,024 agents at 200 bytes

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from edgeswarm.errors import CodecError, CoseError, LocalError, RemoteError
+from edgeswarm.errors import CodecError, CoseError, LimitError, LocalError, RemoteError
 from edgeswarm.limits import CAPABILITIES_MAX, CERTIFICATE_BYTES_MAX
 from edgeswarm.wire import codec, cose, topics
 
@@ -153,7 +153,7 @@ def read_certificate(data: bytes) -> Certificate:
     """What a certificate says, its signature *not* checked.  Raises CertificateError."""
     try:
         parts = cose.parse1(data, who="certificate", bytes_max=CERTIFICATE_BYTES_MAX)
-    except CodecError as error:
+    except (CodecError, LimitError) as error:
         raise CertificateError(str(error)) from None
     return _certificate(_tree(parts.payload or b"", "certificate"), "certificate", parts.kid)
 
@@ -199,7 +199,7 @@ def _open(
     """Payload and key id."""
     try:
         found = cose.verify1(data, lookup=lookup, external_aad=aad, bytes_max=CERTIFICATE_BYTES_MAX, verify=verify)
-    except CoseError as error:
+    except (CoseError, LimitError) as error:
         raise CertificateError(str(error), who=what) from None
     return found.payload, found.kid
 
@@ -207,7 +207,7 @@ def _open(
 def _tree(payload: bytes, what: str) -> list[object]:
     try:
         tree = codec.loads(payload, who=what, bytes_max=CERTIFICATE_BYTES_MAX)
-    except CodecError as error:
+    except (CodecError, LimitError) as error:
         raise CertificateError(str(error)) from None
     if not isinstance(tree, list):
         raise CertificateError("expected an array", who=what)
