@@ -6,6 +6,7 @@ a follower's process propose them, which is what any other device's program sees
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -25,15 +26,17 @@ def mosquitto() -> str:
 
 
 class Broker:
-    """One mosquitto that keeps nothing on disk; its port survives restarts."""
+    """One mosquitto with the configuration that `edgeswarm broker` writes; its port survives restarts."""
 
     def __init__(self, folder: Path) -> None:
         self._program = mosquitto()
         self.port = free_ports(1)[0]
         self._config = folder / "mosquitto.conf"
-        lines = ["allow_anonymous true", f"listener {self.port} 127.0.0.1", "set_tcp_nodelay true", "user root"]
-        lines += ["max_queued_messages 100000", "log_dest stderr"]
-        self._config.write_text("\n".join(lines) + "\n")
+        sys.path.insert(0, str(ROOT))
+        from edgeswarm.drivers.broker_config import BrokerOptions, mosquitto_config
+
+        user = "root" if os.geteuid() == 0 else None
+        self._config.write_text(mosquitto_config(BrokerOptions(port=self.port), folder, user=user))
         self.start()
 
     def start(self) -> None:
@@ -53,20 +56,23 @@ class Ours(PipeCluster):
 
     has_broker = True
 
-    def __init__(self, *, remote: bool = False) -> None:
+    def __init__(self, *, remote: bool = False, timing: str = "lan") -> None:
         mosquitto()
         super().__init__()
-        self.name = "ours, lan, written by a follower" if remote else "ours, lan"
+        self.name = f"ours, {timing}" + (", written by a follower" if remote else "")
         self._remote = remote
+        self._timing = timing
 
-    def start(self, members: int) -> None:
-        sys.path.insert(0, str(ROOT))
+    def make(self, members: int, url: str) -> list[Path]:
+        """The state directories of a cell whose members all vote."""
         from edgeswarm.app.swarm.dev import init_dev
 
+        _, states = init_dev(self.folder / "cell", members, brokers=(url,), timing=self._timing, voters=members)
+        return list(states.values())
+
+    def start(self, members: int) -> None:
         self.broker = Broker(self.folder)
-        url = f"mqtt://127.0.0.1:{self.broker.port}"
-        _, states = init_dev(self.folder / "cell", members, brokers=(url,), timing="lan", voters=members)
-        self._devices, self._states = list(states), list(states.values())
+        self._states = self.make(members, f"mqtt://127.0.0.1:{self.broker.port}")
         for member in range(members):
             self.spawn(member)
         wait_for(self.name, lambda: self.leader() is not None)

@@ -82,6 +82,7 @@ def status(node: SwarmNode) -> dict[str, Any]:
         "leader": leader.device if leader else None,
         "index": node.replica.index,
         "devices": len(node.replica.state.devices),
+        "alive": sum(device.alive for device in node.replica.state.devices.values()),
     }
 
 
