@@ -87,6 +87,7 @@ class SwarmControl:
                 "first_index": status.first_index,
                 "last_index": status.last_index,
                 "voters": list(voter.member.conf.voters),
+                "joint": bool(voter.member.conf.voters_outgoing),
             }
         return row
 

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgeswarm.app.swarm import growth
 from edgeswarm.app.swarm.post import Letter
 from edgeswarm.core import placement
 from edgeswarm.core.cell import changes as ch
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 PLAN_SOON_S = 0.02  # changes that come together are planned together
 PLAN_AGAIN_S = 1.0  # after a proposal that was not applied
 WILL_KEPT_S = 10.0
+TEND_S = 1.0
 _REPLAN = (ch.DeviceUp, ch.DeviceDown, ch.DeviceChanged, ch.DeviceForgotten, ch.Deployed, ch.Removed, ch.Unplaced)
 
 
@@ -42,6 +44,8 @@ class Duties:
         self._due: asyncio.TimerHandle | None = None
         self._plan_due: asyncio.TimerHandle | None = None
         self._planning = False
+        self._tending = False
+        self._tended_at = 0.0
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time() * 1000
@@ -60,6 +64,7 @@ class Duties:
                 self.health.will(device_id, now)
         self._node.post.on(self._node.topics.events("low", "health"), self._heard)
         self._watch()
+        self._planning = False
         self._plan_soon()
 
     def end(self) -> None:
@@ -91,6 +96,10 @@ class Duties:
     def alive(self) -> None:
         """This device hears itself: brokers do not send it what it says."""
         node = self._node
+        now = self._now()
+        if self.active and now - self._tended_at > TEND_S * 1000:
+            self._tended_at = now
+            self._tend_soon()
         if self.active and self.health.heard(node.config.device, node.boot, node.post.seq, self._now()):
             self.load[node.config.device] = node.reports.busy_permille
 
@@ -189,6 +198,22 @@ class Duties:
         if moves:
             self._planning = True
             self._propose(cmd.Place(tuple(moves[:COMMAND_BATCH_MAX])), then=self._planned)
+
+    def _tend_soon(self) -> None:
+        """Look after who votes, now and then and after changes: rarely anything is to be done."""
+        if self._tending or not self.active:
+            return
+        self._tending = True
+
+        async def work() -> None:
+            try:
+                await growth.tend(self._node)
+            except EdgeSwarmError as error:
+                self._node.log.info("duty_not_done", command="voters", error=str(error))
+            finally:
+                self._tending = False
+
+        self._node.task(work())
 
     def _planned(self, ok: bool) -> None:
         self._planning = False

@@ -103,6 +103,7 @@ class Voter:
             sign=peer.post.sign,
             verify=self._verify,
         )
+        self._conf = self.member.conf
         self.loop = RaftLoop(self.member, store, self, tick_s=times.tick_ms / 1000)
         peer.post.on(peer.post.topics.raft(config.device), self._packet)
 
@@ -184,7 +185,11 @@ class Voter:
         self.peer.post.send(topic, packet, priority=Priority.HIGH, expiry_s=expiry_s)
 
     def apply(self, turn: Turn) -> None:
+        if self.member.conf != self._conf:  # a newcomer takes no snapshot that does not name it
+            self._conf = self.member.conf
+            self._snapshot()
         if turn.snapshot is not None:
+            self._conf = turn.snapshot.conf
             _, cell = unpack_snapshot(turn.snapshot.data)
             self.replica.restore(cell, index=turn.snapshot.index, term=turn.snapshot.term)
         for entry in turn.committed:

@@ -1,0 +1,77 @@
+"""The leader's care for who votes: 1, 3 or 5 voters, as many as there are coordinators that live, grown by itself.
+
+Two steps, each through the log, so that a new leader goes on wherever this one stopped: a roster that names the new
+voters, signed by the leader with the certificate that it leads under the roster before (wire.roster_change); then the
+change of Raft's members to those of the roster, joint where more than one changes.
+A voter that is lost stays one: whether it comes back is for a person to know (`edgeswarm swarm recover`).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from edgeswarm.core.cell import commands as cmd
+from edgeswarm.core.raft.change import ConfChangeSingle, ConfChangeType, ConfChangeV2
+from edgeswarm.core.raft.config import ProposalDroppedError
+from edgeswarm.errors import EdgeSwarmError
+from edgeswarm.limits import VOTERS_MAX
+from edgeswarm.wire.certificate import Signatory
+from edgeswarm.wire.leadership import LeaderCertificate
+from edgeswarm.wire.roster_change import next_roster
+
+if TYPE_CHECKING:
+    from edgeswarm.app.swarm.node import SwarmNode
+
+
+def wanted_voters(node: SwarmNode) -> tuple[int, ...]:
+    """Raft numbers: the voters of now, and the coordinators that live and come first, to 1, 3 or 5 of them."""
+    roster, state = node.rosters.current, node.replica.state
+    now = list(roster.voters())
+    live = [
+        member.entry.number
+        for member in sorted(roster.members, key=lambda one: one.entry.number)
+        if member.entry.role == "coordinator"
+        and (device := state.devices.get(member.entry.device)) is not None
+        and device.alive
+        and member.entry.number not in now
+    ]
+    count = max(size for size in (1, 3, VOTERS_MAX) if size <= max(1, len(now) + len(live)))
+    return tuple(sorted(now + live[: max(0, count - len(now))]))
+
+
+async def tend(node: SwarmNode) -> bool:
+    """Take the next step towards the voters that are wanted; True when something was done.  Raises EdgeSwarmError."""
+    voter, leader = node.voter, node.peer.leader
+    if voter is None or not voter.leads or leader is None or leader.device != node.config.device:
+        return False
+    conf = voter.member.conf
+    if conf.voters_outgoing or conf.learners_next:
+        return False  # a change is under way
+    roster = node.rosters.current
+    if set(conf.voters) != set(roster.voters()):
+        return _change_members(node, set(conf.voters), set(roster.voters()), roster.version)
+    wanted = wanted_voters(node)
+    if wanted == roster.voters():
+        return False
+    by = Signatory(node.supervisor.shelf.device_key.public, node.post.sign)
+    certificate = LeaderCertificate.decode(leader.certificate)
+    fresh = next_roster(roster, created_s=int(time.time()), by=by, voters=wanted, leader=certificate)
+    node.log.info("voters_grow", voters=[node.rosters.device_of(number) for number in wanted], roster=fresh.version)
+    await node.commit(cmd.encode(cmd.SetRoster(fresh.version, fresh.previous, fresh.data)))
+    return True
+
+
+def _change_members(node: SwarmNode, now: set[int], wanted: set[int], roster_version: int) -> bool:
+    voter = node.voter
+    assert voter is not None
+    changes = tuple(
+        [ConfChangeSingle(ConfChangeType.ADD_NODE, number) for number in sorted(wanted - now)]
+        + [ConfChangeSingle(ConfChangeType.REMOVE_NODE, number) for number in sorted(now - wanted)]
+    )
+    try:
+        voter.loop.step(lambda: voter.member.propose_members(ConfChangeV2(changes), roster_version=roster_version))
+    except (ProposalDroppedError, EdgeSwarmError) as error:
+        node.log.info("members_not_changed", error=str(error))
+        return False
+    return True
