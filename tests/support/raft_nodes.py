@@ -80,6 +80,9 @@ class Lone:
         """Campaigns and gets these votes; returns what it sent after them."""
         self.node.campaign()
         self.turn()
+        if self.node.basic_status().state is StateType.PRE_CANDIDATE:
+            asked = self.node.basic_status().term + 1
+            self.hear(*(Message(MessageType.PRE_VOTE_RESP, 1, voter, asked) for voter in voters))
         term = self.node.basic_status().term
         return self.hear(*(Message(MessageType.VOTE_RESP, 1, voter, term) for voter in voters))
 

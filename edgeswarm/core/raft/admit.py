@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _WITHOUT_TERM: Final = frozenset({MessageType.PROP, MessageType.READ_INDEX})
 _ENTRY_TYPES: Final = frozenset(EntryType)
+_OF_MEMBERS: Final = RESPONSE_TYPES | {MessageType.TRANSFER_LEADER}
 _VOTES: Final = frozenset({MessageType.VOTE, MessageType.PRE_VOTE})
 _STORAGE: Final = frozenset({LOCAL_APPEND, LOCAL_APPLY})
 
@@ -58,7 +59,7 @@ def admit(raft: Raft, m: Message, *, own: bool) -> None:
         raise RemoteError("raft: a number is out of its range", who=who)
     if (m.term == 0) != (kind in _WITHOUT_TERM):
         raise RemoteError(f"raft: {kind.name} with term {m.term}", who=who)
-    if kind in RESPONSE_TYPES and m.sender not in raft.tracker.progress:
+    if kind in _OF_MEMBERS and m.sender not in raft.tracker.progress:
         raise PeerNotFoundError("raft: cannot step as peer not found", who=who)
     if kind is MessageType.APP:
         _check_entries(m, who)
