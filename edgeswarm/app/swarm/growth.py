@@ -18,6 +18,7 @@ from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.limits import VOTERS_MAX
 from edgeswarm.wire.certificate import Signatory
 from edgeswarm.wire.leadership import LeaderCertificate
+from edgeswarm.wire.roster import Roster
 from edgeswarm.wire.roster_change import next_roster
 
 if TYPE_CHECKING:
@@ -51,14 +52,33 @@ async def tend(node: SwarmNode) -> bool:
     roster = node.rosters.current
     if set(conf.voters) != set(roster.voters()):
         return _change_members(node, set(conf.voters), set(roster.voters()), roster.version)
+    if voter.member.roster_version < roster.voters_since or leader.roster_version < roster.voters_since:
+        return _renew(node)
     wanted = wanted_voters(node)
     if wanted == roster.voters():
         return False
     by = Signatory(node.supervisor.shelf.device_key.public, node.post.sign)
     certificate = LeaderCertificate.decode(leader.certificate)
     fresh = next_roster(roster, created_s=int(time.time()), by=by, voters=wanted, leader=certificate)
+    Roster.open(fresh.data, root_public=node.rosters.root_public, previous=roster)  # as everybody will
     node.log.info("voters_grow", voters=[node.rosters.device_of(number) for number in wanted], roster=fresh.version)
     await node.commit(cmd.encode(cmd.SetRoster(fresh.version, fresh.previous, fresh.data)))
+    return True
+
+
+def _renew(node: SwarmNode) -> bool:
+    """The leader's certificate cites the voters before these: hand over to one that these elect."""
+    voter = node.voter
+    assert voter is not None
+    progress = voter.member.node.status().progress
+    others = [
+        (one.match, number) for number, one in progress.items() if number != voter.member.number and one.recent_active
+    ]
+    if not others:
+        return False
+    number = max(others)[1]
+    node.log.info("leadership_renewed", to=node.rosters.device_of(number))
+    voter.loop.step(lambda: voter.member.node.transfer_leader(number))
     return True
 
 

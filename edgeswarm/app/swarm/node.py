@@ -122,6 +122,7 @@ class SwarmNode:
         """Raises what opening the log raises; the broker need not be there."""
         self.replica.listeners.append(self._changed)
         self.replica.restored.append(self._restored)
+        self.replica.on_fault = lambda error: self.log.crash("swarm_fault", error)
         self.peer.direct["propose"] = self._propose
         self.peer.methods |= {
             "read.index": self._read_index,
@@ -249,16 +250,24 @@ class SwarmNode:
         for change in changes:
             match change:
                 case ch.RosterChanged():
-                    if self.rosters.offer(self.replica.state.roster.data):
-                        self.post.replay.keep(self.rosters.current.devices())
-                        self.task(self._maybe_vote())
+                    self._take_roster()
                 case ch.Stopped() | ch.Resumed():
                     self.orders.replicated()
         self.duties.changed(changes)
         self.reports.changed(changes)
         self._wake()
 
+    def _take_roster(self) -> None:
+        """The roster of the log: it was checked before it was proposed, and is checked again here."""
+        try:
+            if self.rosters.offer(self.replica.state.roster.data):
+                self.post.replay.keep(self.rosters.current.devices())
+                self.task(self._maybe_vote())
+        except EdgeSwarmError as error:
+            self.log.error("roster_refused", version=self.replica.state.roster.version, error=str(error))
+
     def _restored(self) -> None:
+        self._take_roster()
         self.duties.restored()
         self._wake()
 

@@ -52,6 +52,7 @@ class Replica:
         self.state, self.index, self.term = state, index, term
         self.listeners: list[Listener] = []
         self.restored: list[Callable[[], None]] = []
+        self.on_fault: Callable[[Exception], None] = lambda error: None
         self._life = os.urandom(8)
         self._count = 0
         self._waiting: dict[bytes, asyncio.Future[Applied]] = {}
@@ -86,7 +87,10 @@ class Replica:
             return  # a change of members, or the entry with which a leader opens its term
         changes = self.state.apply(entry.index, entry.term, entry.data[TAG_BYTES:])
         for listener in self.listeners:
-            listener(changes)
+            try:
+                listener(changes)
+            except Exception as error:  # a fault of ours in what follows from an entry: the log goes on
+                self.on_fault(error)
         if entry.data[:8] == self._life:
             future = self._waiting.get(entry.data[:TAG_BYTES])
             if future is not None and not future.done():

@@ -17,6 +17,7 @@ from edgeswarm.agentfile.wiring import AgentSource
 from edgeswarm.core.cell.types import AgentState
 from edgeswarm.drivers.sources import Offer, Setup, Source, SourceCounts
 from edgeswarm.errors import CodecError, LimitError, LocalError
+from edgeswarm.ids import AgentName
 from edgeswarm.limits import (
     STREAM_PARKED_MAX,
     STREAM_PARKED_MS_MAX,
@@ -57,6 +58,7 @@ class RemoteSource(Source):
 
     def __init__(
         self,
+        reader: AgentName,
         spec: AgentSource,
         setup: Setup,
         *,
@@ -65,7 +67,7 @@ class RemoteSource(Source):
     ) -> None:
         super().__init__(tuple(map(str, range(spec.width))), setup)
         self.counts = StreamCounts()
-        self.spec = spec
+        self.reader, self.spec = reader, spec
         self.subscriber = Subscriber(
             spec.name, spec.device, width=spec.width, late_ms=spec.late_ms, expire_ms=spec.expire_ms
         )

@@ -47,6 +47,8 @@ class Outlet:
         self._spec: PublishSpec | None = None
         self._publisher: Publisher | None = None
         self._life = 0
+        self._batch_ms = 0
+        self._waiting = 0  # rows in the publisher
         self._early: deque[tuple[Row, int]] = deque()  # row, wall clock when it was made
         self._timer: asyncio.TimerHandle | None = None
         self._counts = dict.fromkeys(("rows", "sent", "fenced", "malformed", "unsent", "messages"), 0)
@@ -60,7 +62,7 @@ class Outlet:
         self._publisher = Publisher(
             self.name, width=width, life=self._life, rows=spec.rows, batch_ms=spec.batch_ms, expire_ms=spec.expire_ms
         )
-        self.flow, self._spec = flow, spec
+        self.flow, self._spec, self._batch_ms = flow, spec, spec.batch_ms
         flow.exports.append(self._take)
 
     def detach(self) -> None:
@@ -83,7 +85,7 @@ class Outlet:
         self._counts["rows"] += 1
         now_ms = self._now_ms()
         age_ms = max(0, time.monotonic_ns() - at_ns) // 1_000_000
-        if not publisher.counts()["waiting"] and not self._admit(publisher):
+        if not self._waiting and not self._admit(publisher):
             self._refuse(row, now_ms - age_ms)
             return
         self._add(publisher, row, now_ms, age_ms)
@@ -114,11 +116,13 @@ class Outlet:
 
     def _add(self, publisher: Publisher, row: Row, now_ms: int, age_ms: int) -> None:
         before = publisher.malformed
-        waiting = publisher.counts()["waiting"]
         data = publisher.add(row, now_ms, age_ms=age_ms)
-        self._counts["malformed"] += publisher.malformed - before
+        if publisher.malformed > before:
+            self._counts["malformed"] += 1
+            return
+        self._waiting += 1
         if data is not None:
-            self._post(publisher, data, waiting + 1)
+            self._post(publisher, data)
 
     def flush(self) -> None:
         """Send what waits, whole message or not."""
@@ -128,13 +132,13 @@ class Outlet:
         if self._early and not self._admit(publisher) and self._permit() != NOT_YET:
             self._counts["fenced"] += len(self._early)
             self._early.clear()
-        waiting = publisher.counts()["waiting"]
         data = publisher.flush(self._now_ms())
         if data is not None:
-            self._post(publisher, data, waiting)
+            self._post(publisher, data)
 
-    def _post(self, publisher: Publisher, data: bytes, rows: int) -> None:
+    def _post(self, publisher: Publisher, data: bytes) -> None:
         """A message whose epoch is over by now stays here."""
+        rows, self._waiting = self._waiting, 0
         if self._permit() != publisher.epoch:
             self._counts["fenced"] += rows
             return
@@ -149,21 +153,16 @@ class Outlet:
     def _arm(self) -> None:
         if self._timer is not None or self._publisher is None:
             return
-        due_ms = self._publisher.due_ms
-        if due_ms is not None or self._early:
-            wait_ms = REMOTE_BATCH_MS_DEFAULT if due_ms is None else due_ms - self._now_ms()
-            self._timer = asyncio.get_running_loop().call_later(max(0, wait_ms) / 1000, self._due)
+        if self._waiting or self._early:
+            wait_ms = self._batch_ms if self._waiting else REMOTE_BATCH_MS_DEFAULT
+            self._timer = asyncio.get_running_loop().call_later(wait_ms / 1000, self._due)
 
     def _due(self) -> None:
-        """The oldest row that waits may have gone with a full message meanwhile: then the next one is looked at."""
+        """What waits goes, also what came after the row that the timer was set for: one shorter message now and then,
+        and no clock that must agree with the loop's."""
         self._timer = None
-        publisher = self._publisher
-        if publisher is None:
-            return
-        if self._early or (publisher.due_ms is not None and publisher.due_ms <= self._now_ms()):
-            self.flush()
+        self.flush()
         self._arm()
 
     def counts(self) -> dict[str, int]:
-        waiting = 0 if self._publisher is None else self._publisher.counts()["waiting"]
-        return {**self._counts, "waiting": waiting, "early": len(self._early)}
+        return {**self._counts, "waiting": self._waiting, "early": len(self._early)}

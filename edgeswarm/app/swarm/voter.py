@@ -190,7 +190,7 @@ class Voter:
             self._snapshot()
         if turn.snapshot is not None:
             self._conf = turn.snapshot.conf
-            _, cell = unpack_snapshot(turn.snapshot.data)
+            self.member.roster_version, cell = unpack_snapshot(turn.snapshot.data)
             self.replica.restore(cell, index=turn.snapshot.index, term=turn.snapshot.term)
         for entry in turn.committed:
             self.replica.apply(entry)
