@@ -330,9 +330,7 @@ class Wiring:
     score: Annotated[ScoreSpec, Doc("one number per answer")] = field(default_factory=ScoreSpec)
     decision: Annotated[DecisionSpec, Doc("what is made of an answer")] = field(default_factory=DecisionSpec)
     sinks: Annotated[tuple[Sink, ...], Length(0, SINKS_PER_AGENT_MAX), Doc("where answers go")] = ()
-    publish: Annotated[PublishSpec, Doc("the agent's own stream, for other devices")] = field(
-        default_factory=PublishSpec
-    )
+    publish: Annotated[PublishSpec | None, Doc("the agent's own stream, for other devices that read it")] = None
 
     @property
     def row_width(self) -> int | None:

@@ -17,6 +17,7 @@ from edgeswarm.agentfile.wiring import AgentSource, ApiSource
 from edgeswarm.agentfile.wiring import Sink as SinkSpec
 from edgeswarm.app.pump import AgentFlow, Sink
 from edgeswarm.app.shelf import Artefact
+from edgeswarm.app.swarm.config import is_member
 from edgeswarm.drivers import checkpoints
 from edgeswarm.drivers.sinks import make_sink
 from edgeswarm.drivers.sources import Source, make_source
@@ -97,7 +98,7 @@ class Lifecycle:
         positions = self._positions.pop(flow.name, {})
         for index, source in self._make_sources(flow.name, header).items():
             self._start_source(flow, index, source, positions.get(index))
-        if self._sup.remote is None:
+        if self._sup.remote is None and not is_member(self._sup.settings.state_dir):
             self._tell_alone(flow.name, header)
 
     def _tell_alone(self, name: AgentName, header: Header) -> None:

@@ -216,8 +216,8 @@ class Streams:
         if self._closed:
             return
         flows = self._node.supervisor.flows
-        for name in [name for name in self._outlets if name not in flows.flows]:
-            self._outlets.pop(name).detach()
+        for gone in [name for name in self._outlets if name not in flows.flows]:
+            self._outlets.pop(gone).detach()
         self._subscribe()
         now, agents = now_ms(), self._node.replica.state.agents
         for name, sources in self._ears.items():
