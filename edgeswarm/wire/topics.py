@@ -3,7 +3,7 @@
 Decides whether a text is a topic of ours, of which kind, and what it names; how many bytes a message there may have and
 how it is signed.  Invariants: parse(build(x)) == x; build(parse(t)) == t; a topic that parses has no wildcard, no NUL,
 no empty level; names are bounded (limits.py).  A cell is never called "controller" or "join": those levels are the
-fleet's.  Decision record: docs/decisions/0003-mqtt-topics.md.
+fleet's.  Why they are so: docs/decisions/2026-11-21-mqtt-topics.md.
 """
 
 from __future__ import annotations
