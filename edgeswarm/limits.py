@@ -186,9 +186,7 @@ RAFT_ENTRY_BYTES_MAX = 1 * MIB  # one entry: a batch of commands; larger things 
 RAFT_SNAPSHOT_BYTES_MAX = 64 * MIB  # the state of a cell: 1,000 devices and 10,000 agents are some 10 MB
 RAFT_STORE_WAITING_BYTES_MAX = 64 * MIB  # handed over and not yet on disk: a second of a slow SD card, ten times over
 RAFT_LOG_KEPT = 5_000  # entries kept behind a snapshot, so that a follower a little late needs no snapshot
-RAFT_LOG_ENTRIES_MAX = (
-    1_000_000  # entries of one database: beyond this nobody took snapshots, and opening takes minutes
-)
+RAFT_LOG_ENTRIES_MAX = 1_000_000  # entries of one database: beyond this nobody took snapshots; it opens in seconds
 RAFT_COMMIT_LAG_S = 1.0  # a commit index alone is not worth an fsync; it goes with the next save or after this long
 RAFT_WAL_BYTES = 2 * MIB  # the write-ahead log goes back into the database at this size, when it is quiet
 RAFT_QUIET_S = 0.02  # no save for so long is quiet: checkpoints and deletions, some ms each, disturb nobody
