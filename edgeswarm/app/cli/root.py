@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "metrics": ("daemon", "metrics", "Print the supervisor's metrics as Prometheus text."),
     "run": ("daemon", "run", "Run the supervisor in the foreground."),
     "status": ("daemon", "status", "Show the supervisor, its agents and its jails."),
+    "swarm": ("swarm", "swarm", "Devices that share a log, elect a leader, and run each other's agents."),
     "top": ("top", "top", "Watch streams, scores and decisions live."),
     "version": ("version", "version", "Print versions of EdgeSwarm and of what it stands on."),
 }
