@@ -142,12 +142,19 @@ class RaftStore:
         await self._wait(lambda done: self.save_soon(hard_state, entries, snapshot, done))
 
     def compact_soon(self, snapshot: Snapshot, done: Done | None = None, *, keep: int = RAFT_LOG_KEPT) -> None:
-        """Keep `snapshot`, taken here at an applied index, and forget the entries up to snapshot.index - keep."""
+        """Keep `snapshot`, taken here at an applied index, and forget the entries up to snapshot.index - keep.
+
+        One that is not newer than the snapshot there is changes nothing.  Raises UnavailableError (LocalError) for an
+        index beyond the log, LimitError.
+        """
         if self._refused(done):
             return
+        if snapshot.index <= self.storage.snapshot().index:
+            self._put(_Job(None, done, 0))
+            return
         size = self._admit((), snapshot)
-        self.storage.create_snapshot(snapshot.index, snapshot.conf, snapshot.data)
-        base = max(snapshot.index - keep, self.storage.first_index() - 1)
+        snapshot = self.storage.create_snapshot(snapshot.index, snapshot.conf, snapshot.data)  # with the log's term
+        base = max(snapshot.index - keep, self.storage.start)
         base_term = self.storage.term(base)
         if base > self.storage.start:
             self.storage.compact(base)

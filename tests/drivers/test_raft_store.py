@@ -115,6 +115,19 @@ async def test_log_compacted_to_nothing_goes_on_after_its_snapshot(tmp_path: Pat
     await once_more.close()
 
 
+async def test_snapshot_that_is_not_newer_changes_nothing_and_its_term_is_the_logs(tmp_path: Path) -> None:
+    store = await RaftStore.open(tmp_path / "raft.db")
+    await store.save(HardState(3, 2, 9), entries(1, 5) + entries(6, 9, term=3))
+    await store.compact(Snapshot(8, 1, CONF, b"state"))
+    await store.compact(Snapshot(8, 3, CONF, b"other"))
+    await store.compact(Snapshot(4, 1, CONF, b"older"))
+    with pytest.raises(LocalError, match="ends at 9"):
+        await store.compact(Snapshot(10, 3, CONF, b"beyond"))
+    again = await reopened(store)
+    assert again.storage.snapshot() == Snapshot(8, 3, CONF, b"state")
+    await again.close()
+
+
 async def test_commit_index_alone_is_answered_without_a_transaction_and_kept_at_close(tmp_path: Path) -> None:
     store = await RaftStore.open(tmp_path / "raft.db")
     await store.save(HardState(1, 2, 0), entries(1, 5))
