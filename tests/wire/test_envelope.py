@@ -84,7 +84,7 @@ def test_every_truncation_and_every_tail_is_refused() -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_bytes_from_outside_raise_nothing_else(data: bytes) -> None:
     for prefix in (b"", b"\xd2\x84", b"\xd2\x84\x4f\xa3\x01\x27\x04"):
         with pytest.raises(CoseError):
@@ -241,12 +241,14 @@ def test_cwt_verifies_ours_and_we_open_cwt() -> None:
 
 
 @given(st.binary(max_size=300), st.binary(max_size=300), st.binary(max_size=300))
+@settings(deadline=None)
 def test_what_is_signed_is_the_sig_structure(protected: bytes, aad: bytes, payload: bytes) -> None:
     assert cose.to_be_signed(protected, aad, payload) == cbor2.dumps(["Signature1", protected, aad, payload])
     assert codec.bytes_head(len(payload)) + payload == cbor2.dumps(payload)
 
 
 @given(uints, st.binary(max_size=3))
+@settings(deadline=None)
 def test_heads_by_hand_are_those_of_the_codec(value: int, before: bytes) -> None:
     assert codec.uint(value) == codec.dumps(value)
     assert codec.read_uint(before + codec.uint(value), len(before)) == (value, len(before) + len(codec.uint(value)))

@@ -156,7 +156,7 @@ certificates = st.builds(
 
 
 @given(certificates)
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_decode_undoes_encode(certificate: LeaderCertificate) -> None:
     assert LeaderCertificate.decode(certificate.encode()) == certificate
 
@@ -172,6 +172,7 @@ def test_a_changed_byte_is_refused(data: st.DataObject) -> None:
 
 
 @given(st.binary(max_size=100))
+@settings(deadline=None)
 def test_bytes_from_outside_are_refused(data: bytes) -> None:
     for prefix in (b"", won([1, 2]).encode()[:60]):
         with pytest.raises(LeadershipError):

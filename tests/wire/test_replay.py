@@ -46,7 +46,7 @@ messages = st.tuples(
 
 
 @given(st.lists(messages, max_size=60))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_it_agrees_with_one_that_remembers_everything(stream: list[tuple[str, int, int, int]]) -> None:
     window, dumb = ReplayWindow(), Dumb()
     for message in stream:

@@ -259,6 +259,7 @@ def test_a_changed_byte_is_refused(data: st.DataObject) -> None:
 
 
 @given(st.binary(max_size=100))
+@settings(deadline=None)
 def test_bytes_from_outside_are_refused(data: bytes) -> None:
     for prefix in (b"", b"\xd2\x84", ROSTER.data[:200]):
         refused(".", prefix + data)

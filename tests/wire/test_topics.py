@@ -29,7 +29,7 @@ topics = (
 
 
 @given(topics)
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_parse_undoes_build(topic: Topic) -> None:
     text = str(topic)
     assert parse(text) == topic
@@ -38,6 +38,7 @@ def test_parse_undoes_build(topic: Topic) -> None:
 
 
 @given(topics)
+@settings(deadline=None)
 def test_the_methods_of_a_cell_build_the_same_texts(topic: Topic) -> None:
     of = Topics(topic.fleet, topic.cell or "c")
     built = {
@@ -61,7 +62,7 @@ def test_the_methods_of_a_cell_build_the_same_texts(topic: Topic) -> None:
 
 
 @given(topics, st.data())
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_a_changed_topic_is_refused_or_another(topic: Topic, data: st.DataObject) -> None:
     text = str(topic)
     at = data.draw(st.integers(0, len(text)))
@@ -74,6 +75,7 @@ def test_a_changed_topic_is_refused_or_another(topic: Topic, data: st.DataObject
 
 
 @given(st.text(max_size=60) | st.text("es/1frc+#\0-", max_size=60))
+@settings(deadline=None)
 def test_nothing_else_is_raised_for_any_text(text: str) -> None:
     try:
         assert str(parse(text)) == text
