@@ -81,6 +81,7 @@ class Lane:
         self.entry: Entry | None = None
         self.last_error = ""
         self.is_wanted = False
+        self.short_lived = 0
         self._owner = owner
         self._client_id = client_id
         self._settings = settings
@@ -145,8 +146,9 @@ class Lane:
                 self._up(entry, link)
                 why = await lost
                 held.cancel()
+                lasted = self._loop.time() - since >= self._settings.held_s
+                failures, self.short_lived = (0, 0) if lasted else (failures + 1, self.short_lived + 1)
                 self._down(why, link)
-                failures = 0 if self._loop.time() - since >= self._settings.held_s else failures + 1
                 if why != "closed":
                     self.counters.losses += 1
                     self._owner.failed(self, entry)
@@ -369,6 +371,7 @@ class Lane:
             "connect_failures": c.connect_failures,
             "losses": c.losses,
             "taken_over": c.taken_over,
+            "short_lived": self.short_lived,
             "reads_bounded": reads_bounded,
             "pauses": c.pauses,
             "last_error": self.last_error,

@@ -35,6 +35,7 @@ from edgeswarm.limits import (
 
 UNSUPPORTED_PROTOCOL = 132
 SESSION_TAKEN_OVER = 142
+_UNSPECIFIED = 128  # what paho says when the socket is gone
 _UNWRITTEN_PACKETS_MAX = 256  # answers to a broker that sends and does not read; then nothing more is read either
 
 
@@ -387,7 +388,7 @@ class Link:
     def _on_disconnect(self, _client: Any, _userdata: Any, flags: Any, reason: Any, _properties: Any) -> None:
         if flags.is_disconnect_packet_from_server and reason is not None:
             self.taken_over = reason.value == SESSION_TAKEN_OVER
-        self.abort(str(reason))
+        self.abort("connection lost" if reason.value == _UNSPECIFIED else str(reason))
 
     def _detach(self) -> None:
         if self._fd >= 0:

@@ -48,11 +48,16 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The control connection is gone.  taken_over: another client has our id - two devices with one key."""
+    """The control connection is gone.
+
+    taken_over: the broker says that another client has our id: two devices with one key (mosquitto 2.0 does not say).
+    short_lived: how many connections in a row have not lasted; 3 and more hint at the same.
+    """
 
     broker: str
     reason: str
     taken_over: bool = False
+    short_lived: int = 0
 
 
 class Transport:
@@ -302,7 +307,7 @@ class Transport:
         self._up.clear()
         taken_over = self._control.counters.taken_over > self._taken_over
         self._taken_over = self._control.counters.taken_over
-        self._tell(Disconnected(entry.url, why, taken_over))
+        self._tell(Disconnected(entry.url, why, taken_over, self._control.short_lived))
 
     def stash(self, message: Outgoing) -> bool:
         """Into the offline queue, if there is one."""
