@@ -144,6 +144,16 @@ def test_every_placement_has_a_higher_epoch_than_any_before(cell: Cell) -> None:
     assert cell.state.agents_on("d1") == ("a",)
 
 
+def test_a_move_planned_before_another_one_is_refused(cell: Cell) -> None:
+    """Two leaders plan at a time: the second plan to be committed knows nothing of the first."""
+    cell.device("d1")
+    cell.device("d2")
+    epoch = cell.agent("a")
+    assert cell(c.Place((Move("a", "d1", epoch),))) == [ch.Placed("a", "d1", 3)]
+    assert cell(c.Place((Move("a", "d2", epoch),))) == [ch.Rejected("agent a: epoch 0 is over, it is at 3")]
+    assert cell(c.Place((Move("a", None, epoch),))) == [ch.Rejected("agent a: epoch 0 is over, it is at 3")]
+
+
 def test_a_plan_that_came_too_late_does_nothing(cell: Cell) -> None:
     lost = cell.device("d1")
     cell.device("d2")
