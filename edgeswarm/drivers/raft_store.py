@@ -22,7 +22,17 @@ from typing import Final, NamedTuple
 
 from edgeswarm.core.raft.storage import MemoryStorage
 from edgeswarm.drivers.raft_store_check import Loaded, load
-from edgeswarm.drivers.raft_store_schema import StoreCorruptError, connect, create, explain, lock, unlock, wal_of
+from edgeswarm.drivers.raft_store_schema import (
+    StoreCorruptError,
+    connect,
+    create,
+    explain,
+    lock,
+    mark_made,
+    unlock,
+    wal_of,
+    was_made,
+)
 from edgeswarm.drivers.raft_store_write import Write, Writer
 from edgeswarm.drivers.store import StoreError
 from edgeswarm.errors import EdgeSwarmError, LimitError, LocalError
@@ -338,11 +348,12 @@ def _open(path: Path, make: bool) -> tuple[int, Loaded, Writer]:
     held = lock(path)
     try:
         if not path.exists():
-            if wal_of(path).exists():
-                raise StoreCorruptError(path, f"the database is gone, but {wal_of(path).name} is there")
+            if was_made(held) or wal_of(path).exists():
+                raise StoreCorruptError(path, "it is gone, although this device has promised things with it")
             if not make:
                 raise LocalError(f"raft database {path}: there is none")
             create(path)
+        mark_made(held)
         database = connect(path)
         try:
             loaded = load(database, path)

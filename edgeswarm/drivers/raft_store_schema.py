@@ -117,6 +117,18 @@ def unlock(descriptor: int) -> None:
     os.close(descriptor)
 
 
+def mark_made(descriptor: int) -> None:
+    """Note in the lock file that there is a database here, so that its absence is noticed: an empty one would vote
+    again in terms in which this device has voted already."""
+    if not was_made(descriptor):
+        os.write(descriptor, b"made\n")
+        os.fsync(descriptor)
+
+
+def was_made(descriptor: int) -> bool:
+    return os.fstat(descriptor).st_size > 0
+
+
 def sync_directory(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
