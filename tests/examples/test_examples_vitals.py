@@ -45,6 +45,19 @@ def test_the_agents_form_one_network_in_the_order_of_the_data(vitals: ModuleType
     assert upstreams["vitals-fuse"] == ["vitals-scorer", "vitals-autoencoder"]
 
 
+def test_across_devices_the_agents_read_each_other_wherever_they_run(vitals: ModuleType, tmp_path: Path) -> None:
+    key, _ = keys.load_or_make(tmp_path / "publisher.key")
+    files = vitals.network.build_network(key=key, across_devices=True)
+    wirings = {name: agentfile.read(data, who=name).header.wiring for name, data in files.items()}
+    read = {name: [(s.agent, s.width) for s in w.sources if s.type == "agent"] for name, w in wirings.items()}
+    assert read["vitals-autoencoder.af"] == []
+    assert read["vitals-scorer.af"] == read["vitals-scorer-1.1.0.af"] == [("any/vitals-autoencoder", 2)]
+    assert read["vitals-fuse.af"] == [("any/vitals-scorer", 2), ("any/vitals-autoencoder", 2)]
+    assert all(wiring.publish is not None for wiring in wirings.values())
+    one = vitals.network.build_network(key=key)
+    assert all(agentfile.read(data, who=name).header.wiring.publish is None for name, data in one.items())
+
+
 def test_training_sees_what_the_runtime_computes(vitals: ModuleType, models: Models) -> None:
     """The vectorised steps against edgeswarm.stream's pipelines, on a recorded stretch with two bursts."""
     training, evaluate, network = vitals.training, vitals.evaluate, vitals.network

@@ -11,9 +11,12 @@ from typing import Any
 
 import yaml
 
+from edgeswarm.agentfile import Header
 from edgeswarm.app import builder
+from edgeswarm.app.flows import stream_width
 from edgeswarm.drivers.keys import SigningKey
 from edgeswarm.model import Mlp, load_npz
+from edgeswarm.schema import decode
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -45,6 +48,17 @@ def header(name: str) -> dict[str, Any]:
     return tree
 
 
+def spread(tree: dict[str, Any]) -> None:
+    """Let the agent of this header read its neighbours wherever they run, and be read from there.
+
+    A row a message and no wait: at ten rows a second there is nothing to gain from batches, and 50 ms to lose."""
+    for source in tree["wiring"]["sources"]:
+        if source["type"] == "agent":
+            read = source["agent"].removeprefix("vitals-")
+            source |= {"agent": f"any/{source['agent']}", "width": stream_width(decode(header(read), Header))}
+    tree["wiring"]["publish"] = {"rows": 1, "batch_ms": 0}
+
+
 def weights(name: str) -> Mlp:
     """The trained network of one of AGENTS or of NEXT_SCORER."""
     return load_npz(HERE / "weights" / f"{name}.npz")
@@ -61,14 +75,30 @@ def fit_to(tree: dict[str, Any], reach: bursts.Reach) -> None:
     }
 
 
-def build_agent(name: str, *, key: SigningKey, reach: bursts.Reach | None = None, model: Mlp | None = None) -> bytes:
+def build_agent(
+    name: str,
+    *,
+    key: SigningKey,
+    reach: bursts.Reach | None = None,
+    model: Mlp | None = None,
+    across_devices: bool = False,
+) -> bytes:
     """One agent file.  name: of AGENTS, or NEXT_SCORER.  reach: fit it to this machine.  model: None: weights(name)."""
     tree = header(name)
+    if across_devices:
+        spread(tree)
     if reach is not None and name == AUTOENCODER:
         fit_to(tree, reach)
     return builder.build(tree, weights(name) if model is None else model, key=key, batch_max=16)
 
 
-def build_network(*, key: SigningKey, reach: bursts.Reach | None = None) -> dict[str, bytes]:
-    """File name -> bytes of AGENTS in their order, then of NEXT_SCORER."""
-    return {f"vitals-{name}.af": build_agent(name, key=key, reach=reach) for name in (*AGENTS, NEXT_SCORER)}
+def build_network(
+    *, key: SigningKey, reach: bursts.Reach | None = None, across_devices: bool = False
+) -> dict[str, bytes]:
+    """File name -> bytes of AGENTS in their order, then of NEXT_SCORER.
+
+    across_devices: for a cell, which places each agent where it will; else all run on one device."""
+    return {
+        f"vitals-{name}.af": build_agent(name, key=key, reach=reach, across_devices=across_devices)
+        for name in (*AGENTS, NEXT_SCORER)
+    }
