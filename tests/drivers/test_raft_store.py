@@ -207,6 +207,15 @@ async def test_full_disk_fails_the_save_and_every_later_one(tmp_path: Path) -> N
     await again.close()
 
 
+async def test_each_transaction_is_synced(tmp_path: Path) -> None:
+    """What no test without a power cut can see: 2 is FULL, so the write-ahead log is synced at each commit."""
+    store = await RaftStore.open(tmp_path / "raft.db")
+    database = store._writer._database
+    assert database.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    await store.close()
+
+
 async def test_second_opening_is_refused_while_the_first_lasts(tmp_path: Path) -> None:
     store = await RaftStore.open(tmp_path / "raft.db")
     with pytest.raises(LocalError, match="another process"):
