@@ -110,6 +110,18 @@ def test_a_lost_proposal_is_made_again(leader: Leader) -> None:
     assert leader.decide() == []
 
 
+def test_the_end_of_an_old_wait_does_not_end_a_new_one(leader: Leader) -> None:
+    """Attempt 1 was proposed at 0 and would be looked at again at 1000; it fails at 10, and attempt 2 waits longer."""
+    leader.submit(task("a", backoff_ms=10_000))
+    leader.decide()
+    leader.now = 10
+    leader(c.FailTask("j", 0, 1, "why"))
+    leader.now = 1_000
+    assert leader.decide() == []
+    leader.now = 10_010
+    assert leader.decide() == [Assign("j", 0, 2, "d1")]
+
+
 def test_an_attempt_that_takes_too_long_fails_and_the_task_waits_before_the_next(leader: Leader) -> None:
     leader.submit(task("a", deadline_ms=500, backoff_ms=100))
     leader.decide()

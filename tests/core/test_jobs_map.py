@@ -108,6 +108,17 @@ def test_a_kernel_draws_batches_together_in_bounded_memory(count: int, rng: rand
     assert kernel.result() == {"row": [float(max(column)) for column in zip(*rows, strict=True)], "count": count}
 
 
+def test_an_answer_of_the_kernel_counts_once() -> None:
+    kernel = Kernel()
+    folds = [fold for _ in range(2 * MAP_FOLD_ROWS) if (fold := kernel.add("a", 1))]
+    assert [fold.number for fold in folds] == [1, 2]
+    for number in (1, 1, 1, 2, 7):
+        assert kernel.folded(number, MAP_FOLD_ROWS) is None
+    last = kernel.end()
+    assert last is not None
+    assert last.rows == ((float(MAP_FOLD_ROWS),),) * 2
+
+
 def test_a_kernel_that_answers_nonsense_ends_the_map() -> None:
     run = MapRun(["a"], Kernel())
     run.ask(0, lambda _: "d")
@@ -165,6 +176,16 @@ def test_silence_is_asked_again_and_then_counts_as_failed() -> None:
     assert run.done
     assert run.why == "all were asked: 0 of 1 answered, 1 are needed"
     assert run.answered("a", [1]) == [], "too late"
+
+
+def test_the_end_of_an_old_wait_does_not_end_a_new_one() -> None:
+    run = MapRun(["a"], Mean(), answer_ms=100, tries_max=2)
+    where = on({"a": "d"})
+    run.ask(0, where)
+    run.failed("a")
+    assert asked(run.ask(50, where)) == {"d": ("a",)}
+    assert run.ask(100, where) == []
+    assert not run.done, "the second try has until 150"
 
 
 def test_a_lost_device_moves_its_questions_at_once() -> None:

@@ -74,6 +74,14 @@ def test_agents_apart_never_share_a_device() -> None:
     assert found.unplaced == {"y": "of 1 devices 1 run what it stays apart from"}
 
 
+def test_a_device_refused_to_one_agent_is_not_full_for_the_next() -> None:
+    """The first is kept apart from the only device; the second, no smaller, goes there."""
+    agents = [agent("first", Needs(memory_bytes=2 * MB), apart=("x",)), agent("second", Needs(memory_bytes=2 * MB))]
+    found = plan([device("a")], [agent("x", on="a"), *agents])
+    assert [move.agent for move in found.moves] == ["second"]
+    assert list(found.unplaced) == ["first"]
+
+
 def test_the_reason_counts_each_need_over_the_devices() -> None:
     devices = [device(f"pc{index}") for index in range(3)] + [device("pi", PI), device("gone", PI, alive=False)]
     full = [agent(f"f{index}", Needs(memory_bytes=195 * MB), on="pi") for index in range(1)]

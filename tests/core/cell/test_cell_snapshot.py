@@ -10,7 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeswarm import limits
+from edgeswarm.core.cell import changes as ch
 from edgeswarm.core.cell import commands as c
+from edgeswarm.core.cell import state as state_module
+from edgeswarm.core.cell import tasks as tasks_module
 from edgeswarm.core.cell.records import job_bytes
 from edgeswarm.core.cell.state import CellState
 from edgeswarm.core.cell.types import Assignment, MapSpec, Needs, TaskSpec
@@ -64,6 +67,22 @@ def test_a_filled_state_comes_back_whole() -> None:
     assert back.to_snapshot() == data
     for name in ("roster", "devices", "agents", "jobs", "stop", "audit", "sessions", "ended", "epoch_last"):
         assert getattr(back, name) == getattr(cell.state, name)
+
+
+def test_what_is_forgotten_next_survives_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ended jobs go in the order in which they ended, sessions in that of their last use; not by name or number."""
+    monkeypatch.setattr(tasks_module, "CELL_JOBS_MAX", 3)
+    monkeypatch.setattr(state_module, "CELL_SESSIONS_MAX", 2)
+    cell = Cell()
+    for job in ("a", "b", "c"):
+        cell(c.SubmitJob(job, WHO, (TaskSpec("t", agent="fuse"),)))
+    for job in ("c", "a", "b"):
+        cell(c.CancelJob(job, WHO, ""))
+    ann, bob = (cell(c.OpenSession(client))[0].session for client in ("ann", "bob"))  # type: ignore[union-attr]
+    cell(c.WithSession(ann, 1, 0, c.encode(c.Noop())))
+    cell.state = CellState.from_snapshot(cell.state.to_snapshot())
+    assert cell(c.SubmitJob("d", WHO, (TaskSpec("t", agent="fuse"),)))[0] == ch.JobForgotten("c")
+    assert cell(c.OpenSession("eve"))[0] == ch.SessionClosed(bob)
 
 
 def test_a_frozen_state_is_not_touched_by_what_comes_after() -> None:
