@@ -135,12 +135,14 @@ class Amqtt:
         pytest.importorskip("amqtt", reason="amqtt is not installed (pip install 'edgeswarm[broker]')")
         from amqtt.broker import Broker
 
+        from edgeswarm.drivers.broker_amqtt import tidy_class
+
         listener: dict[str, Any] = {"type": "ws" if self.websocket else "tcp", "bind": f"127.0.0.1:{self.port}"}
         config: dict[str, Any] = {
             "listeners": {"default": listener | self.overrides},
             "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
         }
-        self.broker = Broker(config)
+        self.broker = tidy_class(Broker)(config)
         await self.broker.start()
 
     async def stop(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from edgeswarm.drivers.mqtt.transport import Broker, Incoming, Priority, Settings, Transport
 
 QUICK = Settings(keepalive_s=5, connect_s=3.0, reconnect_ms=20.0, reconnect_ms_max=200.0, held_s=0.2)
-WAIT_S = 5.0
+WAIT_S = 30.0
 
 
 async def eventually(condition: Callable[[], Any], what: str = "it") -> None:

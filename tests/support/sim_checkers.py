@@ -8,14 +8,14 @@ The registries are kept by an observer that sees all nodes at once and forgets n
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from sim_world import World
 
 from edgeswarm.core.raft.config import StateType
 from edgeswarm.core.raft.member import Turn
-from edgeswarm.wire.raft import ConfState, Entry, MessageType
+from edgeswarm.wire.raft import ConfState, Entry, Message, MessageType
 
 if TYPE_CHECKING:
     from sim_node import SimNode
@@ -29,6 +29,7 @@ CHECKERS = {
     "commit is monotonic": "commit and term never fall in a life; applied <= commit <= last; nothing committed is lost",
     "persist before promise": "a vote or an acknowledgement leaves only after the disk has what it promises",
     "one vote a term": "a node never gives its vote to two candidates of one term, lives and crashes included",
+    "check quorum": "a leader that hears of no quorum for two election timeouts of its own clock stops to lead",
     "same configuration": "all nodes that applied an index have the same members there",
     "certificate": "a leader's certificate holds, and names the one leader of its term",
     "authenticity": "nothing is taken in that its named sender did not send, and nothing twice",
@@ -74,6 +75,8 @@ class Checkers:
         self.digests: dict[int, int] = {}
         self.confs: dict[int, ConfState] = {}
         self._views: dict[int, _View] = {}
+        self.on_leader: Callable[[int], object] | None = None
+        self.promises = True  # a mutation may ask to be caught by what follows from it instead
 
     def born(self, number: int) -> None:
         """A node starts: what only lived in memory may be less than before."""
@@ -112,6 +115,8 @@ class Checkers:
             self._world.note(f"{node.number} leads term {term}")
             self._observe_new_leader(node)
             view.leader_term = term
+            if self.on_leader is not None:
+                self.on_leader(node.number)
         elif log.last_index() < view.leader_last or log.term(view.leader_last) != view.leader_last_term:
             raise Violation(
                 "leader append-only",
@@ -154,7 +159,9 @@ class Checkers:
     # --- a turn -----------------------------------------------------------------------------------------------------
 
     def on_turn(self, node: SimNode, turn: Turn) -> None:
-        """A turn begins: what it is about to write fits what all others have written."""
+        """A turn begins: what it says at once promises nothing, what it will write fits what others have written."""
+        assert turn.ready is not None
+        self._check_promises(node, turn.ready.split()[0])
         entries: Sequence[Entry] = turn.entries
         if not entries:
             return
@@ -178,22 +185,25 @@ class Checkers:
 
     def on_saved(self, node: SimNode, turn: Turn) -> None:
         """A turn's promises have just left: the disk must hold what they say."""
-        ready = turn.ready
-        assert ready is not None
+        assert turn.ready is not None
+        hard = node.store.durable
+        if hard.vote:
+            self._vote(node.number, hard.term, hard.vote)
+        self._check_promises(node, turn.ready.messages)
+
+    def _check_promises(self, node: SimNode, messages: Sequence[Message]) -> None:
         store, number = node.store, node.number
         hard = store.durable
-        if hard.vote:
-            self._vote(number, hard.term, hard.vote)
-        for m in ready.messages:
+        for m in messages:
             if m.to == number or m.reject:
                 continue
             if m.type is MessageType.VOTE_RESP:
                 self._vote(number, m.term, m.to)
-                if (hard.term, hard.vote) != (m.term, m.to) and hard.term <= m.term:
+                if (hard.term, hard.vote) != (m.term, m.to) and hard.term <= m.term and self.promises:
                     raise Violation(
                         "persist before promise", f"{number} votes for {m.to} in term {m.term}, on its disk is {hard}"
                     )
-            elif m.type is MessageType.APP_RESP and m.index > store.durable_last:
+            elif m.type is MessageType.APP_RESP and m.index > store.durable_last and self.promises:
                 raise Violation(
                     "persist before promise",
                     f"{number} acknowledges {m.index} to {m.to}, its disk ends at {store.durable_last}",
@@ -223,6 +233,27 @@ class Checkers:
         """A node's state machine has come to `index`, by entries or by a snapshot."""
         if self.digests.setdefault(index, digest) != digest:
             raise Violation("state machine safety", f"{node.number} has another state after index {index}")
+
+    def on_tick(self, node: SimNode) -> None:
+        """A node's clock ticked; node.heard_tick: voter -> the tick in which something of it came."""
+        raft = node.raft
+        config = raft.tracker.config
+        if raft.state is not StateType.LEADER or not raft.check_quorum:
+            node.leading_ticks = 0
+            return
+        if raft.lead_transferee or config != node.leading_config:  # both give the leader more time, as they should
+            node.leading_ticks, node.leading_config = 0, config
+        node.leading_ticks += 1
+        floor = node.ticks - 2 * raft.election_ticks - 1
+        if node.leading_ticks <= 2 * raft.election_ticks + 1:
+            return
+        for half in (config.voters_incoming, config.voters_outgoing):
+            heard = sum(number == node.number or node.heard_tick.get(number, 0) >= floor for number in half)
+            if half and heard <= len(half) // 2:
+                raise Violation(
+                    "check quorum",
+                    f"{node.number} leads term {raft.term} and has heard of {heard} of {half} since long",
+                )
 
     def on_conf(self, node: SimNode, index: int, conf: ConfState) -> None:
         if self.confs.setdefault(index, conf) != conf:

@@ -25,14 +25,26 @@ class History:
 
 
 class Client:
-    """think_us: pause between two calls.  It stops when `stop` is set and the call under way has ended."""
+    """think_us: pause between two calls; patience_us: until one is given up.
+
+    It stops when `stop` is set and the call under way has ended.
+    """
 
     def __init__(
-        self, cluster: Cluster, number: int, history: History, *, keys: str, think_us: tuple[int, int], reads: float
+        self,
+        cluster: Cluster,
+        number: int,
+        history: History,
+        *,
+        keys: str,
+        think_us: tuple[int, int],
+        reads: float,
+        patience_us: tuple[int, int] = (100 * MS, 2_000 * MS),
     ) -> None:
         self._cluster, self._world = cluster, cluster.world
         self.number, self.history = number, history
         self._keys, self._think_us, self._reads = keys, think_us, reads
+        self._patience_us = patience_us
         self._seq = 0
         self._written = 0
         self._seen: dict[str, Hashable] = {}
@@ -57,7 +69,7 @@ class Client:
         self._seq += 1
         number = self._seq
         self._open = (key, call, world.stamp())
-        self._timeout = world.after(world.between(100 * MS, 2_000 * MS), self._given_up, number)
+        self._timeout = world.after(world.between(*self._patience_us), self._given_up, number)
         # A device answers its clients over its own loop, so a device that hangs keeps them waiting.
         if call == READ:
             node.timers.call(node.read, (key, lambda ok, answer: self._answered(number, ok, answer)))

@@ -39,6 +39,7 @@ KINDS = {
     "false will": 1,
     "snapshot": 3,
     "misreport": 1,
+    "ambush": 2,
 }
 """Kind -> weight."""
 
@@ -51,6 +52,8 @@ class Nemesis:
         self._kinds, self._every_us, self._base = kinds, every_us, base
         self._weights = [KINDS[kind] for kind in kinds]
         self._stopped = False
+        self._ambush_until_us = 0
+        cluster.checkers.on_leader = self._met
         self.counts: dict[str, int] = {}
         if kinds:
             self._world.after(self._world.between(300 * MS, 800 * MS), self._next)
@@ -236,6 +239,29 @@ class Nemesis:
             else:
                 ok = self._world.chance(0.5)
                 self._do(leader, lambda: leader.node.report_snapshot(to, ok))
+
+    def _ambush(self) -> None:
+        """For a while, whoever is elected falls before it has done much: what figure 8 of the Raft paper needs."""
+        self._ambush_until_us = self._world.now_us + self._world.between(300 * MS, 3_000 * MS)
+        leader = self._cluster.leader()
+        if leader is not None:
+            self._fall(leader)
+
+    def _met(self, number: int) -> None:
+        if self._world.now_us < self._ambush_until_us and not self._stopped and self._world.chance(0.8):
+            in_us = self._world.between(0, self._world.rng.choice((2, 150)) * MS)  # before anything left, or amid it
+            self._world.after(in_us, self._fall, self._cluster.nodes[number])
+
+    def _fall(self, node: SimNode) -> None:
+        if self._stopped:
+            return
+        if self._world.chance(0.5):
+            node.crash(power_loss=self._world.chance(0.5))
+            self._later(50, 900, self._restart, node)
+        else:
+            self._cluster.broker.up_cut.add(node.number)
+            self._cluster.broker.down_cut.add(node.number)
+            self._later(50, 900, self._join, node.number)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

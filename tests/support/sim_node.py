@@ -21,6 +21,7 @@ from edgeswarm.app.swarm.raft_loop import RaftLoop
 from edgeswarm.core.raft.config import Config, PeerNotFoundError, ProposalDroppedError, StateType
 from edgeswarm.core.raft.member import Member, Turn
 from edgeswarm.core.raft.rawnode import RawNode
+from edgeswarm.core.raft.tracker import TrackerConfig
 from edgeswarm.errors import CodecError, CoseError, RemoteError
 from edgeswarm.wire import cose, envelope
 from edgeswarm.wire.leadership import LeaderCertificate, LeadershipError
@@ -99,6 +100,11 @@ class _Watched(Member):
         super().__init__(owner.node, **arguments)
         self._owner = owner
 
+    def tick(self) -> None:
+        super().tick()
+        self._owner.ticks += 1
+        self._owner.cluster.checkers.on_tick(self._owner)
+
     def turn(self) -> Turn:
         turn = super().turn()
         checkers = self._owner.cluster.checkers
@@ -137,6 +143,9 @@ class SimNode:
         self.alive = True
         self.boot += 1
         self.seq = 0
+        self.ticks = self.leading_ticks = 0
+        self.leading_config: TrackerConfig | None = None
+        self.heard_tick: dict[int, int] = {}
         self.disk.latency_us = setting.fsync_us
         self.store = SimStore(self.disk, conf=self._founding)
         storage = self.store.storage
@@ -229,6 +238,7 @@ class SimNode:
         if sender not in self.cluster.nodes:
             self.count("not a voter")  # the roster says what a device may do: a worker may not write here
             return
+        self.heard_tick[sender] = self.ticks
         try:
             self.loop.step(lambda: self.member.receive(sender, opened.payload))
         except (ProposalDroppedError, PeerNotFoundError) as error:

@@ -32,9 +32,13 @@ ADD, LEARNER, REMOVE = ConfChangeType.ADD_NODE, ConfChangeType.ADD_LEARNER_NODE,
 
 
 class Operator:
-    """every_us: between two wishes.  `tidy` goes on after `stop`: it ends what was begun."""
+    """every_us: between two wishes, (0, 0) for none.  big: several members at once.
 
-    def __init__(self, cluster: Cluster, *, every_us: tuple[int, int]) -> None:
+    `_tidy` goes on after `stop`: it ends what was begun.
+    """
+
+    def __init__(self, cluster: Cluster, *, every_us: tuple[int, int], big: bool = False) -> None:
+        self._counts = (3, 4) if big else (1, 1, 1, 2, 3)  # changes that one wish tries to hold
         self._cluster, self._world, self._every_us = cluster, cluster.world, every_us
         self.stopped = False
         self.proposed = 0
@@ -80,7 +84,7 @@ class Operator:
             return ConfChangeV2() if rng.random() < 0.7 else ConfChangeV2((ConfChangeSingle(REMOVE, 1),))
         voters, learners = set(conf.voters), set(conf.learners)
         changes: list[ConfChangeSingle] = []
-        for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        for _ in range(rng.choice(self._counts)):
             match rng.randrange(5):
                 case 0:
                     number = self._newcomer()

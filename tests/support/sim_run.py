@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from linearizability import check_keys, explain
 from sim_attacker import Attacker
@@ -51,7 +52,8 @@ class Report:
 class Plan:
     """What a seed is drawn from; tests narrow it.
 
-    kinds: None: drawn.  operator, attacker: None: by chance.
+    None: drawn or by chance.  setting: fields of Setting that are not drawn.  every_us: between two faults.
+    big_changes: of several members at once.  patience_us: until a client gives up.
     """
 
     voters: int | None = None
@@ -60,7 +62,13 @@ class Plan:
     attacker: bool | None = None
     real_keys: bool | None = None
     faults_us: tuple[int, int] = FAULTS_US
-    setting: Setting | None = None
+    setting: dict[str, Any] = field(default_factory=dict)
+    weather: Weather | None = None
+    every_us: tuple[int, int] | None = None
+    big_changes: bool = False
+    clients: int | None = None
+    patience_us: tuple[int, int] | None = None
+    promises: bool = True  # whether "persist before promise" is checked, beside what follows from it
 
 
 PLANS = {
@@ -117,25 +125,29 @@ class Run:
         rng = world.rng
         self.plan = plan
         self.voters = plan.voters or rng.choice((1, 2, 3, 3, 3, 4, 5, 5))
-        setting = draw_setting(rng)
+        setting = replace(draw_setting(rng), **plan.setting)
         base = draw_weather(rng)
+        base = plan.weather or base
         real = rng.random() < 0.03
         self.cluster = Cluster(
             world,
-            plan.setting or setting,
+            setting,
             voters=self.voters,
             weather=base,
             real_keys=real if plan.real_keys is None else plan.real_keys,
         )
+        self.cluster.checkers.promises = plan.promises
         kinds = [kind for kind in KINDS if rng.random() < 0.4]
         self.nemesis = Nemesis(
             self.cluster,
             kinds=kinds if plan.kinds is None else plan.kinds,
-            every_us=rng.choice(((50 * MS, 300 * MS), (100 * MS, 800 * MS))),
+            every_us=plan.every_us or rng.choice(((50 * MS, 300 * MS), (100 * MS, 800 * MS))),
             base=base,
         )
         wishes = rng.random() < 0.5 if plan.operator is None else plan.operator
-        self.operator = Operator(self.cluster, every_us=(50 * MS, 600 * MS) if wishes else (0, 0))
+        self.operator = Operator(
+            self.cluster, every_us=(50 * MS, 600 * MS) if wishes else (0, 0), big=plan.big_changes or rng.random() < 0.2
+        )
         attacked = rng.random() < 0.4 if plan.attacker is None else plan.attacker
         self.attacker = Attacker(self.cluster, every_us=(5 * MS, 60 * MS)) if attacked else None
         self.history = History()
@@ -147,8 +159,9 @@ class Run:
                 keys="xyz",
                 think_us=(5 * MS, rng.choice((60 * MS, 300 * MS))),
                 reads=rng.choice((0.2, 0.5, 0.8)),
+                patience_us=plan.patience_us or (100 * MS, 2_000 * MS),
             )
-            for number in range(1, rng.randint(3, 6))
+            for number in range(1, 1 + (plan.clients or rng.randint(2, 5)))
         ]
 
     def run(self) -> Report:
