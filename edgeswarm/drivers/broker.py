@@ -10,6 +10,7 @@ unless asked for, since retained messages are a cache of ours and the log is the
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import os
 import pwd
@@ -59,7 +60,7 @@ def _claim(folder: Path) -> None:
         raise LocalError(f"broker: {folder} is not empty, and no broker of ours; name another folder")
 
 
-class Broker:
+class Broker(abc.ABC):
     """Base of both kinds.  url: what clients connect to, the same over restarts."""
 
     kind: str
@@ -127,14 +128,15 @@ class Broker:
         return f"{self.options.scheme}://{host}:{self.port}"
 
     @property
+    @abc.abstractmethod
     def pid(self) -> int:
-        raise NotImplementedError
+        """Of the process that the broker is, or is in."""
 
-    async def _begin(self) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    async def _begin(self) -> None: ...
 
-    async def _end(self, *, gently: bool) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    async def _end(self, *, gently: bool) -> None: ...
 
     async def stop(self) -> None:
         """End it; clients lose their connections.  May be called twice."""
@@ -143,17 +145,17 @@ class Broker:
             own, self._own_folder = self._own_folder, None
             own.cleanup()
 
+    @abc.abstractmethod
     async def restart(self, *, keep_retained: bool) -> None:
         """End it and start it on the same port.  keep_retained: with its retained messages, or with none."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def kill(self) -> None:
         """As power loss would end it: no last word to anybody.  `restart` brings it back."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def ended(self) -> int:
         """Wait until it ends by itself; its exit code."""
-        raise NotImplementedError
 
     async def __aenter__(self) -> Broker:
         return self
@@ -210,8 +212,10 @@ class Mosquitto(Broker):
             if asyncio.get_running_loop().time() > until:
                 raise BrokerFailedError(f"mosquitto does not listen after {BROKER_START_S:g} s: {self.log_tail}")
             await asyncio.sleep(0.01)
+        # It listens before it has read its certificates, and then ends if they do not load.
+        await asyncio.sleep(0.02 if self.options.tls is None else 0.1)
         if self._process.returncode is not None:
-            raise BrokerFailedError(f"port {self.port} is taken: {self.log_tail}")
+            raise BrokerFailedError(f"mosquitto ended with {self._process.returncode}: {self.log_tail}")
 
     async def _end(self, *, gently: bool) -> None:
         process, self._process = self._process, None

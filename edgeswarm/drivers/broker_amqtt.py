@@ -7,6 +7,7 @@ a few devices that is cut off, and nothing that strangers reach.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 from typing import Any
@@ -39,17 +40,7 @@ async def start(options: BrokerOptions) -> Any:
             "keyfile": str(options.tls.key),
         }
 
-    class Strict(Broker):  # type: ignore[misc]
-        """TLS 1.3 with a client certificate, where amqtt takes TLS 1.2 and none."""
-
-        @staticmethod
-        def _create_ssl_context(config: Any) -> ssl.SSLContext:
-            context: ssl.SSLContext = Broker._create_ssl_context(config)
-            context.minimum_version = ssl.TLSVersion.TLSv1_3
-            context.verify_mode = ssl.CERT_REQUIRED
-            return context
-
-    broker = Strict(
+    broker = tidy_class(Broker)(
         {
             "listeners": {"default": listener},
             "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
@@ -60,6 +51,42 @@ async def start(options: BrokerOptions) -> Any:
     except AMQTTError as error:
         raise EdgeSwarmError(f"the embedded broker does not start: {error}") from None
     return broker
+
+
+def tidy_class(broker_class: Any) -> Any:
+    """amqtt's Broker with TLS 1.3 and client certificates, and with every connection closed at the end."""
+
+    class Tidy(broker_class):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self._connections: set[asyncio.StreamWriter] = set()
+
+        @staticmethod
+        def _create_ssl_context(config: Any) -> ssl.SSLContext:
+            context: ssl.SSLContext = broker_class._create_ssl_context(config)
+            context.minimum_version = ssl.TLSVersion.TLSv1_3  # it takes 1.2 and clients without a certificate
+            context.verify_mode = ssl.CERT_REQUIRED
+            return context
+
+        async def stream_connected(
+            self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str
+        ) -> None:
+            self._connections.add(writer)
+            try:
+                await super().stream_connected(reader, writer, listener_name)
+            except OSError:
+                pass  # a client that went while it was being refused: nobody needs a traceback of that
+            finally:
+                self._connections.discard(writer)
+                writer.close()
+
+        async def shutdown(self) -> None:
+            await super().shutdown()
+            for writer in self._connections:
+                writer.transport.abort()
+            await asyncio.sleep(0)  # an aborted transport closes its socket in the next turn
+
+    return Tidy
 
 
 async def stop(broker: Any) -> None:

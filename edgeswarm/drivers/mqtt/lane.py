@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from edgeswarm.drivers.mqtt.brokers import Entry
-from edgeswarm.drivers.mqtt.link import ClosedEarlyError, Link, Will, speaks_5
+from edgeswarm.drivers.mqtt.connack import ClosedEarlyError, Will
+from edgeswarm.drivers.mqtt.link import Link, speaks_5
 from edgeswarm.drivers.mqtt.queue import Drops, Outgoing, Priority, PriorityQueue
 from edgeswarm.drivers.mqtt.subscriptions import Handler, Subscriptions
 from edgeswarm.errors import EdgeSwarmError

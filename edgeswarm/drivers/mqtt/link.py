@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from paho.mqtt.enums import MQTTErrorCode
@@ -20,9 +19,17 @@ from paho.mqtt.properties import Properties as PahoProperties
 
 from edgeswarm.drivers.mqtt.brokers import Broker
 from edgeswarm.drivers.mqtt.client import LoopClient, WebsocketStream, publish_properties
+from edgeswarm.drivers.mqtt.connack import (
+    SESSION_TAKEN_OVER,
+    UNSUPPORTED_PROTOCOL,
+    ClosedEarlyError,
+    LinkError,
+    Offer,
+    RefusedError,
+    Will,
+)
 from edgeswarm.drivers.mqtt.properties import Incoming
 from edgeswarm.drivers.mqtt.stream import Opening, Stream
-from edgeswarm.errors import RemoteError
 from edgeswarm.limits import (
     MQTT_CONNECT_S,
     MQTT_INFLIGHT_MAX,
@@ -33,45 +40,8 @@ from edgeswarm.limits import (
     MQTT_READ_PACKETS,
 )
 
-UNSUPPORTED_PROTOCOL = 132
-SESSION_TAKEN_OVER = 142
 _UNSPECIFIED = 128  # what paho says when the socket is gone
 _UNWRITTEN_PACKETS_MAX = 256  # answers to a broker that sends and does not read; then nothing more is read either
-
-
-class LinkError(RemoteError):
-    """A connection to a broker could not be made, or was lost."""
-
-
-class RefusedError(LinkError):
-    """The broker answered CONNECT with a refusal; reason: the code of MQTT 5.0, section 3.2.2.2."""
-
-    def __init__(self, message: str, *, who: str, reason: int) -> None:
-        super().__init__(message, who=who)
-        self.reason = reason
-
-
-class ClosedEarlyError(LinkError):
-    """The broker closed the connection instead of answering CONNECT: what some do that know no MQTT 5."""
-
-
-@dataclass(frozen=True, slots=True)
-class Will:
-    """Published by the broker when the connection dies without a DISCONNECT.  Unsigned: it may only make one doubt."""
-
-    topic: str
-    payload: bytes
-    qos: int = 1
-    retain: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What the broker's CONNACK allows.  payload_bytes_max, inflight_max: the smaller of its bound and ours."""
-
-    payload_bytes_max: int = MQTT_PAYLOAD_BYTES_MAX
-    inflight_max: int = MQTT_INFLIGHT_MAX
-    qos_max: int = 2
 
 
 async def speaks_5(broker: Broker, *, client_id: str, connect_s: float) -> bool:
@@ -415,3 +385,15 @@ class Link:
         self._after_writing()
         if not self.is_lost:
             self._timer = self._loop.call_later(self._tick_s, self._tick)
+
+
+__all__ = [
+    "UNSUPPORTED_PROTOCOL",
+    "ClosedEarlyError",
+    "Link",
+    "LinkError",
+    "Offer",
+    "RefusedError",
+    "Will",
+    "speaks_5",
+]

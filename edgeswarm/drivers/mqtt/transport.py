@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeswarm.drivers.mqtt.brokers import Broker, BrokerList, Entry, TlsFiles
+from edgeswarm.drivers.mqtt.connack import LinkError, Will
 from edgeswarm.drivers.mqtt.forward import Forwarder
 from edgeswarm.drivers.mqtt.lane import Lane, Settings
-from edgeswarm.drivers.mqtt.link import Link, LinkError, Will
+from edgeswarm.drivers.mqtt.link import Link
 from edgeswarm.drivers.mqtt.matcher import check_topic
 from edgeswarm.drivers.mqtt.prefer import Preference
 from edgeswarm.drivers.mqtt.properties import Incoming, Properties
