@@ -1,93 +1,137 @@
-"""Artefacts of this device: kept by their SHA-256 below DIR/swarm/artefacts, served to peers, fetched from them.
+"""Artefacts between devices: `drivers.artefact_exchange` on the swarm's topics.
 
-Thin for now: pieces are asked for one after the other, of one peer at a time, and the whole is verified at its end.
+Who wants one asks everybody on event/low/artefact.wanted; who has it answers on event/low/artefact.offer; pieces are
+asked for in a device's inbox and come on artifact/<sha256>/<n>, on the bulk connection, for all who fetch it at once.
+Whether a piece is right is decided by its hash, so any peer may serve.
 """
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeswarm.app.swarm.config import write_whole
-from edgeswarm.app.swarm.peer import CallError
-from edgeswarm.errors import CodecError, EdgeSwarmError, LimitError, RemoteError
-from edgeswarm.limits import AF_FILE_BYTES_MAX, SNAPSHOT_PIECE_BYTES
-from edgeswarm.wire import codec
+from edgeswarm.app.swarm.post import Letter
+from edgeswarm.core.artefacts import Manifest
+from edgeswarm.drivers.artefact_exchange import ArtefactExchange
+from edgeswarm.drivers.artefact_store import ArtefactStore
+from edgeswarm.drivers.mqtt.transport import Priority
+from edgeswarm.errors import LimitError, LocalError, RemoteError
+from edgeswarm.limits import AF_FILE_BYTES_MAX
+from edgeswarm.wire import messages as msg
 
 if TYPE_CHECKING:
     from edgeswarm.app.swarm.node import SwarmNode
 
+WANTED = "artefact.wanted"
+OFFER = "artefact.offer"
+
 
 class Artefacts:
+    """What this device keeps and serves, and how it gets what it lacks."""
+
     def __init__(self, node: SwarmNode) -> None:
         self._node = node
-        self._folder = node.folder / "artefacts"
+        self._store: ArtefactStore | None = None
+        self._exchange: ArtefactExchange | None = None
 
-    def start(self) -> None:
-        self._node.peer.methods["artefact.piece"] = self._piece
+    async def start(self) -> None:
+        """Raises StoreError."""
+        post, topics, peer = self._node.post, self._node.topics, self._node.peer
+        self._store = await ArtefactStore.open(self._node.folder / "artefacts")
+        self._exchange = ArtefactExchange(self._store, self)
+        post.on(topics.events("low", WANTED), self._wanted)
+        post.on(topics.events("low", OFFER), self._offered)
+        peer.letters[msg.ChunkRequest] = self._asked
+        peer.letters[msg.ArtefactOffer] = self._offer_letter
 
     async def close(self) -> None:
-        pass
+        if self._exchange is not None:
+            await self._exchange.close()
+        if self._store is not None:
+            await self._store.close()
 
-    def _path(self, digest: bytes) -> Path:
-        return self._folder / digest.hex()
+    @property
+    def exchange(self) -> ArtefactExchange:
+        if self._exchange is None:
+            raise LocalError("artefacts: used before the device is in its cell")
+        return self._exchange
 
-    def put(self, data: bytes) -> bytes:
-        """Keep `data` and serve it; its SHA-256.  Raises OSError, LimitError."""
+    async def put(self, data: bytes) -> bytes:
+        """Keep `data` and serve it; its SHA-256.  Raises StoreError, LimitError."""
         if len(data) > AF_FILE_BYTES_MAX:
             raise LimitError(f"artefact: at most {AF_FILE_BYTES_MAX} bytes, found {len(data)}")
-        digest = hashlib.sha256(data).digest()
-        if not self._path(digest).exists():
-            write_whole(self._path(digest), data)
-        return digest
+        return (await self.exchange.store.add(data)).digest
 
     async def fetch(self, digest: bytes, agent: str) -> bytes:
-        """From this device, else from any peer that has it.  Raises RemoteError when nobody does."""
-        if self._path(digest).exists():
-            return self._path(digest).read_bytes()
-        state, me = self._node.replica.state, self._node.config.device
-        peers = [device for device, one in state.devices.items() if one.alive and device != me]
-        leader = self._node.peer.leader
-        if leader is not None and leader.device in peers:
-            peers.remove(leader.device)
-            peers.insert(0, leader.device)
-        for peer in peers:
-            try:
-                data = await self._from(peer, digest)
-            except EdgeSwarmError:
-                continue
-            if hashlib.sha256(data).digest() == digest:
-                self.put(data)
-                return data
-        raise RemoteError(f"agent {agent}: artefact {digest.hex()[:12]}: none of {len(peers)} peers has it")
+        """From this device, else from whichever peers have it.  Raises RemoteError, LimitError, StoreError."""
+        await self.exchange.fetch(digest)
+        data = await self.exchange.store.read(digest)
+        if data is None:
+            raise RemoteError(f"agent {agent}: artefact {digest.hex()[:12]} was evicted as soon as it came")
+        return data
 
-    async def _from(self, peer: str, digest: bytes) -> bytes:
-        data = b""
-        while True:
-            ask = codec.dumps([digest, len(data)])
-            body = await self._node.peer.call(peer, "artefact.piece", ask, deadline_s=5.0)
-            match codec.loads(body, who=peer):
-                case [int(size), bytes(piece)] if size <= AF_FILE_BYTES_MAX and (piece or size == len(data)):
-                    data += piece
-                case _:
-                    raise CodecError("artefact.piece: expected [size, piece]", who=peer)
-            if len(data) >= size:
-                return data
+    def gone(self, device: str) -> None:
+        """A peer's last will came."""
+        if self._exchange is not None:
+            self._exchange.on_gone(device)
 
-    async def _piece(self, sender: str, body: bytes) -> bytes:
-        match codec.loads(body, who=sender):
-            case [bytes(digest), int(offset)] if len(digest) == 32 and offset >= 0:
-                pass
-            case _:
-                raise CodecError("artefact.piece: expected [digest, offset]", who=sender)
-        try:
-            return codec.dumps(self._read(digest, offset))
-        except OSError:
-            raise CallError("no such artefact here", who=self._node.config.device, code="not-found") from None
+    # --- what the exchange says -----------------------------------------------------------------------------------
 
-    def _read(self, digest: bytes, offset: int) -> list[object]:
-        with open(self._path(digest), "rb") as file:
-            size = file.seek(0, 2)
-            file.seek(offset)
-            return [size, file.read(SNAPSHOT_PIECE_BYTES)]
+    def listen(self, digest: bytes, on: bool) -> None:
+        post, topic = self._node.post, self._node.topics.chunks(digest.hex())
+        if on:
+            post.on(topic, self._chunk, bulk=True)
+        else:
+            post.transport.unsubscribe(topic, bulk=True)
+
+    def ask_offer(self, peer: str, digest: bytes) -> None:
+        node = self._node
+        topic = node.topics.event("low", WANTED)
+        node.post.send(topic, msg.encode(msg.AppMessage(name=WANTED, body=digest)), priority=Priority.MEDIUM)
+
+    def offer(self, peer: str, manifest: Manifest, have: bytes) -> None:
+        node = self._node
+        offer = msg.ArtefactOffer(
+            digest=manifest.digest,
+            size_bytes=manifest.size_bytes,
+            chunk_bytes=manifest.chunk_bytes,
+            chunks=manifest.chunks,
+            have=have,
+        )
+        if peer:
+            node.peer.tell(peer, offer)
+        else:
+            node.post.send(node.topics.event("low", OFFER), msg.encode(offer), priority=Priority.MEDIUM)
+
+    def ask_chunks(self, peer: str, digest: bytes, first: int, count: int) -> None:
+        self._node.peer.tell(peer, msg.ChunkRequest(digest=digest, first=first, count=count))
+
+    def send_chunk(self, digest: bytes, index: int, data: bytes, peers: tuple[str, ...]) -> None:
+        node = self._node
+        chunk = msg.encode(msg.Chunk(digest=digest, index=index, data=data))
+        node.post.send(node.topics.artifact(digest.hex(), index), chunk, priority=Priority.LOW, bulk=True)
+
+    def blame(self, peer: str, digest: bytes, why: str) -> None:
+        self._node.log.warning("artefact_blame", peer=peer, artefact=digest.hex()[:12], why=why)
+
+    # --- what comes -----------------------------------------------------------------------------------------------
+
+    def _wanted(self, letter: Letter) -> None:
+        message = msg.decode_at(letter.topic, letter.payload, who=letter.sender)
+        if isinstance(message, msg.AppMessage) and len(message.body) == 32:
+            self.exchange.on_offer_asked(letter.sender, message.body)
+
+    def _offered(self, letter: Letter) -> None:
+        message = msg.decode_at(letter.topic, letter.payload, who=letter.sender)
+        if isinstance(message, msg.ArtefactOffer):
+            self._offer_letter(letter.sender, message)
+
+    def _offer_letter(self, sender: str, offer: msg.ArtefactOffer) -> None:
+        self.exchange.on_offer(sender, offer.digest, offer.size_bytes, offer.chunk_bytes, offer.chunks, offer.have)
+
+    def _asked(self, sender: str, request: msg.ChunkRequest) -> None:
+        self.exchange.on_chunks_asked(sender, request.digest, request.first, request.count)
+
+    def _chunk(self, letter: Letter) -> None:
+        chunk = msg.decode_at(letter.topic, letter.payload, who=letter.sender)
+        if isinstance(chunk, msg.Chunk) and letter.topic.digest == chunk.digest.hex():
+            self.exchange.on_chunk(letter.sender, chunk.digest, chunk.index, chunk.data)

@@ -228,7 +228,7 @@ class SwarmControl:
         node = self._node
         data, who = argument(args, "data", bytes), argument(args, "who", str, "an agent file")
         header = node.supervisor.shelf.admit(data, who=who).header
-        digest = node.artefacts.put(data)
+        digest = await node.artefacts.put(data)
         known = node.replica.state.agents.get(header.name)
         wants = header.resources.requirements
         spec = AgentSpec(

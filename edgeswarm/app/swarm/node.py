@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from edgeswarm.app.swarm import config as cell_config
 from edgeswarm.app.swarm.artefacts import Artefacts
+from edgeswarm.app.swarm.asking import Asking
 from edgeswarm.app.swarm.duties import Duties
 from edgeswarm.app.swarm.feed import FeedFollower, FeedServer, FeedWriter, LeaseKeeper
 from edgeswarm.app.swarm.hosted import Hosted
 from edgeswarm.app.swarm.orders import Orders
-from edgeswarm.app.swarm.peer import CallError, Leader, Peer, Reply, outcome_bytes
+from edgeswarm.app.swarm.peer import Leader, Peer
 from edgeswarm.app.swarm.post import Letter, Post
-from edgeswarm.app.swarm.replica import Applied, OutcomeUnknownError, RejectedError, Replica
+from edgeswarm.app.swarm.replica import Replica
 from edgeswarm.app.swarm.reports import Reports
 from edgeswarm.app.swarm.rosters import RosterBook
 from edgeswarm.app.swarm.streams import Streams
@@ -26,11 +27,9 @@ from edgeswarm.app.swarm.voter import GENESIS_INDEX, GENESIS_TERM, Voter
 from edgeswarm.core.cell import changes as ch
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.core.cell.state import CellState
-from edgeswarm.core.raft.config import ProposalDroppedError
 from edgeswarm.core.raft.member import Turn
 from edgeswarm.drivers.mqtt.transport import Broker, Connected, Disconnected, Priority, Transport, Will
 from edgeswarm.errors import EdgeSwarmError, LocalError
-from edgeswarm.wire import codec
 from edgeswarm.wire import messages as msg
 from edgeswarm.wire.raft import ConfState
 from edgeswarm.wire.topics import Topics
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from edgeswarm.app.supervisor import Supervisor
 
 STORE_RETRY_S = 5.0
-PROPOSE_AGAIN_S = 0.02
 
 
 def genesis(rosters: RosterBook) -> CellState:
@@ -50,13 +48,7 @@ def genesis(rosters: RosterBook) -> CellState:
     return state
 
 
-def outcome(applied: Applied) -> tuple[int, str, Any]:
-    """(index, why it was rejected, what its proposer wants to know)."""
-    value = next((change.session for change in applied.changes if isinstance(change, ch.SessionOpened)), None)
-    return applied.index, applied.reason, value
-
-
-class SwarmNode:
+class SwarmNode(Asking):
     """supervisor: started, and keeping nothing of the cell running."""
 
     def __init__(self, supervisor: Supervisor) -> None:
@@ -123,12 +115,7 @@ class SwarmNode:
         self.replica.listeners.append(self._changed)
         self.replica.restored.append(self._restored)
         self.replica.on_fault = lambda error: self.log.crash("swarm_fault", error)
-        self.peer.direct["propose"] = self._propose
-        self.peer.methods |= {
-            "read.index": self._read_index,
-            "roster.fetch": self._roster_fetch,
-            "transfer": self._transfer,
-        }
+        self.serve()
         self.peer.start()
         self.orders.start()
         self.post.on(self.topics.goners(), self._gone, qos=1)
@@ -136,7 +123,7 @@ class SwarmNode:
             self.peer, self.replica, self.lease, log=self.log, votes=lambda: self.voter is not None
         )
         await self._maybe_vote()
-        self.artefacts.start()
+        await self.artefacts.start()
         self.streams.start()
         self.hosted.start()
         await self.transport.start()
@@ -158,6 +145,7 @@ class SwarmNode:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.duties.close()
+        await self.streams.close()
         await self.hosted.close()
         await self.reports.close()
         await self.artefacts.close()
@@ -242,6 +230,7 @@ class SwarmNode:
         """A last will: unsigned, so it may only make us doubt."""
         device = letter.topic.device
         self.duties.gone(device)
+        self.artefacts.gone(device)
         leader = self.peer.leader
         if self.voter is not None and leader is not None and device == leader.device != self.config.device:
             self.voter.leader_gone()
@@ -318,107 +307,6 @@ class SwarmNode:
             self.duties.alive()
         if not self.lease.held:
             self.hosted.wake()
-
-    # --- what peers ask -----------------------------------------------------------------------------------------------
-
-    async def propose(self, command: bytes, *, deadline_s: float = 5.0) -> tuple[int, Any]:
-        """Have `command` committed: (index, value).  Raises RejectedError, NoLeaderError, OutcomeUnknownError."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + deadline_s
-        while (await self.peer.wait_leader(max(0.001, end - loop.time()))).device == self.config.device:
-            try:
-                index, reason, value = await asyncio.wait_for(self._commit(command), max(0.001, end - loop.time()))
-            except (ProposalDroppedError, CallError):  # nothing was proposed: another will lead soon
-                if loop.time() >= end:
-                    raise
-                await asyncio.sleep(PROPOSE_AGAIN_S)
-                continue
-            except TimeoutError:
-                raise OutcomeUnknownError(f"not applied within {deadline_s:g} s") from None
-            if reason:
-                raise RejectedError(reason)
-            return index, value
-        outcome = await self.peer.propose(command, deadline_s=max(0.001, end - loop.time()))
-        return outcome.index, outcome.value
-
-    async def _commit(self, command: bytes) -> tuple[int, str, Any]:
-        return outcome(await self._begin(command))
-
-    def _begin(self, command: bytes) -> asyncio.Future[Applied]:
-        if self.voter is None or not self.voter.leads:
-            raise CallError("not the leader", who=self.config.device, code="not-leader")
-        return self.voter.propose(command)
-
-    async def commit(self, command: bytes) -> int:
-        """A command of the leader's own, to this device only: the index it was applied at.  Raises as propose."""
-        index, reason, _ = await asyncio.wait_for(self._commit(command), 5.0)
-        if reason:
-            raise RejectedError(reason)
-        return index
-
-    def _propose(self, sender: str, body: bytes, reply: Reply) -> None:
-        """A peer's command: into the log, and the answer when it is applied."""
-
-        def answer(future: asyncio.Future[Applied]) -> None:
-            if not future.cancelled() and future.exception() is None:
-                reply(outcome_bytes(*outcome(future.result())), "", "")
-
-        if self.voter is None or not self.voter.leads:
-            raise CallError("not the leader", who=self.config.device, code="not-leader")
-        self.orders.check_may_propose(sender, body)
-        try:
-            self._begin(body).add_done_callback(answer)
-        except ProposalDroppedError as error:
-            raise CallError(str(error), who=self.config.device, code="not-leader") from None
-
-    async def barrier(self) -> None:
-        """Returns once this copy holds everything that was committed before.  Raises NoLeaderError, CallError, ..."""
-        if self.voter is not None:
-            await self.voter.read_barrier()
-            return
-        match codec.loads(await self.ask_leader("read.index", b"")):
-            case [int(index)]:
-                pass
-            case _:
-                raise CallError("read.index: expected [index]", who="leader", code="error")
-        while self.replica.index < index:
-            if self.follower is not None:
-                self.follower.catch_up()
-            await asyncio.sleep(0.01)
-
-    async def ask_leader(self, method: str, body: bytes, *, deadline_s: float = 5.0) -> bytes:
-        """The leader's answer.  Raises NoLeaderError, CallError, OutcomeUnknownError."""
-        leader = await self.peer.wait_leader(deadline_s)
-        return await self.peer.call(leader.device, method, body, deadline_s=deadline_s)
-
-    async def _read_index(self, sender: str, body: bytes) -> bytes:
-        """The index of everything committed until now: what a follower waits for before it looks."""
-        voter = self.voter
-        try:
-            if voter is None:
-                raise ProposalDroppedError("not a voter")
-            await voter.read_barrier()
-        except ProposalDroppedError as error:
-            raise CallError(str(error), who=self.config.device, code="not-leader") from None
-        return codec.dumps([self.replica.index])
-
-    async def _transfer(self, sender: str, body: bytes) -> bytes:
-        """Hand over to another voter; only coordinators and administrators may ask."""
-        number = self.rosters.number_of(body.decode(errors="replace"))
-        if self.rosters.current.role(sender) not in ("coordinator", "administrator") or number is None:
-            raise CallError("not yours to ask", who=sender, code="forbidden")
-        voter = self.voter
-        if voter is None or not voter.leads:
-            raise CallError("not the leader", who=self.config.device, code="not-leader")
-        voter.loop.step(lambda: voter.member.node.transfer_leader(number))
-        return b""
-
-    async def _roster_fetch(self, sender: str, body: bytes) -> bytes:
-        match codec.loads(body, who=sender):
-            case [int(version)]:
-                return self.rosters.of(version).data
-            case _:
-                raise CallError("roster.fetch: expected [version]", who=sender, code="error")
 
     # --- what is told -------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from edgeswarm.drivers.raft_store import RaftStore
 from edgeswarm.errors import CodecError, EdgeSwarmError
 from edgeswarm.limits import RAFT_SNAPSHOT_EVERY
 from edgeswarm.wire import codec, cose
-from edgeswarm.wire.raft import ConfState, HardState, Snapshot
+from edgeswarm.wire.raft import ConfState, EntryType, HardState, Snapshot
 
 GENESIS_INDEX = GENESIS_TERM = 1
 HASTEN_TICKS_MAX = 3
@@ -185,7 +185,8 @@ class Voter:
         self.peer.post.send(topic, packet, priority=Priority.HIGH, expiry_s=expiry_s)
 
     def apply(self, turn: Turn) -> None:
-        if self.member.conf != self._conf:  # a newcomer takes no snapshot that does not name it
+        wanted = turn.ready is not None and turn.ready.snapshot_wanted
+        if self.member.conf != self._conf or wanted:  # a newcomer takes no snapshot that does not name it
             self._conf = self.member.conf
             self._snapshot()
         if turn.snapshot is not None:
@@ -205,7 +206,9 @@ class Voter:
             if leads != self.leads:
                 self.leads = leads
                 self._on_role(leads)
-        if self.replica.index - self.store.storage.snapshot().index >= RAFT_SNAPSHOT_EVERY:
+        # Members change when the turn is done: a snapshot now would have their entry behind it and not their change in it.
+        settled = all(entry.type == EntryType.NORMAL for entry in turn.committed)
+        if settled and self.replica.index - self.store.storage.snapshot().index >= RAFT_SNAPSHOT_EVERY:
             self._snapshot()
 
     def _believe(self, certificate: bytes) -> None:
