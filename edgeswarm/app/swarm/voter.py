@@ -206,7 +206,7 @@ class Voter:
             if leads != self.leads:
                 self.leads = leads
                 self._on_role(leads)
-        # Members change when the turn is done: a snapshot now would have their entry behind it and not their change in it.
+        # Members change when the turn is done: a snapshot now would cover their entry without their change.
         settled = all(entry.type == EntryType.NORMAL for entry in turn.committed)
         if settled and self.replica.index - self.store.storage.snapshot().index >= RAFT_SNAPSHOT_EVERY:
             self._snapshot()
