@@ -27,6 +27,8 @@ from edgeswarm.limits import (
     MQTT_RECONNECT_MS_MAX,
 )
 
+_SHORT_LIVED_MAX = 3  # doublings of the wait after connections that came up and did not last: 0.4 s at most
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -148,7 +150,9 @@ class Lane:
                 why = await lost
                 held.cancel()
                 lasted = self._loop.time() - since >= self._settings.held_s
-                failures, self.short_lived = (0, 0) if lasted else (failures + 1, self.short_lived + 1)
+                self.short_lived = 0 if lasted else self.short_lived + 1
+                # It does answer: a broker that restarts twice must not be waited for like one that is gone.
+                failures = min(self.short_lived, _SHORT_LIVED_MAX)
                 self._down(why, link)
                 if why != "closed":
                     self.counters.losses += 1
