@@ -7,6 +7,7 @@ Whether a piece is right is decided by its hash, so any peer may serve.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from edgeswarm.app.swarm.post import Letter
@@ -14,7 +15,7 @@ from edgeswarm.core.artefacts import Manifest
 from edgeswarm.drivers.artefact_exchange import ArtefactExchange
 from edgeswarm.drivers.artefact_store import ArtefactStore
 from edgeswarm.drivers.mqtt.transport import Priority
-from edgeswarm.errors import LimitError, LocalError, RemoteError
+from edgeswarm.errors import CodecError, LimitError, LocalError, RemoteError
 from edgeswarm.limits import AF_FILE_BYTES_MAX
 from edgeswarm.wire import messages as msg
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 WANTED = "artefact.wanted"
 OFFER = "artefact.offer"
+KEEP_S = 30.0  # an agent file of 4 MB at 256 KiB/s takes half of that
 
 
 class Artefacts:
@@ -40,6 +42,7 @@ class Artefacts:
         self._exchange = ArtefactExchange(self._store, self)
         post.on(topics.events("low", WANTED), self._wanted)
         post.on(topics.events("low", OFFER), self._offered)
+        peer.methods["artefact.keep"] = self._keep
         peer.letters[msg.ChunkRequest] = self._asked
         peer.letters[msg.ArtefactOffer] = self._offer_letter
 
@@ -60,6 +63,29 @@ class Artefacts:
         if len(data) > AF_FILE_BYTES_MAX:
             raise LimitError(f"artefact: at most {AF_FILE_BYTES_MAX} bytes, found {len(data)}")
         return (await self.exchange.store.add(data)).digest
+
+    async def spread(self, digest: bytes) -> int:
+        """Have a majority of the voters keep it, before anything in the log depends on it; how many do.
+
+        Raises RemoteError where too few can be reached: what one device alone has is lost with it.
+        """
+        node = self._node
+        numbers = node.rosters.current.voters()
+        voters = [device for number in numbers if (device := node.rosters.device_of(number)) is not None]
+        others = [device for device in voters if device != node.config.device]
+        asks = [node.peer.call(device, "artefact.keep", digest, deadline_s=KEEP_S) for device in others]
+        results = await asyncio.gather(*asks, return_exceptions=True)
+        kept = len(voters) - len(others) + sum(not isinstance(result, BaseException) for result in results)
+        if kept < len(voters) // 2 + 1:
+            faults = "; ".join(sorted({str(result) for result in results if isinstance(result, BaseException)}))
+            raise RemoteError(f"artefact {digest.hex()[:12]}: {kept} of {len(voters)} voters keep it: {faults[:300]}")
+        return kept
+
+    async def _keep(self, sender: str, body: bytes) -> bytes:
+        if len(body) != 32:
+            raise CodecError("artefact.keep: expected a SHA-256", who=sender)
+        await self.exchange.fetch(body)
+        return b""
 
     async def fetch(self, digest: bytes, agent: str) -> bytes:
         """From this device, else from whichever peers have it.  Raises RemoteError, LimitError, StoreError."""

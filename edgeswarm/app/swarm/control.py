@@ -229,6 +229,7 @@ class SwarmControl:
         data, who = argument(args, "data", bytes), argument(args, "who", str, "an agent file")
         header = node.supervisor.shelf.admit(data, who=who).header
         digest = await node.artefacts.put(data)
+        await node.artefacts.spread(digest)
         known = node.replica.state.agents.get(header.name)
         wants = header.resources.requirements
         spec = AgentSpec(
