@@ -41,6 +41,7 @@ class SwarmControl:
             "transfer": self._transfer,
             "log": self._log,
             "order": self._order,
+            "note": self._note,
             "roster": self._roster,
         }
         self.many: dict[str, Callable[[dict[str, Any]], AsyncIterator[Any]]] = {"watch": self._watch}
@@ -250,6 +251,13 @@ class SwarmControl:
         name = argument(args, "agent", str)
         index, _ = await self._node.propose(cmd.encode(cmd.Remove(name, self._node.config.device)))
         return {"agent": name, "index": index}
+
+    async def _note(self, args: dict[str, Any]) -> Any:
+        """A line for the audit of the cell: answered once it is committed, with the index of its entry."""
+        deadline_s = max(0.05, min(30.0, argument(args, "deadline_s", float, 5.0)))
+        note = cmd.Note(self._node.config.device, argument(args, "text", str))
+        index, _ = await self._node.propose(cmd.encode(note), deadline_s=deadline_s)
+        return {"index": index}
 
     async def _transfer(self, args: dict[str, Any]) -> Any:
         """Ask the leader to hand over to another voter."""
