@@ -176,9 +176,8 @@ def cell(weather: Weather | None = None, seed: int = 1) -> tuple[World, Broker, 
     world = World(seed)
     broker, heard = Broker(world, weather), []
     for client in (1, 2, 3):
-        broker.connect(
-            client, lambda topic, data, who=client: heard.append((who, topic, data)), [f"raft/{client}", WILL, "leader"]
-        )
+        hear = partial(lambda who, topic, data: heard.append((who, topic, data)), client)
+        broker.connect(client, hear, [f"raft/{client}", WILL, "leader"])
     return world, broker, heard
 
 
