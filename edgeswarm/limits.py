@@ -330,3 +330,18 @@ STREAM_EARLY_ROWS_MAX = 1_024  # rows of an agent that was opened before this de
 STREAM_PARKED_MAX = 64  # messages of a device that the cell's table does not name (yet)
 STREAM_PARKED_MS_MAX = 2_000  # ms they wait for the table: it follows the leader within a heartbeat
 STREAM_BULK_BYTES = 16 * KIB  # a stream with larger messages goes over the second connection
+
+# --- jobs on devices ------------------------------------------------------------------------------------------------
+JOB_FILE_BYTES_MAX = 8 * MIB  # text of a job file: what it holds must fit into one log entry anyway
+JOB_ROWS_MAX = 4_096  # rows of one task: what is more is several tasks, or a stream
+TASK_RESULT_BYTES = 8 * KIB  # kept free for the result of a task that does not say how much it needs: 100 small rows
+TASK_DEADLINE_S = 60.0  # of one attempt, where the job file says nothing: nothing waits for ever by default
+TASK_PROGRESS_S = 0.2  # between two words of one task on how far it is
+TASK_NAG_S = 1.0  # between two tellings of an assignment that was not acknowledged
+TASK_RETRY_S_MAX = 5.0  # between two tries to hand in a result: the cell may be without a leader for long
+TASK_AGENT_KEEP_S = 10.0  # an agent that was deployed for a task stays so long after its last one
+MAP_SHARE_AGENTS = 64  # agents of one device asked with one message: 64 answers of 1,000 values fit into an answer
+MAP_SHARES_MAX = 64  # such messages under way at one time, for one map
+SHARE_ASKS_MAX = 16  # agents of one message asked at one time on their device
+SWARM_MESSAGES_WAITING_MAX = 1_000  # messages of applications that wait for one reader; further ones are dropped
+COORDINATOR_DEVICES_MAX = 64  # processes that a program may start as a fleet for development
