@@ -57,7 +57,9 @@ class Fleet:
         self.topics = Topics(plan["fleet"], plan["cell"])
         root = bytes.fromhex(plan["root"])
         data = Path(plan["roster"]).read_bytes()
+        self._root = root
         self.roster = Roster.open(data, root_public=root, fleet=plan["fleet"], cell=plan["cell"])
+        self._rosters = {data}
         self.port: int = plan["port"]
         self.leader = ""
         self.term = 0
@@ -66,6 +68,14 @@ class Fleet:
         self.counts = {"messages": 0, "bytes": 0, "asked": 0, "refused": 0, "lost": 0}
         self.all_registered = asyncio.Event()
         self.devices = [Device(self, name, bytes.fromhex(seed)) for name, seed in plan["devices"].items()]
+
+    def offered(self, data: bytes) -> None:
+        """The first device that hears of a newer roster checks it for all."""
+        if not data or data in self._rosters:
+            return
+        self._rosters.add(data)
+        if Roster.decode(data).version == self.roster.version + 1:
+            self.roster = Roster.open(data, root_public=self._root, previous=self.roster)
 
     def certified(self, data: bytes) -> None:
         """The first device that hears of a leader checks it for all."""
@@ -93,6 +103,7 @@ class Device(asyncio.Protocol):
         self.up = asyncio.Event()
         self.is_registered = False
         self._leader_topic = fleet.topics.leader.encode()
+        self._roster_topic = fleet.topics.roster.encode()
         self._inbox_topic = fleet.topics.inbox(name).encode()
 
     # --- MQTT -------------------------------------------------------------------------------------------------------
@@ -144,10 +155,15 @@ class Device(asyncio.Protocol):
             if head & 6:
                 self._transport.write(b"\x40\x02" + buffer[at : at + 2])
                 at += 2
-            if topic == self._leader_topic:
-                self._led(buffer[at:end])
-            elif topic == self._inbox_topic and not self.is_registered:
-                self._answered(buffer[at:end])
+            try:
+                if topic == self._leader_topic:
+                    self._led(buffer[at:end])
+                elif topic == self._roster_topic:
+                    self.fleet.offered(buffer[at:end])
+                elif topic == self._inbox_topic and not self.is_registered:
+                    self._answered(buffer[at:end])
+            except EdgeSwarmError:
+                counts["refused"] += 1
         elif kind == 2:
             topics = self.fleet.topics
             body = b"\x00\x01"
@@ -204,13 +220,8 @@ class Device(asyncio.Protocol):
         fleet = self.fleet
         if len(data) > 4096 or self._request not in data:
             return  # the answer to the other question, which nobody applies here
-        try:
-            topic = fleet.topics.inbox(self.name)
-            opened = envelope.open_(data, topic=topic, lookup=fleet.roster.lookup)
-            found = msg.decode(opened.payload, kinds=msg.INBOX)
-        except EdgeSwarmError:
-            fleet.counts["refused"] += 1
-            return
+        opened = envelope.open_(data, topic=fleet.topics.inbox(self.name), lookup=fleet.roster.lookup)
+        found = msg.decode(opened.payload, kinds=msg.INBOX)
         items = [found] if not isinstance(found, msg.Batch) else [msg.decode(item) for item in found.items]
         for item in items:
             if isinstance(item, msg.Response) and item.id == self._request:

@@ -51,7 +51,9 @@ class Cell(Ours):
         from edgeswarm.wire.dev_fleet import make_dev_fleet
 
         total = members + self.workers
-        made = make_dev_fleet(total, entropy=system.urandom(32), now_s=int(time.time()), voters=members)
+        made = make_dev_fleet(
+            total, entropy=system.urandom(32), now_s=int(time.time()), voters=members, coordinators=members
+        )
         states = []
         for device, seed in list(made.device_seeds.items())[:members]:
             state = self.folder / "cell" / device
