@@ -303,7 +303,7 @@ class SwarmNode(Asking):
         third_s = self.config.times.health.lease_ms / 3000
         self._beat = asyncio.get_running_loop().call_later(third_s, self._tick)
         if self.leads and self._writer is not None:
-            self._writer.say(())
+            self._writer.beat()
             self.duties.alive()
         if not self.lease.held:
             self.hosted.wake()

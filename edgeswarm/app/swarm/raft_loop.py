@@ -21,6 +21,7 @@ from typing import Protocol
 from edgeswarm.core.raft.member import Member, Turn
 from edgeswarm.drivers.raft_store import RaftStore
 
+TELL_COMMITS_S = 0.005  # followers hear of a commit with the next append, or so much later: nobody waits for them
 TICKS_LATE_MAX = 3  # ticks made up for at once: a process that was stopped must not campaign on old time
 
 
@@ -39,6 +40,7 @@ class RaftLoop:
         self.member, self._store, self._hands, self._tick_s = member, store, hands, tick_s
         self._loop = asyncio.get_running_loop()
         self._awake = self._saving = self._ended = False
+        self._telling: asyncio.TimerHandle | None = None
         self._next_tick = self._loop.time() + tick_s
         self._timer = self._loop.call_at(self._next_tick, self._tick)
 
@@ -88,8 +90,16 @@ class RaftLoop:
             self._hands.send(to, packet)
         self._hands.apply(turn)
         self.member.done(turn)
+        if self.member.commit_waits and self._telling is None:
+            self._telling = self._loop.call_later(TELL_COMMITS_S, self._tell_commits)
         self.wake()
+
+    def _tell_commits(self) -> None:
+        self._telling = None
+        self.step(self.member.tell_commits)
 
     def close(self) -> None:
         self._ended = True
         self._timer.cancel()
+        if self._telling is not None:
+            self._telling.cancel()

@@ -91,6 +91,7 @@ class Voter:
                 heartbeat_ticks=times.heartbeat_ticks,
                 applied=snapshot.index,
                 batch_appends=True,
+                lazy_commits=True,
                 step_down_on_removal=True,
             )
         )

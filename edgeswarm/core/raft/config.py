@@ -78,6 +78,8 @@ class Config:
     pre_vote: ask before raising the term (9.6).  Both together keep a node that was cut off from disturbing the others.
     step_down_on_removal: a leader that a change of members removes or demotes stops to lead when it applies it.
     batch_appends: proposals of one turn leave as one append a follower, with the next Ready, instead of one each.
+    lazy_commits: with batch_appends: that the commit index has moved is told with the next append, or when the driver
+    calls tell_commits(): who waits for an answer waits for the leader, not for the followers to hear of it.
     async_storage_writes: storage threads are addressed with messages instead of advance(); see RawNode.
     log_fn: where to tell what happens; for people.
     """
@@ -100,6 +102,7 @@ class Config:
     disable_proposal_forwarding: bool = False
     disable_conf_change_validation: bool = False
     batch_appends: bool = False
+    lazy_commits: bool = False
     async_storage_writes: bool = False
     log_fn: LogFn | None = None
 

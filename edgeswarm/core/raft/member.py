@@ -147,6 +147,13 @@ class Member:
             voter=self.number,
         )
 
+    @property
+    def commit_waits(self) -> bool:
+        return self.node.commit_waits
+
+    def tell_commits(self) -> None:
+        self.node.tell_commits()
+
     # --- out ----------------------------------------------------------------------------------------------------------
 
     def has_turn(self) -> bool:

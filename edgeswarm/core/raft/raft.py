@@ -33,6 +33,7 @@ class Raft:
     __slots__ = (
         "batch_appends",
         "check_quorum",
+        "commit_waits",
         "disable_conf_change_validation",
         "disable_proposal_forwarding",
         "election_elapsed",
@@ -44,6 +45,7 @@ class Raft:
         "heartbeat_ticks",
         "id",
         "is_learner",
+        "lazy_commits",
         "lead",
         "lead_transferee",
         "log",
@@ -83,6 +85,7 @@ class Raft:
         self.disable_proposal_forwarding = config.disable_proposal_forwarding
         self.disable_conf_change_validation = config.disable_conf_change_validation
         self.batch_appends = config.batch_appends
+        self.lazy_commits = config.batch_appends and config.lazy_commits
 
         hard_state, conf = config.storage.initial_state()
         self.log = RaftLog(config.storage, config.max_committed_bytes)
@@ -107,6 +110,7 @@ class Raft:
         self.snapshot_wanted = False  # somebody waits for a newer snapshot than the storage has
         self.flush_append = False  # batch_appends: entries wait for the next Ready
         self.flush_commit = False  # batch_appends: a new commit index does
+        self.commit_waits = False  # lazy_commits: it waits for an append, or for tell_commits()
 
         membership.restore_conf(self, conf, self.log.last_index())
         if hard_state != HardState():
@@ -183,7 +187,7 @@ class Raft:
         self.pending_conf_index = 0
         self.uncommitted_bytes = 0
         self.reads.clear()
-        self.flush_append = self.flush_commit = False
+        self.flush_append = self.flush_commit = self.commit_waits = False
 
     def become_follower(self, term: int, lead: int) -> None:
         """5.1: a newer term, or a leader of this one, makes anybody a follower."""

@@ -218,6 +218,18 @@ class RawNode:
         """Sets the timeout drawn last; the next term draws anew.  For tests."""
         self.raft.randomized_election_timeout = ticks
 
+    @property
+    def commit_waits(self) -> bool:
+        """Config.lazy_commits: a new commit index waits for an append, or for tell_commits()."""
+        return self.raft.commit_waits
+
+    def tell_commits(self) -> None:
+        """Tell the followers that have not heard it how far the log is committed."""
+        raft = self.raft
+        if raft.commit_waits:
+            raft.commit_waits = False
+            raft.flush_commit = raft.state is StateType.LEADER
+
     def report_unreachable(self, id_: int) -> None:
         """The last message to a member did not arrive."""
         self.raft.step(Message(MessageType.UNREACHABLE, sender=id_))

@@ -47,10 +47,16 @@ def flush(raft: Raft, commit: bool) -> None:
 
 def commit_moved(raft: Raft) -> None:
     """The commit index has moved: everybody is told, now or with the next Ready."""
-    if raft.batch_appends:
+    if raft.lazy_commits:
+        raft.commit_waits = True
+    elif raft.batch_appends:
         raft.flush_commit = True
     else:
         broadcast_append(raft)
+
+
+def _commit_told_soon(raft: Raft) -> bool:
+    return raft.flush_commit or raft.commit_waits
 
 
 def send_append(raft: Raft, to: int, progress: Progress, *, if_empty: bool = True) -> bool:
@@ -155,7 +161,11 @@ def handle_append_response(raft: Raft, m: Message) -> None:
     if raft.log.maybe_commit(raft.tracker.committed(), raft.term):
         reads.release(raft)
         commit_moved(raft)
-    elif m.sender != raft.id and not raft.flush_commit and progress.can_bump_commit(raft.log.committed):
+    elif (
+        m.sender != raft.id
+        and not (raft.flush_commit or raft.commit_waits)
+        and progress.can_bump_commit(raft.log.committed)
+    ):
         send_append(raft, m.sender, progress)
     if m.sender != raft.id:
         if not raft.batch_appends:
