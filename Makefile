@@ -1,6 +1,6 @@
 # EdgeSwarm: `make help` says what there is.  Every target sets up what it needs first; PYTHON=... chooses the interpreter.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo demo check test sim e2e bench soak kernels seccomp golden wheel clean
+.PHONY: help setup setup-demo demo demo-device check test sim e2e bench soak kernels seccomp golden wheel clean
 MAKEFLAGS += --no-print-directory
 export PYTHON
 PY := .venv/bin/python
@@ -8,7 +8,7 @@ PYTEST := $(PY) -m pytest
 ARGS ?=
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: ## .venv with everything a developer needs (quick when up to date)
 	@.ci/setup test
@@ -16,8 +16,11 @@ setup: ## .venv with everything a developer needs (quick when up to date)
 setup-demo:
 	@.ci/setup demo
 
-demo: setup-demo ## the main job: an agent network on this machine's own vitals, live, in jails
+demo: setup-demo ## the main job: five devices on this machine, an agent network across them, broken on purpose
 	@.venv/bin/edgeswarm demo $(ARGS)
+
+demo-device: setup-demo ## one device: an agent network on this machine's own vitals, live, in jails
+	@.venv/bin/edgeswarm demo --device $(ARGS)
 
 check: setup ## ruff, mypy --strict, the import contract, the tidy test
 	$(PY) -m ruff check .

@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "agent": ("agent", "agent", "Make, look at, run and deploy agent files."),
     "broker": ("broker", "broker", "Run an MQTT broker for this machine or this site."),
     "config": ("config", "config", "Show the settings in force and where each came from."),
-    "demo": ("demo", "demo", "Run the vitals network on this machine, break things, and count what was lost."),
+    "demo": ("demo_swarm", "demo", "Run a network across five devices here, break things, count what was lost."),
     "doctor": ("doctor", "doctor", "Try every isolation layer for real and say what this machine can do."),
     "logs": ("daemon", "logs", "Show what the supervisor logged."),
     "metrics": ("daemon", "metrics", "Print the supervisor's metrics as Prometheus text."),
@@ -83,7 +83,7 @@ class LazyGroup(click.Group):
     table=COMMANDS,
     context_settings=CONTEXT_SETTINGS,
     epilog="\b\nExamples:\n  edgeswarm doctor                      what can this machine do?\n"
-    "  edgeswarm demo                        see everything at work in half a minute\n"
+    "  edgeswarm demo                        see everything at work in a minute\n"
     "  edgeswarm agent run X.af --input rows.csv --output out.csv\n"
     "  edgeswarm run &  edgeswarm agent deploy X.af;  edgeswarm top\n\n"
     'Shell completion: eval "$(_EDGESWARM_COMPLETE=bash_source edgeswarm)" (or zsh_source, fish_source)\n\n'
