@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeswarm.app.swarm import growth
 from edgeswarm.app.swarm.post import Letter
+from edgeswarm.app.swarm.tasks import TaskDuty
 from edgeswarm.core import placement
 from edgeswarm.core.cell import changes as ch
 from edgeswarm.core.cell import commands as cmd
@@ -46,6 +47,7 @@ class Duties:
         self._planning = False
         self._tending = False
         self._tended_at = 0.0
+        self.jobs = TaskDuty(node)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time() * 1000
@@ -66,12 +68,14 @@ class Duties:
         self._watch()
         self._planning = False
         self._plan_soon()
+        self.jobs.begin()
 
     def end(self) -> None:
         """Another device leads, or nobody."""
         if not self.active:
             return
         self.active = False
+        self.jobs.end()
         self._node.transport.unsubscribe(self._node.topics.events("low", "health"))
         for timer in (self._due, self._plan_due):
             if timer is not None:
@@ -173,8 +177,10 @@ class Duties:
             if isinstance(change, _REPLAN):
                 self._plan_soon()
         self._watch()
+        self.jobs.changed(changes)
 
     def restored(self) -> None:
+        self.jobs.restored()
         if self.active:
             self._plan_soon()
 

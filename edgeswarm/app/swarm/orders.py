@@ -33,6 +33,7 @@ class Orders:
         self.number = 0
         self.reason = ""
         self._ordered = False
+        self._data = b""
         self._stopped: list[str] = []  # agents that are not the cell's, to be started again
 
     @property
@@ -43,13 +44,17 @@ class Orders:
         if self._path.exists():
             try:
                 self.take(self._path.read_bytes(), keep=False)
-            except RemoteError as error:
+            except (EdgeSwarmError, OSError) as error:
                 self._node.log.error("order_refused", error=str(error))
         self._node.post.on(self._node.topics.stop, self._letter, qos=1)
 
     def _letter(self, letter: Letter) -> None:
-        if letter.payload:
-            self.take(letter.payload)
+        try:
+            if letter.payload:
+                self.take(letter.payload)
+        finally:
+            if letter.payload != self._data:
+                self._node.peer.on_false()
 
     def publish(self, data: bytes) -> None:
         """Obey an order, and give it to everybody.  Raises RemoteError where it proves nothing."""
@@ -69,7 +74,7 @@ class Orders:
         )
         if order.number <= self.number:
             return False
-        self.number, self.reason = order.number, order.reason
+        self.number, self.reason, self._data = order.number, order.reason, data
         self._ordered = isinstance(order, msg.SafetyStop)
         self._obey()
         if keep:
@@ -78,6 +83,11 @@ class Orders:
             except OSError as error:
                 node.log.error("order_not_kept", error=str(error))
         return True
+
+    def say_again(self) -> None:
+        """Retain the order anew where the broker may have lost it."""
+        if self._data:
+            self._node.post.send_raw(self._node.topics.stop, self._data, priority=Priority.CRITICAL)
 
     def replicated(self) -> None:
         """The cell's own stop flag changed."""
@@ -94,6 +104,7 @@ class Orders:
         else:
             node.task(self._start_again())
         node.hosted.wake()
+        node.worker.look()
         node.reports.soon()
 
     async def _stop_all(self) -> None:
