@@ -20,6 +20,7 @@ from edgeswarm.errors import ConfigError, LocalError
 )
 @click.option("--voters", type=click.Choice(["1", "3", "5"]), help="How many vote at first (default: 1, 3 or 5 by N).")
 @click.option("--timing", type=click.Choice(["lan", "default"]), default="lan", show_default=True)
+@click.option("--encrypt", is_flag=True, help="A256GCM over every payload: the broker sees topics only.")
 @click.option("--fleet", default="dev", show_default=True)
 @click.option("--cell", default="cell", show_default=True)
 @output.json_option
@@ -29,6 +30,7 @@ def init(
     brokers: tuple[str, ...],
     voters: str | None,
     timing: str,
+    encrypt: bool,
     fleet: str,
     cell: str,
     as_json: bool,
@@ -50,6 +52,7 @@ def init(
         voters=int(voters or 0),
         fleet=fleet,
         cell=cell,
+        encrypt=encrypt,
     )
     found = {
         "fleet": fleet,

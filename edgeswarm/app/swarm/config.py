@@ -18,6 +18,7 @@ from edgeswarm.limits import CONFIG_BYTES_MAX
 from edgeswarm.schema.kinds import Doc, Length, Pattern
 
 CELL_PATTERN = r"[a-z0-9][a-z0-9-]{0,31}"
+FILE_PATTERN = r"([A-Za-z0-9_][A-Za-z0-9._-]{0,127})?"
 DEVICE_PATTERN = r"[a-z0-9][a-z0-9-]{0,62}"
 
 TimingName = Literal["lan", "default"]
@@ -52,6 +53,9 @@ class CellConfig:
     brokers: Annotated[tuple[str, ...], Length(1, 16), Doc("URLs in order: mqtt:// mqtts:// ws:// wss://")]
     timing: Annotated[TimingName, Doc("how fast the cell notices a death")] = "default"
     encrypt: Annotated[bool, Doc("A256GCM over every payload: the broker sees topics only")] = False
+    tls_ca: Annotated[str, Pattern(FILE_PATTERN), Doc("file in DIR/swarm: the only authority of mqtts and wss")] = ""
+    tls_cert: Annotated[str, Pattern(FILE_PATTERN), Doc("file in DIR/swarm: our certificate for the broker")] = ""
+    tls_key: Annotated[str, Pattern(FILE_PATTERN), Doc("file in DIR/swarm: its private key")] = ""
 
     @property
     def times(self) -> Timing:
@@ -90,7 +94,8 @@ def save(state_dir: Path, config: CellConfig) -> Path:
     write_whole(
         path,
         f'fleet = "{config.fleet}"\ncell = "{config.cell}"\ndevice = "{config.device}"\nbrokers = [{brokers}]\n'
-        f'timing = "{config.timing}"\nencrypt = {str(config.encrypt).lower()}\n'.encode(),
+        f'timing = "{config.timing}"\nencrypt = {str(config.encrypt).lower()}\n'
+        f'tls_ca = "{config.tls_ca}"\ntls_cert = "{config.tls_cert}"\ntls_key = "{config.tls_key}"\n'.encode(),
     )
     return path
 

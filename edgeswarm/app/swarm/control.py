@@ -211,14 +211,14 @@ class SwarmControl:
                 put({"event": "leader", "from": leader.device, "term": leader.term})
 
         topic = node.topics.events()
-        node.post.on(topic, event)
+        off = node.post.on(topic, event)
         node.replica.listeners.append(changed)
         node.peer.on_leader.append(led)
         try:
             while True:
                 yield await queue.get()
         finally:
-            node.transport.unsubscribe(topic)
+            off()
             node.replica.listeners.remove(changed)
             node.peer.on_leader.remove(led)
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from edgeswarm.app.swarm import config
+from edgeswarm.app.swarm.connect import save_content_key
 from edgeswarm.app.swarm.rosters import RosterBook
 from edgeswarm.drivers import keys
 from edgeswarm.errors import LocalError
@@ -36,11 +37,14 @@ def init_dev(
     made = make_dev_fleet(count, entropy=os.urandom(32), now_s=int(time.time()), fleet=fleet, cell=cell, voters=voters)
     publisher, _ = keys.load_or_make(directory / "fleet" / "publisher.key")
     states: dict[str, Path] = {}
+    content_key = os.urandom(32)
     for device, seed in made.device_seeds.items():
         state = directory / device
         _write_seed(state / "keys" / "device.key", seed)
         config.save(state, config.CellConfig(fleet, cell, device, brokers, timing, encrypt))
         RosterBook.save_first(state, made.root_public, made.roster)
+        if encrypt:
+            save_content_key(config.folder(state), 1, content_key)
         keys.trust(state / "trust.d", publisher.public, f"publisher of {fleet}")
         states[device] = state
     for name, seed in (("root", made.root_seed), ("issuer", made.issuer_seed), ("operator", made.operator_seed)):

@@ -44,10 +44,10 @@ class LeaseKeeper:
     def held(self) -> bool:
         return self.lease.held(self.now())
 
-    def word(self, term: int, commit: int) -> None:
-        """The leader of `term` has said that everything up to `commit` is committed."""
+    def word(self, term: int, commit: int, at: float | None = None) -> None:
+        """The leader of `term` has said, no earlier than `at`, that everything up to `commit` is committed."""
         if term >= self.lease.term:
-            self._word = (term, commit, self.now())
+            self._word = (term, commit, self.now() if at is None else at)
             self.applied()
 
     def applied(self) -> None:
@@ -67,8 +67,8 @@ class LeaseKeeper:
 class FeedWriter:
     """The leader's side.  Entries wait SAY_S for others: followers learn a moment later, and open fewer envelopes."""
 
-    def __init__(self, peer: Peer, voter: Voter, lease: LeaseKeeper) -> None:
-        self._peer, self._voter, self._lease = peer, voter, lease
+    def __init__(self, peer: Peer, voter: Voter) -> None:
+        self._peer, self._voter = peer, voter
         self._waiting: list[Entry] = []
         self._size_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -86,9 +86,6 @@ class FeedWriter:
 
     def beat(self) -> None:
         """That this device leads, and how far the log is committed."""
-        replica, status = self._voter.replica, self._voter.member.node.basic_status()
-        if replica.term == status.term:  # else it may not have applied yet what leaders before it have committed
-            self._lease.word(status.term, replica.index)
         self._flush()
         self._publish(())
 
@@ -164,12 +161,21 @@ class FeedServer:
 
 
 class FeedFollower:
-    """The side of everybody else.  apply: of entries, in order."""
+    """The side of everybody else.  on_word(term, commit): the leader has spoken, now or, if it lay about, before."""
 
     def __init__(
-        self, peer: Peer, replica: Replica, lease: LeaseKeeper, *, log: Log, votes: Callable[[], bool]
+        self,
+        peer: Peer,
+        replica: Replica,
+        lease: LeaseKeeper,
+        *,
+        log: Log,
+        votes: Callable[[], bool],
+        on_word: Callable[[int, int], None],
     ) -> None:
         self._peer, self._replica, self._lease, self._log, self._votes = peer, replica, lease, log, votes
+        self._on_word = on_word
+        self._astray = False  # this copy holds entries that the cell has lost (docs/recovery.md)
         self._catching_up: asyncio.Task[None] | None = None
         self.refused = 0
         peer.on_leader.append(self._new_leader)
@@ -201,10 +207,14 @@ class FeedFollower:
                 return  # its certificate has not come yet
             raise RemoteError(f"a feed of term {feed.term} by one who does not lead it", who=letter.sender)
         self._take(feed)
-        self._lease.word(feed.term, feed.commit)
+        if not self._astray:
+            self._on_word(feed.term, feed.commit)
 
     def _take(self, feed: msg.Feed) -> None:
         """Apply what follows; what is known already is passed over."""
+        if self._is_astray(feed):
+            self.catch_up()
+            return
         if feed.previous_index > self._replica.index:
             self.catch_up()
             return
@@ -217,32 +227,49 @@ class FeedFollower:
         if feed.commit > self._replica.index:
             self.catch_up()
 
+    def _is_astray(self, feed: msg.Feed) -> bool:
+        """Equal terms at one index are equal entries up to there (Raft 5.3); after a recovery they may be others."""
+        if not self._astray and self._replica.differs(feed.previous_index, feed.previous_term):
+            self._astray = True
+            self._log.warning("feed_astray", index=feed.previous_index, term=feed.term)
+        return self._astray
+
     def catch_up(self) -> None:
         if self._catching_up is None or self._catching_up.done():
             self._catching_up = asyncio.create_task(self._catch_up())
 
     async def _catch_up(self) -> None:
         while (leader := self._peer.leader) is not None and not self._votes():
-            ask = msg.FeedFetch(first_index=self._replica.index + 1, entries_max=FEED_ENTRIES_MAX)
             try:
-                body = await self._peer.call(leader.device, "feed.fetch", msg.encode(ask), deadline_s=FETCH_S)
-                feed = msg.decode(body, who=leader.device, kinds=(msg.Feed,))
-                assert isinstance(feed, msg.Feed)
-                if not feed.entries or feed.previous_index > self._replica.index:
-                    self._lease.applied()
-                    return
-                before = self._replica.index
-                self._take_fetched(feed)
-                if self._replica.index == before:
-                    return
-            except CallError as error:
-                if error.code == "compacted":
+                if self._astray:
                     await self._take_snapshot(leader.device)
-                else:
-                    await asyncio.sleep(RETRY_S)
+                if await self._fetch(leader.device):
+                    return
             except EdgeSwarmError as error:
                 self._log.warning("feed_fetch_failed", leader=leader.device, error=str(error))
                 await asyncio.sleep(RETRY_S)
+
+    async def _fetch(self, device: str) -> bool:
+        """Ask for what follows; True when there is no more.  Raises EdgeSwarmError."""
+        ask = msg.FeedFetch(first_index=self._replica.index + 1, entries_max=FEED_ENTRIES_MAX)
+        try:
+            body = await self._peer.call(device, "feed.fetch", msg.encode(ask), deadline_s=FETCH_S)
+        except CallError as error:
+            if error.code == "compacted":
+                await self._take_snapshot(device)
+            else:
+                await asyncio.sleep(RETRY_S)
+            return False
+        feed = msg.decode(body, who=device, kinds=(msg.Feed,))
+        assert isinstance(feed, msg.Feed)
+        if self._is_astray(feed):
+            return False
+        if not feed.entries or feed.previous_index > self._replica.index:
+            self._lease.applied()
+            return True
+        before = self._replica.index
+        self._take_fetched(feed)
+        return self._replica.index == before
 
     def _take_fetched(self, feed: msg.Feed) -> None:
         index = feed.previous_index
@@ -269,7 +296,8 @@ class FeedFollower:
             data += piece
             if len(data) >= total or not piece:
                 break
-        if index > self._replica.index:
+        if index > self._replica.index or self._astray:
             _, cell = unpack_snapshot(data, who=device)
             self._replica.restore(cell, index=index, term=term)
+            self._astray = False
             self._log.info("snapshot_taken", leader=device, index=index, size_bytes=len(data))

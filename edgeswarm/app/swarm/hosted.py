@@ -60,6 +60,7 @@ class Hosted:
     _tries: dict[str, _Try] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
+    _busy: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # being brought up
     _known: set[str] = field(default_factory=set)  # agents of the cell that this device keeps a file of
 
     def start(self) -> None:
@@ -73,8 +74,10 @@ class Hosted:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            tasks = [self._task, *self._busy.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- what should run ----------------------------------------------------------------------------------------------
 
@@ -108,20 +111,41 @@ class Hosted:
     # --- making it so -------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
+        """What must stop is stopped first, and never waits for what is being fetched and brought up."""
         while True:
             self._wake.clear()
-            for name, why in self.to_stop().items():
-                await self._take_down(name, why)
-            await self._clean_up()
-            due, now = self.to_start(), loop.time()
-            ready = [agent for agent in due if self._tries.get(agent.spec.id, _Try()).at <= now]
-            await asyncio.gather(*(self._bring_up(agent.spec.id, agent) for agent in ready))
-            waits = [self._tries[a.spec.id].at - loop.time() for a in due if a.spec.id in self._tries]
             try:
-                await asyncio.wait_for(self._wake.wait(), max(0.01, min(waits)) if waits else None)
+                wait_s = await self._turn()
+            except Exception as error:  # whatever it is: agents that must stop are looked after again
+                self.supervisor.log.crash("swarm_fault", error)
+                wait_s = RETRY_S
+            try:
+                await asyncio.wait_for(self._wake.wait(), wait_s)
             except TimeoutError:
                 pass
+
+    async def _turn(self) -> float | None:
+        """Seconds until the next look, None: when woken."""
+        loop = asyncio.get_running_loop()
+        for name, why in self.to_stop().items():
+            await self._take_down(name, why)
+        await self._clean_up()
+        due = [agent for agent in self.to_start() if agent.spec.id not in self._busy]
+        for agent in due:
+            name = agent.spec.id
+            if self._tries.get(name, _Try()).at <= loop.time():
+                self._busy[name] = loop.create_task(self._bring_up(name, agent))
+                self._busy[name].add_done_callback(lambda _, name=name: self._brought(name))  # type: ignore[misc]
+        waits = [self._tries[a.spec.id].at - loop.time() for a in due if a.spec.id in self._tries]
+        waits += [RETRY_S] if self.to_stop() else []  # one did not stop
+        return max(0.01, min(waits)) if waits else None
+
+    def _brought(self, name: str) -> None:
+        task = self._busy.pop(name)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.supervisor.log.crash("swarm_fault", error)
+            self._failed(name, "a fault of ours")
+        self._wake.set()
 
     async def _clean_up(self) -> None:
         """Remove what the cell has given away, once its word is fresh: files and checkpoints of an earlier life too."""
@@ -130,15 +154,14 @@ class Hosted:
             return
         agents = self.replica.state.agents
         for name in [n for n in self._known if n not in agents or agents[n].device != self.device]:
-            if name in self.running:
+            if name in self.running or name in self._busy:
                 continue
             try:
                 if AgentName(name) in self.supervisor.node.table.agents:
                     await self.supervisor.remove(name)
-            except EdgeSwarmError as error:
+                self._note(name, known=False)
+            except (EdgeSwarmError, OSError) as error:
                 self.supervisor.log.error("cell_agent_not_stopped", agent=name, error=str(error))
-                continue
-            self._note(name, known=False)
 
     def _note(self, name: str, *, known: bool) -> None:
         """Which agents of the supervisor are the cell's, over a restart."""
@@ -181,7 +204,7 @@ class Hosted:
         try:
             if sup.status.get(AgentName(name), ("removed", ""))[0] not in ("stopped", "removed", "failed"):
                 await sup.stop(name)
-        except EdgeSwarmError as error:
+        except (EdgeSwarmError, OSError) as error:
             sup.log.error("cell_agent_not_stopped", agent=name, error=str(error))
             return
         self.running.pop(name, None)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from edgeswarm.app.swarm import config as cell_config
 from edgeswarm.app.swarm.artefacts import Artefacts
 from edgeswarm.app.swarm.asking import Asking
+from edgeswarm.app.swarm.connect import Waiting, load_cipher, make_transport
 from edgeswarm.app.swarm.duties import Duties
-from edgeswarm.app.swarm.feed import FeedFollower, FeedServer, FeedWriter, LeaseKeeper
+from edgeswarm.app.swarm.feed import FeedFollower, FeedWriter, LeaseKeeper
 from edgeswarm.app.swarm.hosted import Hosted
 from edgeswarm.app.swarm.orders import Orders
 from edgeswarm.app.swarm.peer import Leader, Peer
@@ -23,21 +24,21 @@ from edgeswarm.app.swarm.replica import Replica
 from edgeswarm.app.swarm.reports import Reports
 from edgeswarm.app.swarm.rosters import RosterBook
 from edgeswarm.app.swarm.streams import Streams
+from edgeswarm.app.swarm.tasks_run import Worker
+from edgeswarm.app.swarm.tasks_work import Work
 from edgeswarm.app.swarm.voter import GENESIS_INDEX, GENESIS_TERM, Voter
+from edgeswarm.app.swarm.voting import CLONE_TOLD_S, Voting
 from edgeswarm.core.cell import changes as ch
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.core.cell.state import CellState
 from edgeswarm.core.raft.member import Turn
-from edgeswarm.drivers.mqtt.transport import Broker, Connected, Disconnected, Priority, Transport, Will
+from edgeswarm.drivers.mqtt.transport import Connected, Disconnected, Priority, Will
 from edgeswarm.errors import EdgeSwarmError, LocalError
 from edgeswarm.wire import messages as msg
-from edgeswarm.wire.raft import ConfState
 from edgeswarm.wire.topics import Topics
 
 if TYPE_CHECKING:
     from edgeswarm.app.supervisor import Supervisor
-
-STORE_RETRY_S = 5.0
 
 
 def genesis(rosters: RosterBook) -> CellState:
@@ -48,7 +49,7 @@ def genesis(rosters: RosterBook) -> CellState:
     return state
 
 
-class SwarmNode(Asking):
+class SwarmNode(Asking, Voting):
     """supervisor: started, and keeping nothing of the cell running."""
 
     def __init__(self, supervisor: Supervisor) -> None:
@@ -62,10 +63,12 @@ class SwarmNode(Asking):
             raise LocalError(f"swarm: the key of this state directory is not the roster's for device {config.device}")
         self.boot = cell_config.next_boot(state_dir)
         self.topics = Topics(config.fleet, config.cell)
-        self.transport = Transport(
-            [Broker.from_url(url) for url in config.brokers],
-            client_id=f"{config.fleet}.{config.cell}.{config.device}",
+        self._offline = Waiting()
+        self.transport = make_transport(
+            config,
+            self.folder,
             will=Will(self.topics.gone(config.device), msg.encode(msg.Gone(self.boot))),
+            offline=self._offline,
             on_state=self._on_state,
         )
         self.post = Post(
@@ -76,9 +79,12 @@ class SwarmNode(Asking):
             seed=key.seed,
             lookup=self.rosters.lookup,
             log=self.log,
+            cipher=load_cipher(config, self.folder),
         )
         self.post.on_clone = self._cloned
         self.peer = Peer(self.post, self.rosters, log=self.log)
+        self.peer.on_false = self._facts_soon
+        self.peer.on_leader.append(self._led)
         self.replica = Replica(genesis(self.rosters), index=GENESIS_INDEX, term=GENESIS_TERM)
         self.lease = LeaseKeeper(self.replica, config.times.health.lease_ms, self._wake)
         self.orders = Orders(self)
@@ -96,6 +102,8 @@ class SwarmNode(Asking):
         self.reports = Reports(self)
         self.streams = Streams(self)
         self.duties = Duties(self)
+        self.work = Work(self)
+        self.worker = Worker(self, self.work.do)
         self.voter: Voter | None = None
         self.follower: FeedFollower | None = None
         self._writer: FeedWriter | None = None
@@ -103,10 +111,9 @@ class SwarmNode(Asking):
         self._beat: asyncio.TimerHandle | None = None
         self._closed = False
         self._looking = False
-
-    @property
-    def leads(self) -> bool:
-        return self.voter is not None and self.voter.leads
+        self._facts: asyncio.TimerHandle | None = None
+        self._cloned_at = -CLONE_TOLD_S
+        self._voting = asyncio.Lock()
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -120,12 +127,15 @@ class SwarmNode(Asking):
         self.orders.start()
         self.post.on(self.topics.goners(), self._gone, qos=1)
         self.follower = FeedFollower(
-            self.peer, self.replica, self.lease, log=self.log, votes=lambda: self.voter is not None
+            self.peer, self.replica, self.lease, log=self.log, votes=lambda: self.voter is not None, on_word=self._word
         )
         await self._maybe_vote()
         await self.artefacts.start()
         self.streams.start()
         self.hosted.start()
+        await self.work.start()
+        self.worker.start()
+        await self._offline.open(self.folder / "offline.db")
         await self.transport.start()
         self.reports.start()
         self._tick()
@@ -139,13 +149,16 @@ class SwarmNode(Asking):
 
     async def close(self) -> None:
         self._closed = True
-        if self._beat is not None:
-            self._beat.cancel()
+        for timer in (self._beat, self._facts):
+            if timer is not None:
+                timer.cancel()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.duties.close()
         await self.streams.close()
+        await self.worker.close()
+        await self.work.close()
         await self.hosted.close()
         await self.reports.close()
         await self.artefacts.close()
@@ -156,6 +169,7 @@ class SwarmNode(Asking):
             voter, self.voter = self.voter, None
             await voter.close()
         await self.transport.close()
+        await self._offline.close()
 
     def task(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -167,51 +181,6 @@ class SwarmNode(Asking):
         if not task.cancelled() and (error := task.exception()) is not None:
             self.log.crash("swarm_fault", error)
 
-    async def _maybe_vote(self) -> None:
-        """Take part in Raft where the roster has this device as a voter, or its disk says that it was one."""
-        path = self.folder / "raft.db"
-        roster = self.rosters.current
-        number = self.rosters.number_of(self.config.device)
-        if self.voter is not None or not (path.exists() or roster.is_voter(self.config.device)):
-            return
-        first = self.rosters.first
-        begins = number in first.voters() and roster.voters_since == first.voters_since
-        store = await Voter.open_store(path, ConfState(first.voters()) if begins else None, first.version, self.replica)
-        self.voter = Voter(
-            self.config,
-            self.peer,
-            self.replica,
-            store,
-            log=self.log,
-            on_role=self._role,
-            on_applied=self._applied,
-            on_word=self._word,
-            on_failed=self._voter_failed,
-        )
-        self._writer = FeedWriter(self.peer, self.voter, self.lease)
-        FeedServer(self.peer, self.voter)
-        if self.follower is not None:
-            self.follower.follow(False)
-
-    def _voter_failed(self, error: BaseException) -> None:
-        """Its disk failed: it votes again once the log opens anew and is whole."""
-        voter, self.voter, self._writer = self.voter, None, None
-        assert voter is not None
-        if self.follower is not None:
-            self.follower.follow(True)
-
-        async def again() -> None:
-            await voter.close()
-            while not self._closed:
-                await asyncio.sleep(STORE_RETRY_S)
-                try:
-                    await self._maybe_vote()
-                    return
-                except (LocalError, OSError) as error:
-                    self.log.error("voter_failed", error=str(error))
-
-        self.task(again())
-
     # --- what is heard ------------------------------------------------------------------------------------------------
 
     def _on_state(self, state: Connected | Disconnected) -> None:
@@ -219,10 +188,17 @@ class SwarmNode(Asking):
             self.log.info("broker_connected", broker=state.broker, protocol=state.protocol, count=state.count)
             self.duties.listen_again()
             self.reports.soon()
+            self._facts_soon()
         else:
+            if state.taken_over:
+                self._cloned(self.boot)
             self.log.warning("broker_lost", broker=state.broker, reason=state.reason, taken_over=state.taken_over)
 
     def _cloned(self, boot: int) -> None:
+        now = self.lease.now() / 1000
+        if now - self._cloned_at < CLONE_TOLD_S:
+            return
+        self._cloned_at = now
         self.log.error("device_cloned", device=self.config.device, other_boot=boot)
         self.alert("critical", "clone", f"another device runs with the key of {self.config.device} (boot {boot})")
 
@@ -233,7 +209,7 @@ class SwarmNode(Asking):
         self.artefacts.gone(device)
         leader = self.peer.leader
         if self.voter is not None and leader is not None and device == leader.device != self.config.device:
-            self.voter.leader_gone()
+            self.voter.leader_gone(device)
 
     def _changed(self, changes: Any) -> None:
         for change in changes:
@@ -250,7 +226,7 @@ class SwarmNode(Asking):
         """The roster of the log: it was checked before it was proposed, and is checked again here."""
         try:
             if self.rosters.offer(self.replica.state.roster.data):
-                self.post.replay.keep(self.rosters.current.devices())
+                self.peer.roster_changed()
                 self.task(self._maybe_vote())
         except EdgeSwarmError as error:
             self.log.error("roster_refused", version=self.replica.state.roster.version, error=str(error))
@@ -263,6 +239,7 @@ class SwarmNode(Asking):
     def _wake(self) -> None:
         self.hosted.wake()
         self.streams.wake()
+        self.worker.look()
 
     # --- the voter ----------------------------------------------------------------------------------------------------
 
@@ -270,7 +247,7 @@ class SwarmNode(Asking):
         self.log.info("leads" if leads else "leads_no_more", term=self.peer.term_seen)
         if leads:
             self.duties.begin()
-            self.post.send_raw(self.topics.roster, self.rosters.current.data, priority=Priority.HIGH)
+            self._word_of_ours()
         else:
             self.duties.end()
             self.replica.give_up("this device leads no more")
@@ -281,18 +258,24 @@ class SwarmNode(Asking):
             self._writer.say(turn.committed)
 
     def _word(self, term: int, commit: int) -> None:
-        """This voter's leader has spoken.  A lease that lapsed begins only after a look that is surely fresh."""
+        """The leader has spoken.  A lease that lapsed begins only after a look that is surely fresh: what was said may
+        have lain about in a broker, or in a socket of ours while this process was stopped."""
         if self.lease.held:
             self.lease.word(term, commit)
-        elif not self._looking:
+        else:
+            self._word_of_ours()
+
+    def _word_of_ours(self) -> None:
+        """Ask who surely leads, and what is committed.  A leader holds its own lease by this and by nothing else."""
+        if not self._looking:
             self._looking = True
             self.task(self._look())
 
     async def _look(self) -> None:
         try:
-            term = self.peer.term_seen
+            term, asked = self.peer.term_seen, self.lease.now()
             await asyncio.wait_for(self.barrier(), self.config.times.health.lease_ms / 1000)
-            self.lease.word(term, self.replica.index)
+            self.lease.word(term, self.replica.index, asked)
         except (EdgeSwarmError, TimeoutError) as error:
             self.log.debug("no_fresh_look", error=repr(error))
         finally:
@@ -304,6 +287,7 @@ class SwarmNode(Asking):
         self._beat = asyncio.get_running_loop().call_later(third_s, self._tick)
         if self.leads and self._writer is not None:
             self._writer.beat()
+            self._word_of_ours()
             self.duties.alive()
         if not self.lease.held:
             self.hosted.wake()

@@ -75,6 +75,8 @@ class Peer:
         self.leader: Leader | None = None
         self.term_seen = 0
         self.on_leader: list[Callable[[Leader | None], None]] = []
+        self.on_false: Callable[[], None] = lambda: None  # a retained fact of the cell is not what it should be
+        self._early: bytes | None = None  # a certificate that cites a roster which has not come yet
         self.letters: dict[type[msg.Message], Callable[[str, Any], None]] = {}
         self.methods: dict[str, Method] = {"ping": self._ping}
         self.direct: dict[str, Direct] = {}
@@ -97,13 +99,31 @@ class Peer:
     # --- who leads ----------------------------------------------------------------------------------------------------
 
     def _roster(self, letter: Letter) -> None:
-        if self.rosters.offer(letter.payload):
-            self.log.info("roster_adopted", version=self.rosters.current.version)
-            self.post.replay.keep(self.rosters.current.devices())
+        try:
+            if self.rosters.offer(letter.payload):
+                self.log.info("roster_adopted", version=self.rosters.current.version)
+                self.roster_changed()
+        finally:
+            if letter.payload != self.rosters.current.data:
+                self.on_false()
+
+    def roster_changed(self) -> None:
+        """A newer roster counts from now on: forget who is not in it, and look again at who leads."""
+        self.post.replay.keep(self.rosters.current.devices())
+        early, self._early = self._early, None
+        if early is not None:
+            try:
+                self.take_certificate(early)
+            except RemoteError as error:
+                self.post.refuse(error, sender="", topic=self.post.topics.leader)
 
     def _certificate(self, letter: Letter) -> None:
-        if letter.payload:
-            self.take_certificate(letter.payload)
+        try:
+            if letter.payload:
+                self.take_certificate(letter.payload)
+        finally:
+            if self.leader is None or letter.payload != self.leader.certificate:
+                self.on_false()
 
     def take_certificate(self, data: bytes) -> None:
         """Adopt the leader it proves.  Raises RemoteError saying what is wrong; a lower term is old news."""
@@ -112,6 +132,8 @@ class Peer:
         if term < self.term_seen or (self.leader is not None and term == self.leader.term):
             return
         roster = self.rosters.of(certificate.roster_version)
+        if certificate.roster_version > roster.version:
+            self._early = data
         leadership.verify(certificate, roster)
         device = self.rosters.device_of(certificate.candidate)
         if device is None:

@@ -4,7 +4,8 @@ In:  topic -> bound -> envelope -> key of the roster -> replay window -> handler
 reason, logged at most once per sender and reason in REFUSED_LOG_S, and goes no further.
 Messages that prove themselves (roster, leader certificate, stop) and last wills come to their handlers as raw bytes,
 with an empty sender.
-A message of our own id with a boot that we are not in means that somebody else runs with our key: `on_clone`.
+A message of our own id with a boot that we are not in, or ahead of our own count, means that somebody else runs with
+our key: `on_clone`.  A message that several filters match is opened once, and every handler gets it.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Post:
         self._log = log
         self._seq = 0
         self._logged: dict[tuple[str, str], float] = {}
+        self._last: tuple[Incoming, Letter | None] | None = None
         self._parse = functools.lru_cache(maxsize=4_096)(topics.parse)
 
     @property
@@ -108,35 +110,50 @@ class Post:
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
-    def on(self, topic_filter: str, handler: Handler, *, qos: int = 0, bulk: bool = False) -> None:
-        """Subscribe.  The handler runs on the loop; what it raises of ours is a refusal of the message."""
-        self.transport.subscribe(topic_filter, functools.partial(self._incoming, handler), qos=qos, bulk=bulk)
+    def on(self, topic_filter: str, handler: Handler, *, qos: int = 0, bulk: bool = False) -> Callable[[], None]:
+        """Subscribe.  The handler runs on the loop; what it raises of ours is a refusal of the message.
+
+        The answer takes this handler away again, and no other of the same filter.
+        """
+        taker = functools.partial(self._incoming, handler)
+        self.transport.subscribe(topic_filter, taker, qos=qos, bulk=bulk)
+        return lambda: self.transport.unsubscribe(topic_filter, taker, bulk=bulk)
 
     def _incoming(self, handler: Handler, message: Incoming) -> None:
         sender = ""
         try:
-            topic = self._parse(message.topic)
-            rule = topic.rule
-            if rule.signing is not Signing.ENVELOPE:
-                if len(message.payload) > rule.bytes_max:
-                    raise LimitError(f"{message.topic}: at most {rule.bytes_max} bytes, found {len(message.payload)}")
-                handler(Letter(topic, "", 0, 0, message.payload, message.retain))
-                return
-            opened = envelope.open_(
-                message.payload, topic=message.topic, lookup=self.lookup, bytes_max=rule.bytes_max, cipher=self._cipher
-            )
-            sender = opened.sender
-            if sender == self.device:
-                if opened.boot > self.boot:
-                    self.on_clone(opened.boot)
-                return
-            if rule.register:
-                self.replay.admit_register(sender, opened.boot, opened.seq, lane=_LANES[topic.kind])
+            if self._last is not None and self._last[0] is message:  # another handler of the same message
+                letter = self._last[1]
             else:
-                self.replay.admit(sender, opened.boot, opened.seq, lane=_LANES[topic.kind])
-            handler(Letter(topic, sender, opened.boot, opened.seq, opened.payload, message.retain))
+                self._last = (message, None)  # unless it opens, it was refused: once
+                letter = self._open(message)
+                self._last = (message, letter)
+            if letter is not None:
+                sender = letter.sender
+                handler(letter)
         except EdgeSwarmError as error:
             self.refuse(error, sender=sender or getattr(error, "who", ""), topic=message.topic)
+
+    def _open(self, message: Incoming) -> Letter | None:
+        """None: it is of this device itself, or of somebody with its key.  Raises what refuses it."""
+        topic = self._parse(message.topic)
+        rule = topic.rule
+        if rule.signing is not Signing.ENVELOPE:
+            if len(message.payload) > rule.bytes_max:
+                raise LimitError(f"{message.topic}: at most {rule.bytes_max} bytes, found {len(message.payload)}")
+            return Letter(topic, "", 0, 0, message.payload, message.retain)
+        opened = envelope.open_(
+            message.payload, topic=message.topic, lookup=self.lookup, bytes_max=rule.bytes_max, cipher=self._cipher
+        )
+        if opened.sender == self.device:
+            if (opened.boot, opened.seq) > (self.boot, self._seq):
+                self.on_clone(opened.boot)
+            return None
+        if rule.register:
+            self.replay.admit_register(opened.sender, opened.boot, opened.seq, lane=_LANES[topic.kind])
+        else:
+            self.replay.admit(opened.sender, opened.boot, opened.seq, lane=_LANES[topic.kind])
+        return Letter(topic, opened.sender, opened.boot, opened.seq, opened.payload, message.retain)
 
     def refuse(self, error: EdgeSwarmError, *, sender: str, topic: str) -> None:
         """Count a message that goes no further, and say so now and then."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from edgeswarm.limits import PROPOSALS_WAITING_MAX
 from edgeswarm.wire.raft import Entry, EntryType
 
 TAG_BYTES = 16
+TERMS_KEPT = 4_096
 
 
 class RejectedError(RemoteError):
@@ -53,6 +55,7 @@ class Replica:
         self.listeners: list[Listener] = []
         self.restored: list[Callable[[], None]] = []
         self.on_fault: Callable[[Exception], None] = lambda error: None
+        self._terms: deque[tuple[int, int]] = deque([(index, term)], TERMS_KEPT)  # of the last entries, rising
         self._life = os.urandom(8)
         self._count = 0
         self._waiting: dict[bytes, asyncio.Future[Applied]] = {}
@@ -83,6 +86,7 @@ class Replica:
         if entry.index != self.index + 1:
             raise LocalError(f"replica: expected entry {self.index + 1}, found {entry.index}")
         self.index, self.term = entry.index, entry.term
+        self._terms.append((entry.index, entry.term))
         if entry.type != EntryType.NORMAL or len(entry.data) <= TAG_BYTES:
             return  # a change of members, or the entry with which a leader opens its term
         changes = self.state.apply(entry.index, entry.term, entry.data[TAG_BYTES:])
@@ -96,10 +100,19 @@ class Replica:
             if future is not None and not future.done():
                 future.set_result(Applied(entry.index, changes))
 
+    def differs(self, index: int, term: int) -> bool:
+        """True when another entry than that of `term` was applied at `index`: this copy is of another history."""
+        last = self._terms[-1][0]
+        if not self._terms[0][0] <= index <= last:
+            return False  # not applied yet, or too long ago to tell
+        return self._terms[index - last - 1][1] != term
+
     def restore(self, data: bytes, *, index: int, term: int) -> None:
         """A snapshot in the place of everything.  Raises CodecError and leaves all as it was."""
         state = CellState.from_snapshot(data)
         self.state, self.index, self.term = state, index, term
+        self._terms.clear()
+        self._terms.append((index, term))
         self.give_up("the log was replaced by a snapshot")
         for listener in self.restored:
             listener()

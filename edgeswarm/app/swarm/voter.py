@@ -30,6 +30,7 @@ from edgeswarm.wire.raft import ConfState, EntryType, HardState, Snapshot
 
 GENESIS_INDEX = GENESIS_TERM = 1
 HASTEN_TICKS_MAX = 3
+WILL_FALSE_S = 10.0
 
 
 def pack_snapshot(roster_version: int, cell: bytes) -> bytes:
@@ -105,6 +106,9 @@ class Voter:
             verify=self._verify,
         )
         self._conf = self.member.conf
+        self._applied = snapshot.index  # of the log; the copy may be ahead, when the feed was
+        self._will: tuple[str, int] | None = None  # device and boot of the last will that was believed
+        self._deaf_until = 0.0
         self.loop = RaftLoop(self.member, store, self, tick_s=times.tick_ms / 1000)
         peer.post.on(peer.post.topics.raft(config.device), self._packet)
 
@@ -123,6 +127,9 @@ class Voter:
     async def close(self) -> None:
         self.loop.close()
         self.peer.post.transport.unsubscribe(self.peer.post.topics.raft(self.config.device))
+        for future in [*self._reads.values()]:
+            if not future.done():
+                future.set_exception(ProposalDroppedError("this device votes no more"))
         await self.store.close()
 
     # --- in -----------------------------------------------------------------------------------------------------------
@@ -131,6 +138,9 @@ class Voter:
         number = self.peer.rosters.number_of(letter.sender)
         if number is None:
             return
+        if self._will == (letter.sender, letter.boot):  # it was false, or the device is back already
+            self._will = None
+            self._deaf_until = asyncio.get_running_loop().time() + WILL_FALSE_S
         try:
             self.loop.step(lambda: self.member.receive(number, letter.payload))
         except ProposalDroppedError:
@@ -164,8 +174,16 @@ class Voter:
         finally:
             self._reads.pop(context, None)
 
-    def leader_gone(self) -> None:
-        """A last will of the leader came: go on without it, and soon.  It elects nobody by itself."""
+    def leader_gone(self, device: str) -> None:
+        """A last will of the leader came: go on without it, and soon.  It elects nobody by itself.
+
+        Wills are unsigned.  One that proves false, because its device is heard afterwards, costs wills their hearing
+        for WILL_FALSE_S: then a dead leader is noticed by its silence only.
+        """
+        if asyncio.get_running_loop().time() < self._deaf_until:
+            return
+        boot = self.peer.post.replay.boot_of(device)
+        self._will = None if boot is None else (device, boot)
 
         def act() -> None:
             self.member.node.forget_leader()
@@ -187,17 +205,22 @@ class Voter:
 
     def apply(self, turn: Turn) -> None:
         wanted = turn.ready is not None and turn.ready.snapshot_wanted
-        if self.member.conf != self._conf or wanted:  # a newcomer takes no snapshot that does not name it
-            self._conf = self.member.conf
-            self._snapshot()
+        if (self.member.conf != self._conf or wanted) and self._snapshot():
+            self._conf = self.member.conf  # a newcomer takes no snapshot that does not name it
         if turn.snapshot is not None:
-            self._conf = turn.snapshot.conf
+            self._conf, self._applied = turn.snapshot.conf, turn.snapshot.index
             self.member.roster_version, cell = unpack_snapshot(turn.snapshot.data)
-            self.replica.restore(cell, index=turn.snapshot.index, term=turn.snapshot.term)
+            if turn.snapshot.index > self.replica.index:
+                self.replica.restore(cell, index=turn.snapshot.index, term=turn.snapshot.term)
         for entry in turn.committed:
-            self.replica.apply(entry)
+            self._applied = entry.index
+            if entry.index > self.replica.index:  # the feed may have been ahead, before this device voted (again)
+                self.replica.apply(entry)
         if turn.certificate is not None:
             data = turn.certificate.encode()
+            # the roster first: who does not know it yet can check the certificate only then
+            roster = self.peer.rosters.current.data
+            self.peer.post.send_raw(self.peer.post.topics.roster, roster, priority=Priority.HIGH)
             self.peer.post.send_raw(self.peer.post.topics.leader, data, priority=Priority.HIGH)
             self._believe(data)
         self._on_applied(turn)
@@ -228,9 +251,13 @@ class Voter:
                 future.set_result(None)
         self._reads_due = waiting
 
-    def _snapshot(self) -> None:
+    def _snapshot(self) -> bool:
+        """False while the copy is ahead of the log: it would be a snapshot of what the log has not got."""
+        if self._applied != self.replica.index:
+            return False
         data = pack_snapshot(self.member.roster_version, self.replica.state.to_snapshot())
         self.store.compact_soon(Snapshot(self.replica.index, self.replica.term, self.member.conf, data))
+        return True
 
     def failed(self, error: BaseException) -> None:
         self.log.error("voter_failed", error=str(error))
