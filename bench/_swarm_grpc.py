@@ -37,6 +37,7 @@ class Channel:
         self._stream = -1
         self._window = 65_535  # what the server still takes, all streams together
         self._in = bytearray()
+        self._early: list[Answered] = []  # came while `send` waited for room
         self._got: set[int] = set()  # streams with a message
         initial = struct.pack(">HI", 4, WINDOW)
         preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS, 0, 0, initial)
@@ -52,6 +53,7 @@ class Channel:
         while self._window < len(data):
             if not self._read(1.0):
                 raise OSError("the server takes no more data")
+            self._early += self._parse()
         self._window -= len(data)
         self._stream += 2
         block = self._blocks.get(path)
@@ -71,6 +73,9 @@ class Channel:
 
     def poll(self, timeout_s: float) -> list[Answered]:
         """The calls that were answered by then; waits for the first of them."""
+        if self._early:
+            early, self._early = self._early, []
+            return early
         until = time.perf_counter() + timeout_s
         while True:
             left = until - time.perf_counter()
