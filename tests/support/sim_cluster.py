@@ -12,7 +12,8 @@ from sim_node import CELL, FLEET, LEADER_TOPIC, Keys, Setting, SimNode, device
 from sim_world import World
 
 from edgeswarm.core.raft.config import StateType
-from edgeswarm.wire import leadership
+from edgeswarm.errors import CoseError
+from edgeswarm.wire import envelope, leadership
 from edgeswarm.wire.envelope import Opened
 from edgeswarm.wire.leadership import LeaderCertificate, LeadershipError
 from edgeswarm.wire.raft import ConfState, Entry
@@ -59,6 +60,7 @@ class Cluster:
         self.log_fn: Callable[[str, str], None] | None = None
         self.gone: set[int] = set()  # switched off for good
         self.on_batch_hook: Callable[[SimNode, Sequence[Entry]], None] | None = None
+        self.on_ask_hook: Callable[[SimNode, bytes], None] | None = None
         self._admitted: set[tuple[int, int, str, int, int]] = set()
         if world.trace is not None:
             self.log_fn = lambda _, text: world.note(text)
@@ -159,5 +161,12 @@ class Cluster:
         if self.on_batch_hook is not None:
             self.on_batch_hook(node, entries)
 
-    def retained_leader(self) -> bytes | None:
-        return self.broker.retained.get(LEADER_TOPIC)
+    def retained_term(self) -> int:
+        """Of the certificate that a newcomer would find and believe; 0 for none."""
+        data = self.broker.retained.get(LEADER_TOPIC)
+        try:
+            certificate = LeaderCertificate.decode(envelope.parse(data or b"").payload)
+            self.believe(certificate, who=0)
+        except (CoseError, LeadershipError):
+            return 0
+        return certificate.term

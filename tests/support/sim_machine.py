@@ -30,6 +30,11 @@ class Machine:
     def command(client: int, number: int, key: str, call: Hashable) -> bytes:
         return marshal.dumps((client, number, key, call))
 
+    @staticmethod
+    def digest_of(digest: int, kind: int, data: bytes) -> int:
+        """The digest after one more entry; a change of members counts as an empty one."""
+        return zlib.crc32(b"" if kind else data, digest)
+
     def apply(self, index: int, data: bytes) -> tuple[int, int, Hashable] | None:
         """(client, number, answer) of a command, None of an empty entry."""
         assert index == self.index + 1 or not self.index, (index, self.index)

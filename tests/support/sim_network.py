@@ -5,7 +5,8 @@ receiver's link is cut, or by chance.  It may come twice, late, and (where `reor
 connection) before one that was sent earlier.  Links are cut per direction; pairs of nodes can be cut from each other
 while both see the rest (a broken bridge between two brokers).
 A client that goes without a word leaves a last will: the broker publishes it late, or never.
-Retained topics outlive a broker restart only if the broker keeps them.
+Retained topics are published at QoS 1: tried again until the broker, and every subscriber, has them.  They outlive a
+broker restart only if the broker keeps them, and anybody may put something else in their place.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from sim_world import MS, World
 
 Handler = Callable[[str, bytes], None]
+AGAIN_US = 300 * MS
+"""Until something of QoS 1 is sent again."""
 WILL = "will"
 """Topic of last wills; the payload is the raft number of the one that went, as decimal text."""
 
@@ -54,6 +57,7 @@ class Broker:
         self.recent: deque[tuple[str, bytes]] = deque(maxlen=256)
         self._life = 0
         self._clients: dict[int, tuple[int, Handler]] = {}  # client -> (session, handler)
+        self._back_of: dict[int, Callable[[], object] | None] = {}
         self._sessions = 0
         self._topics: dict[str, set[int]] = {}
         self._last_us: dict[tuple[int, int], int] = {}
@@ -61,9 +65,15 @@ class Broker:
 
     # --- connections ------------------------------------------------------------------------------------------------
 
-    def connect(self, client: int, handler: Handler, topics: list[str]) -> None:
-        """A new session, at once: retained messages of its topics follow.  The old one ends without a will."""
+    def connect(
+        self, client: int, handler: Handler, topics: list[str], *, back: Callable[[], object] | None = None
+    ) -> None:
+        """A new session, at once: retained messages of its topics follow.  The old one ends without a will.
+
+        back: called when the client is connected again after a restart of the broker.
+        """
         self._sessions += 1
+        self._back_of[client] = back
         self._clients[client] = (self._sessions, handler)
         for topic in topics:
             self._topics.setdefault(topic, set()).add(client)
@@ -107,6 +117,9 @@ class Broker:
         known = self._clients.get(client)
         if known is not None and known[0] == session:
             self._send_retained(client, [topic for topic, members in self._topics.items() if client in members])
+            back = self._back_of.get(client)
+            if back is not None:
+                back()
 
     def _send_retained(self, client: int, topics: list[str]) -> None:
         for topic in topics:
@@ -120,11 +133,18 @@ class Broker:
         self.sent += 1
         if sender not in self._clients or sender in self.up_cut or not self.up:
             self.lost += 1
+            if retain and sender in self._clients:
+                self._world.after(AGAIN_US, self._publish_again, sender, self._clients[sender][0], topic, payload)
             return
         self.recent.append((topic, payload))
         if retain:
             self.retained[topic] = payload
         self._route(sender, topic, payload)
+
+    def _publish_again(self, sender: int, session: int, topic: str, payload: bytes) -> None:
+        known = self._clients.get(sender)
+        if known is not None and known[0] == session:
+            self.publish(sender, topic, payload, retain=True)
 
     def inject(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """A stranger's message: the broker asks nobody who they are."""
@@ -139,7 +159,7 @@ class Broker:
             return
         world, weather = self._world, self.weather
         for client in sorted(members) if len(members) > 1 else members:
-            if weather.drop and world.chance(weather.drop):
+            if weather.drop and topic not in self.retained and world.chance(weather.drop):
                 self.lost += 1
                 continue
             self._deliver_later(sender, client, topic, payload)
@@ -160,6 +180,8 @@ class Broker:
         known = self._clients.get(client)
         if known is None or life != self._life or client in self.down_cut or (sender, client) in self.pair_cut:
             self.lost += 1
+            if known is not None and life == self._life and topic in self.retained:
+                self._world.after(AGAIN_US, self._deliver, -1, client, topic, payload, life)
             return
         known[1](topic, payload)
 

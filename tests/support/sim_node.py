@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 FLEET, CELL = "sim", "cell"
 LEADER_TOPIC = "leader"
+DEFEND_S = 0.2  # until a leader puts its certificate back in the place of something else
 FEED_TOPIC = "feed"
 
 
@@ -143,6 +144,9 @@ class SimNode:
         self.alive = True
         self.boot += 1
         self.seq = 0
+        self.certificate = (0, b"")  # term, bytes
+        self._proclaimed = b""
+        self._defending = False
         self.ticks = self.leading_ticks = 0
         self.leading_config: TrackerConfig | None = None
         self.heard_tick: dict[int, int] = {}
@@ -192,7 +196,8 @@ class SimNode:
         self.store.call = self.timers.call
         with self.timers.running():
             self.loop = RaftLoop(self.member, self.store, self, tick_s=setting.tick_ms / 1000)  # type: ignore[arg-type]
-        cluster.broker.connect(self.number, self.heard, [inbox(self.number), LEADER_TOPIC, WILL])
+        topics = [inbox(self.number), LEADER_TOPIC, WILL, f"ask/{self.number}"]
+        cluster.broker.connect(self.number, self.heard, topics, back=self._proclaim)
         self.world.note(f"{self.number} starts: boot {self.boot}, last {storage.last_index()}, {storage.hard_state}")
 
     def crash(self, *, power_loss: bool, clean: bool = False) -> None:
@@ -226,6 +231,13 @@ class SimNode:
         if topic == WILL:
             self._will(int(data))
             return
+        if topic.startswith("ask/"):
+            if self.cluster.on_ask_hook is not None:
+                self.cluster.on_ask_hook(self, data)
+            return
+        if topic == LEADER_TOPIC and data != self._proclaimed and not self._defending:
+            self._defending = True
+            self.timers.call_later(DEFEND_S, self._proclaim)
         try:
             opened = self._open(topic, data)
         except (CoseError, CodecError, RemoteError) as error:
@@ -269,6 +281,14 @@ class SimNode:
             if self.raft.lead == 0 and self.raft.state is StateType.FOLLOWER:
                 self.node.hasten_election(self.world.rng.randint(1, self.cluster.setting.election_ticks))
 
+    def _proclaim(self) -> None:
+        """Who leads says so: at once, when the broker may have forgotten it, when something else is in its place."""
+        self._defending = False
+        if not self.alive or self.raft.state is not StateType.LEADER or self.believed_term > self.raft.term:
+            return
+        if self.certificate[0] == self.raft.term:
+            self._proclaimed = self.publish(LEADER_TOPIC, self.certificate[1], retain=True)
+
     def _hear_certificate(self, payload: bytes) -> None:
         try:
             certificate = LeaderCertificate.decode(payload)
@@ -304,22 +324,24 @@ class SimNode:
     # --- Hands of RaftLoop --------------------------------------------------------------------------------------------
 
     def send(self, to: int, packet: bytes) -> None:
-        self._publish(inbox(to), packet)
+        self.publish(inbox(to), packet)
 
-    def _publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bytes:
         self.seq += 1
         data = envelope.seal(
             payload, topic=topic, sender=device(self.number), boot=self.boot, seq=self.seq, sign=self._sign
         )
         self.cluster.on_sealed(self.number, topic, self.boot, self.seq, payload)
         self.cluster.broker.publish(self.number, topic, data, retain=retain)
+        return data
 
     def apply(self, turn: Turn) -> None:
         cluster, checkers, machine = self.cluster, self.cluster.checkers, self.machine
         checkers.on_saved(self, turn)
         if turn.certificate is not None:
             cluster.on_certificate(self, turn.certificate)
-            self._publish(LEADER_TOPIC, turn.certificate.encode(), retain=True)
+            self.certificate = (self.raft.term, turn.certificate.encode())
+            self._proclaim()
         elif turn.soft_state is not None and turn.soft_state.state is StateType.LEADER:
             raise Violation("certificate", f"{self.number} leads term {self.raft.term} without a certificate")
         if turn.snapshot is not None:

@@ -18,6 +18,7 @@ from sim_checkers import Violation
 from sim_clients import Client, History
 from sim_cluster import Cluster
 from sim_faults import KINDS, Nemesis
+from sim_learners import Learners
 from sim_network import Weather
 from sim_node import Setting
 from sim_operator import Operator
@@ -68,6 +69,7 @@ class Plan:
     big_changes: bool = False
     clients: int | None = None
     patience_us: tuple[int, int] | None = None
+    learners: int = 0
     promises: bool = True  # whether "persist before promise" is checked, beside what follows from it
 
 
@@ -78,6 +80,8 @@ PLANS = {
     "lost-snapshot": Plan(voters=3, kinds=["deaf or mute", "isolate", "slow disk", "snapshot"], operator=True),
     "split-votes": Plan(voters=5, kinds=["split", "pairs"], operator=False),
     "forgotten-commit": Plan(voters=2, kinds=["power loss", "kill"], operator=True),
+    "learners": Plan(learners=200),
+    "many-learners": Plan(learners=1_000, faults_us=(2 * S, 3 * S)),
     "full-disk": Plan(voters=2, kinds=["full disk", "slow disk", "kill"], operator=True),
 }
 
@@ -150,6 +154,7 @@ class Run:
         )
         attacked = rng.random() < 0.4 if plan.attacker is None else plan.attacker
         self.attacker = Attacker(self.cluster, every_us=(5 * MS, 60 * MS)) if attacked else None
+        self.learners = Learners(self.cluster, plan.learners) if plan.learners else None
         self.history = History()
         self.clients = [
             Client(
@@ -213,6 +218,10 @@ class Run:
                 )
             if node.raft.state is StateType.LEADER and node is not leader:
                 return f"{node.number} still leads term {node.raft.term}"
+        if cluster.retained_term() != leader.raft.term:
+            return f"the retained certificate is of term {cluster.retained_term()}, the leader's is {leader.raft.term}"
+        if self.learners is not None and (late := self.learners.behind(floor)):
+            return late
         return "" if self.history.answered else "no write went through"
 
     def _report(self) -> Report:
