@@ -1,0 +1,162 @@
+"""When a device votes, when it ceases to, and what its leader keeps on the broker for all to check.
+
+It votes where its roster says so, or its disk says that it did; not while its disk fails; and no more once voters of
+a roster without it have elected a leader (its log is put aside then, and it follows the feed).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from edgeswarm.app.log import Log
+from edgeswarm.app.swarm.config import CellConfig
+from edgeswarm.app.swarm.feed import FeedFollower, FeedServer, FeedWriter
+from edgeswarm.app.swarm.orders import Orders
+from edgeswarm.app.swarm.peer import Leader, Peer
+from edgeswarm.app.swarm.post import Post
+from edgeswarm.app.swarm.replica import Replica
+from edgeswarm.app.swarm.rosters import RosterBook
+from edgeswarm.app.swarm.voter import Voter
+from edgeswarm.core.raft.member import Turn
+from edgeswarm.drivers.mqtt.transport import Priority
+from edgeswarm.errors import LocalError
+from edgeswarm.wire.raft import ConfState
+from edgeswarm.wire.topics import Topics
+
+STORE_RETRY_S = 5.0
+CLONE_TOLD_S = 10.0
+FACTS_AGAIN_S = 0.5
+"""After which a leader that finds its retained facts gone or replaced says them again: no storm, whoever forges."""
+
+
+class Voting:
+    """The part of SwarmNode that begins and ends its vote."""
+
+    config: CellConfig
+    folder: Path
+    log: Log
+    topics: Topics
+    post: Post
+    peer: Peer
+    rosters: RosterBook
+    replica: Replica
+    orders: Orders
+    voter: Voter | None
+    follower: FeedFollower | None
+    _writer: FeedWriter | None
+    _facts: asyncio.TimerHandle | None
+    _voting: asyncio.Lock
+    _closed: bool
+
+    @property
+    def leads(self) -> bool:
+        return self.voter is not None and self.voter.leads
+
+    def task(self, work: Any) -> None:
+        raise NotImplementedError
+
+    def _role(self, leads: bool) -> None:
+        raise NotImplementedError
+
+    def _applied(self, turn: Turn) -> None:
+        raise NotImplementedError
+
+    def _word(self, term: int, commit: int) -> None:
+        raise NotImplementedError
+
+    async def _maybe_vote(self) -> None:
+        """Take part in Raft where the roster has this device as a voter, or its disk says that it was one."""
+        async with self._voting:
+            await self._vote()
+
+    async def _vote(self) -> None:
+        path = self.folder / "raft.db"
+        roster = self.rosters.current
+        number = self.rosters.number_of(self.config.device)
+        if self.voter is not None or not (path.exists() or roster.is_voter(self.config.device)):
+            return
+        first = self.rosters.first
+        begins = number in first.voters() and roster.voters_since == first.voters_since
+        store = await Voter.open_store(path, ConfState(first.voters()) if begins else None, first.version, self.replica)
+        self.voter = Voter(
+            self.config,
+            self.peer,
+            self.replica,
+            store,
+            log=self.log,
+            on_role=self._role,
+            on_applied=self._applied,
+            on_word=self._word,
+            on_failed=self._voter_failed,
+        )
+        self._writer = FeedWriter(self.peer, self.voter)
+        FeedServer(self.peer, self.voter)
+        if self.follower is not None:
+            self.follower.follow(False)
+
+    def _voter_failed(self, error: BaseException) -> None:
+        """Its disk failed: it votes again once the log opens anew and is whole."""
+        voter = self._vote_no_more()
+        if voter is None:
+            return
+
+        async def again() -> None:
+            await voter.close()
+            while not self._closed:
+                await asyncio.sleep(STORE_RETRY_S)
+                try:
+                    await self._maybe_vote()
+                    return
+                except (LocalError, OSError) as error:
+                    self.log.error("voter_failed", error=str(error))
+
+        self.task(again())
+
+    def _vote_no_more(self) -> Voter | None:
+        voter, self.voter, self._writer = self.voter, None, None
+        for method in ("feed.fetch", "snapshot.fetch"):
+            self.peer.methods.pop(method, None)
+        if self.follower is not None:
+            self.follower.follow(True)
+            self.follower.catch_up()
+        return voter
+
+    def _led(self, leader: Leader | None) -> None:
+        """Where voters of a roster without this device have elected, its log is of a configuration that is over."""
+        roster, number = self.rosters.current, self.rosters.number_of(self.config.device)
+        voters = {*roster.voters(), *roster.voters_outgoing()}
+        if self.voter is None or leader is None or leader.device == self.config.device or number in voters:
+            return
+        if leader.roster_version >= roster.voters_since:
+            self.task(self._retire())
+
+    async def _retire(self) -> None:
+        """Put the log aside and follow the feed; should the cell want this device's vote again, it sends a snapshot."""
+        async with self._voting:
+            voter = self._vote_no_more()
+            if voter is None:
+                return
+            await voter.close()
+            number = 1
+            while (aside := self.folder / f"raft.db.retired-{number}").exists():
+                number += 1
+            for path in sorted(self.folder.glob("raft.db*")):
+                if path.name in ("raft.db", "raft.db-wal", "raft.db-shm", "raft.db.lock"):
+                    path.rename(aside.with_name(aside.name + path.name.removeprefix("raft.db")))
+            self.log.warning("voter_retired", roster=self.rosters.current.version, kept=aside.name)
+
+    def _facts_soon(self) -> None:
+        """Roster, certificate and order are retained by the broker; while this device leads it sees to it."""
+        if self.leads and self._facts is None and not self._closed:
+            self._facts = asyncio.get_running_loop().call_later(FACTS_AGAIN_S, self._say_facts)
+
+    def _say_facts(self) -> None:
+        self._facts = None
+        leader = self.peer.leader
+        if not self.leads or leader is None or leader.device != self.config.device:
+            return
+        self.post.send_raw(self.topics.roster, self.rosters.current.data, priority=Priority.HIGH)
+        self.post.send_raw(self.topics.leader, leader.certificate, priority=Priority.HIGH)
+        self.orders.say_again()
