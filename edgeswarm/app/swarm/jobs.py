@@ -23,7 +23,7 @@ from edgeswarm.wire import codec
 _ID = Pattern(r"[a-z0-9][a-z0-9-]{0,62}")
 _NAME = Pattern(r"[a-z][a-z0-9-]{0,63}")
 _S_MAX = limits.TASK_MS_MAX / 1000
-Names = Annotated[tuple[str, ...], Length(limits.MAP_AGENTS_MAX)]
+Names = Annotated[tuple[str, ...], Length(0, limits.MAP_AGENTS_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class TaskForm:
     agent: Annotated[str, Doc("an agent of the cell: the task runs where it is")] = ""
     file: Annotated[str, Doc("an agent file: it runs on any device that fits, for this task")] = ""
     map: MapForm | None = None
-    rows: Annotated[tuple[tuple[float, ...], ...], Length(limits.JOB_ROWS_MAX)] = ()
+    rows: Annotated[tuple[tuple[float, ...], ...], Length(0, limits.JOB_ROWS_MAX)] = ()
     use: Annotated[tuple[str, ...], Doc("tasks whose answers are further rows, after `rows`")] = ()
     after: Annotated[tuple[str, ...], Doc("tasks that must finish first, besides those of `use`")] = ()
     needs: NeedsForm = field(default_factory=NeedsForm)
@@ -98,7 +98,7 @@ class TaskForm:
 class JobForm:
     """A job file.  job: its id; the same job submitted twice under one id is one job."""
 
-    tasks: Annotated[tuple[TaskForm, ...], Length(limits.JOB_TASKS_MAX)]
+    tasks: Annotated[tuple[TaskForm, ...], Length(1, limits.JOB_TASKS_MAX)]
     job: Annotated[str, _ID] | None = None
     deadline_s: Annotated[float, Range(0, _S_MAX), Doc("for the whole job; 0: none")] = 0.0
 
