@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from edgeswarm.app.cli.demo import BURST_S, CALM_S_MAX, FUSE, LATE_S
+from edgeswarm.app.cli.demo import BURST_S, FUSE, LATE_S
 from edgeswarm.app.cli.demo_cell import DemoCell, Device
 from edgeswarm.app.cli.demo_timeline import LABELS_S, LOOK_S, Facts, Labels, Proof, Timeline, overlap_ms, until
 from edgeswarm.app.cli.demo_writer import Writer, audit
@@ -20,6 +20,7 @@ from edgeswarm.errors import EdgeSwarmError
 
 AUTOENCODER, SCORER = "vitals-autoencoder", "vitals-scorer"
 NETWORK = (AUTOENCODER, SCORER, FUSE)
+CALM_S = 20.0
 WATCH_S = 1.5  # how long a device that came back is watched
 
 
@@ -112,9 +113,9 @@ class Story:
         built = self.network.build_network(key=key, reach=reach, across_devices=True)
         asked = next(iter(cell.devices.values()))
         began = time.monotonic()
-        for position, agent in enumerate(NETWORK):
+        for agent in NETWORK:
             name = f"{agent}.af"
-            asked.call("place", data=built[name], who=name, apart=list(NETWORK[:position]))
+            asked.call("place", data=built[name], who=name, apart=[other for other in NETWORK if other != agent])
         found = until(lambda: self._spread())
         self.facts.placed = found or {}
         text = ", ".join(f"{agent.removeprefix('vitals-')} on {device}" for agent, device in (found or {}).items())
@@ -125,8 +126,7 @@ class Story:
         line.say(f"  a writer on {self.writer.device.name} proposes a numbered note each 50 ms, from now to the end")
         at = line.now
         seen = until(lambda: self.labels.after(at), LABELS_S)
-        word = self.labels.seen.labels[-1][1] if seen else ""
-        line.since(f"labels arrive, over streams between the devices: {word}", (line.now - at) * 1000 if seen else None)
+        line.since("labels arrive, over streams between the devices", (line.now - at) * 1000 if seen else None)
 
     def _spread(self) -> dict[str, str]:
         found = self.running()
@@ -136,9 +136,11 @@ class Story:
     def burst(self, label: str, start: Callable[[float], list[Any]]) -> None:
         """Real load, caused while its label does not stand; flagged when the label comes."""
         line, seen = self.line, self.labels.seen
-        calm = until(lambda: bool(seen.labels) and seen.labels[-1][1] == "normal", CALM_S_MAX)
-        if not calm:
-            line.say(f"  something else keeps this machine busy: the label is {seen.labels[-1:] or 'absent'}")
+        if not until(lambda: bool(seen.labels) and seen.labels[-1][1] == "normal", 0.5):
+            line.say("waiting for this machine to calm down: something else keeps it busy")
+            if not until(lambda: bool(seen.labels) and seen.labels[-1][1] == "normal", CALM_S):
+                line.since(f"a calm moment to cause a {label} in", None)
+                return
         began = line.now
         self.bursts += start(BURST_S)
         seen.causes[label] = (began, began + BURST_S)

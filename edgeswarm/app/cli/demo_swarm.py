@@ -21,7 +21,6 @@ from edgeswarm.app.cli import output
 
 if TYPE_CHECKING:
     from edgeswarm.app.cli.demo_timeline import Facts, Timeline
-    from edgeswarm.app.cli.demo_writer import Written
 
 DEVICES = 5
 
@@ -92,7 +91,7 @@ def judge(facts: Facts, causes: dict[str, float | None]) -> list[tuple[bool, str
 
 def summary(facts: Facts, line: Timeline, checks: list[tuple[bool, str]]) -> str:
     """Numbers, then the check list."""
-    written, found = facts.written, facts.audit
+    found = facts.audit
     rows = [
         ("after kill -9 of the leader", [("verified leader", facts.next_leader_ms), ("write", facts.first_write_ms),
                                          ("agents", facts.moved_ms), ("labels", facts.labels_again_ms)]),
@@ -104,7 +103,7 @@ def summary(facts: Facts, line: Timeline, checks: list[tuple[bool, str]]) -> str
     lines = [""]
     for title, times in rows:
         lines.append(f"{title:<28} " + "   ".join(f"{name} {_ms(ms)}" for name, ms in times))
-    lines.append(f"{'written':<28} {notes(written)}")
+    lines.append(f"{'written':<28} {notes(facts, line.began)}")
     if found is not None:
         lost = f"{len(found.lost)} lost" + (f": {', '.join(map(str, found.lost[:10]))}" if found.lost else "")
         same = f"{'DIFFERENT' if found.differ else 'equal'} up to entry {found.equal_to}"
@@ -114,9 +113,15 @@ def summary(facts: Facts, line: Timeline, checks: list[tuple[bool, str]]) -> str
     return "\n".join([*lines, "", *(("  ok      " if ok else "  FAILED  ") + text for ok, text in checks)])
 
 
-def notes(written: Written) -> str:
-    unknown = f"   {len(written.unknown)} without an answer (they may be in the log, or not)" if written.unknown else ""
-    return f"{len(written.acked)} acknowledged{unknown}   longest pause {written.longest_gap_s * 1000:.0f} ms"
+def notes(facts: Facts, began: float) -> str:
+    """How the writer fared.  began: of the timeline."""
+    written, found = facts.written, facts.audit
+    pause_s, at = written.longest_pause
+    text = f"{len(written.acked)} acknowledged   longest pause {pause_s * 1000:.0f} ms, at {at - began:.1f} s"
+    if written.unknown:
+        inside = f", {found.found_unknown} of them are in the log" if found is not None else ""
+        text += f"   {len(written.unknown)} without an answer{inside}"
+    return text
 
 
 def _ms(value: float | None) -> str:
@@ -126,10 +131,12 @@ def _ms(value: float | None) -> str:
 def as_tree(facts: Facts, line: Timeline, checks: list[tuple[bool, str]], causes: dict[str, Any]) -> dict[str, Any]:
     """For --json."""
     tree = asdict(facts)
+    pause_s, at = facts.written.longest_pause
     tree["written"] = {
         "acknowledged": len(facts.written.acked),
-        "unknown": len(facts.written.unknown),
-        "longest_pause_ms": round(facts.written.longest_gap_s * 1000, 1),
+        "unknown": [{"at_s": round(one.began - line.began, 3), "why": one.why} for one in facts.written.unknown],
+        "longest_pause_ms": round(pause_s * 1000, 1),
+        "longest_pause_at_s": round(at - line.began, 3),
     }
     return {
         "checks": {text: ok for ok, text in checks},

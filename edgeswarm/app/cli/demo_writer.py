@@ -32,19 +32,29 @@ class Acked:
     ended: float
 
 
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A note without an answer, and what was said instead."""
+
+    number: int
+    began: float
+    why: str
+
+
 @dataclass(slots=True)
 class Written:
     acked: list[Acked] = field(default_factory=list)
-    unknown: list[int] = field(default_factory=list)
+    unknown: list[Unknown] = field(default_factory=list)
 
     def first_after(self, at: float) -> Acked | None:
         """The first answer to a note that was begun after `at`."""
         return min((one for one in list(self.acked) if one.began >= at), key=lambda one: one.ended, default=None)
 
     @property
-    def longest_gap_s(self) -> float:
+    def longest_pause(self) -> tuple[float, float]:
+        """(seconds between two answers that followed each other, when it began)."""
         times = sorted(one.ended for one in self.acked)
-        return max((b - a for a, b in itertools.pairwise(times)), default=0.0)
+        return max(((b - a, a) for a, b in itertools.pairwise(times)), default=(0.0, 0.0))
 
 
 class Writer:
@@ -80,8 +90,8 @@ class Writer:
                     client = self.device.connect(DEADLINE_S + 2.0)
                 answer = client.call("swarm", what="note", text=text_of(number), deadline_s=DEADLINE_S)
                 self.written.acked.append(Acked(number, answer["index"], began, time.monotonic()))
-            except (EdgeSwarmError, OSError):
-                self.written.unknown.append(number)
+            except (EdgeSwarmError, OSError) as error:
+                self.written.unknown.append(Unknown(number, began, str(error)))
                 if client is not None:
                     client.__exit__()
                 client = None
@@ -141,7 +151,7 @@ def audit(devices: Iterable[Device], written: Written, voters: int) -> Audit:
         lost = {one.number for one in written.acked}
     whole = next(iter(logs.values()), {})
     notes = {number for number in map(_number, whole.values()) if number is not None}
-    found = len(notes & set(written.unknown))
+    found = len(notes & {one.number for one in written.unknown})
     return Audit(len(logs), tuple(sorted(lost)), found, common, differ, tuple(faults))
 
 
