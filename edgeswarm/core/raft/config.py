@@ -77,6 +77,7 @@ class Config:
     check_quorum: a leader without a quorum steps down, and voters refuse elections while they hear of one (6.2, 9.6).
     pre_vote: ask before raising the term (9.6).  Both together keep a node that was cut off from disturbing the others.
     step_down_on_removal: a leader that a change of members removes or demotes stops to lead when it applies it.
+    commit_by_vote: who refuses a vote tells the candidate its commit index; see election.handle_vote_response.
     batch_appends: proposals of one turn leave as one append a follower, with the next Ready, instead of one each.
     lazy_commits: with batch_appends: that the commit index has moved is told with the next append, or when the driver
     calls tell_commits(): who waits for an answer waits for the leader, not for the followers to hear of it.
@@ -99,6 +100,7 @@ class Config:
     pre_vote: bool = True
     read_only: ReadOnly = ReadOnly.SAFE
     step_down_on_removal: bool = False
+    commit_by_vote: bool = False
     disable_proposal_forwarding: bool = False
     disable_conf_change_validation: bool = False
     batch_appends: bool = False

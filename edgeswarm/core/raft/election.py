@@ -129,9 +129,17 @@ def campaign(raft: Raft, request: MessageType, *, transfer: bool = False) -> Non
 
 
 def handle_vote_response(raft: Raft, m: Message) -> None:
-    """A vote for this (pre-)candidate, or against it; only answers to the question that is open come here."""
+    """A vote for this (pre-)candidate, or against it; only answers to the question that is open come here.
+
+    commit_by_vote: who refuses says what is committed, as it would as a leader.  Without that two nodes can wait for
+    ever: one whose log is longer and which has learnt that it no longer votes, and one that votes and has lost the
+    commit index of that change in a crash.
+    """
     if raft.log_fn:
         raft.note("info", f"received {m.type.name} {'rejection ' if m.reject else ''}from {m.sender} at {raft.term}")
+    if m.reject and raft.commit_by_vote and raft.log.maybe_commit(m.commit, m.log_term) and has_unapplied_change(raft):
+        raft.become_follower(raft.term, 0)  # whom to ask is about to change
+        return
     raft.tracker.record_vote(m.sender, not m.reject)
     granted, rejected, result = raft.tracker.tally_votes()
     if raft.log_fn:
@@ -161,7 +169,11 @@ def handle_vote(raft: Raft, m: Message) -> None:
     if raft.log_fn:
         raft.note("info", f"{_vote_text(raft)} {'cast' if granted else 'rejected'} {m.type.name} for {m.sender}")
     if not granted:
-        raft.send(Message(_RESPONSE[m.type], m.sender, raft.id, raft.term, reject=True))
+        refusal = Message(_RESPONSE[m.type], m.sender, raft.id, raft.term, reject=True)
+        if raft.commit_by_vote:
+            refusal.commit = raft.log.committed
+            refusal.log_term = max(raft.log.term(refusal.commit), 0)
+        raft.send(refusal)
         return
     # With the term of the question: a pre-vote's is not ours, and the one who asks ignores answers of older terms.
     raft.send(Message(_RESPONSE[m.type], m.sender, raft.id, m.term))

@@ -33,6 +33,7 @@ class Raft:
     __slots__ = (
         "batch_appends",
         "check_quorum",
+        "commit_by_vote",
         "commit_waits",
         "disable_conf_change_validation",
         "disable_proposal_forwarding",
@@ -82,6 +83,7 @@ class Raft:
         self.pre_vote = config.pre_vote
         self.read_only: ReadOnly = config.read_only
         self.step_down_on_removal = config.step_down_on_removal
+        self.commit_by_vote = config.commit_by_vote
         self.disable_proposal_forwarding = config.disable_proposal_forwarding
         self.disable_conf_change_validation = config.disable_conf_change_validation
         self.batch_appends = config.batch_appends
