@@ -115,12 +115,13 @@ TABLE_LINE_BYTES_MAX = 4 * MIB  # a row of `agent run --input`: 65,536 values of
 # --- raft -----------------------------------------------------------------------------------------------------------
 RAFT_NUMBER_MAX = (1 << 63) - 1  # terms, indexes, raft numbers: what SQLite keeps as an integer
 RAFT_MEMBERS_MAX = 64  # members of one half of a configuration: 5 voters, their successors, learners being promoted
-RAFT_ENTRY_BYTES_MAX = 256 * KIB  # one proposal: a batch of commands; artefacts travel in chunks beside the log
+RAFT_ENTRY_BYTES_MAX = 1 * MIB + KIB  # one proposal: a command of the largest size, and its tag
 RAFT_ENTRIES_MAX = 4_096  # entries of one message; its bytes end it sooner
 RAFT_CONTEXT_BYTES_MAX = 4 * KIB  # of a heartbeat or a read: an id of 16 bytes today
 RAFT_SIGNATURE_BYTES_MAX = 1 * KIB  # a signed vote: one Ed25519 signature and its header are some 150 bytes
 RAFT_SNAPSHOT_BYTES_MAX = 16 * MIB  # the replicated state of a cell of 1,000 devices is some 1 MB
 RAFT_MESSAGE_BYTES_MAX = 17 * MIB  # a snapshot and what stands around it
+RAFT_PACKET_BYTES_MAX = 512 * KIB  # messages of one packet together, unless one alone is larger
 RAFT_PACKET_MESSAGES_MAX = 1_024  # messages of one voter to another in one turn: a few hundred appends in flight
 RAFT_SNAPSHOT_ELECTIONS = 10  # election timeouts until a snapshot without an answer counts as lost: lan 1.5 s
 RAFT_APPEND_BYTES_MAX = 1 * MIB  # entries of one append by default: 4 largest entries, 10 ms of a 1 Gbit/s link
@@ -182,8 +183,6 @@ RAFT_CHANGES_MAX = 64  # single changes in one change of members: 5 voters out, 
 RAFT_CHANGE_CONTEXT_BYTES_MAX = 64 * KIB  # a signed roster of 50 entries at 1 KiB rides along with the change
 
 # --- raft store, offline queue, artefacts ---------------------------------------------------------------------------
-RAFT_ENTRY_BYTES_MAX = 1 * MIB  # one entry: a batch of commands; larger things travel as artefacts
-RAFT_SNAPSHOT_BYTES_MAX = 64 * MIB  # the state of a cell: 1,000 devices and 10,000 agents are some 10 MB
 RAFT_STORE_WAITING_BYTES_MAX = 64 * MIB  # handed over and not yet on disk: a second of a slow SD card, ten times over
 RAFT_LOG_KEPT = 5_000  # entries kept behind a snapshot, so that a follower a little late needs no snapshot
 RAFT_LOG_ENTRIES_MAX = 1_000_000  # entries of one database: beyond this nobody took snapshots; it opens in seconds
@@ -278,11 +277,11 @@ SECRET_BYTES_MAX = 64 * KIB  # one password, token or certificate file
 MQTT_BROKERS_MAX = 16  # brokers in one list: a site's, a cluster's few, an embedded last resort
 MQTT_TOPIC_BYTES_MAX = 1_024  # our longest topic is about 200 bytes; MQTT allows 65,535
 MQTT_TOPIC_LEVELS_MAX = 32  # ours have 8; mosquitto refuses more than 200
-MQTT_PAYLOAD_BYTES_MAX = 1 * MIB  # of one message, either way; larger things travel in chunks
+MQTT_PAYLOAD_BYTES_MAX = 17 * MIB  # of one message, either way: the snapshot of a cell; larger things in chunks
 MQTT_PACKET_BYTES_MAX = MQTT_PAYLOAD_BYTES_MAX + 16 * KIB  # with topic and properties; told to the broker (MQTT 5)
 MQTT_CONTROL_BYTES_MAX = 32 * KIB  # a MEDIUM message above goes by the bulk connection: 3 ms of a 100 Mbit/s line
 MQTT_QUEUE_MESSAGES_MAX = 4_096  # per priority class and connection: a second of the fastest publisher's
-MQTT_QUEUE_BYTES_MAX = 4 * MIB  # all classes of one connection together
+MQTT_QUEUE_BYTES_MAX = 20 * MIB  # all classes of one connection together
 MQTT_INFLIGHT_MAX = 64  # QoS 1 messages unacknowledged on one connection; mosquitto keeps 20 on its side by default
 MQTT_INFLIGHT_RESERVED = 8  # of these only CRITICAL may take: a stop need not wait for acknowledgements
 MQTT_SUBSCRIPTIONS_MAX = 1_024  # filters of one connection
@@ -316,9 +315,7 @@ BROKER_MEMORY_BYTES_MAX = 512 * MIB  # the whole process; 1,000 idle connections
 BROKER_START_S = 10.0  # mosquitto listens after 20 ms; on an SD card with a large database after seconds
 BROKER_STOP_S = 5.0  # between SIGTERM and SIGKILL: it writes its database
 BROKER_LOG_BYTES = 2 * KIB  # of its log in an error text
-RAFT_SNAPSHOT_EVERY = (
-    5_000  # entries between two snapshots of a voter: some 3 s at the limit of a leader, days otherwise
-)
+RAFT_SNAPSHOT_EVERY = 5_000  # entries between two snapshots of a voter: 3 s at a leader's limit, else days
 SNAPSHOT_PIECE_BYTES = 128 * KIB  # one piece of a snapshot for a follower: fits into an inbox message
 BATCH_ITEM_BYTES_MAX = 64 * KIB  # a message that shares an envelope with others; larger ones travel alone
 BATCH_BYTES_MAX = 256 * KIB  # messages of one envelope, together

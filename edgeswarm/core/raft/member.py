@@ -14,7 +14,7 @@ Does not protect against a voter that signs two votes in a term, or a quorum of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edgeswarm.core.raft.change import ConfChangeV2, decode_entry
@@ -22,7 +22,7 @@ from edgeswarm.core.raft.config import ReadState, SoftState, StateType
 from edgeswarm.core.raft.rawnode import RawNode, Ready
 from edgeswarm.core.raft.tracker import ProgressState
 from edgeswarm.errors import CodecError, RemoteError
-from edgeswarm.limits import RAFT_PACKET_MESSAGES_MAX, RAFT_SNAPSHOT_ELECTIONS
+from edgeswarm.limits import RAFT_PACKET_BYTES_MAX, RAFT_PACKET_MESSAGES_MAX, RAFT_SNAPSHOT_ELECTIONS
 from edgeswarm.wire import codec, raft
 from edgeswarm.wire.leadership import LeaderCertificate, VoteStatement
 from edgeswarm.wire.raft import ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot
@@ -234,8 +234,15 @@ class Member:
                     continue  # a vote nobody asked for in this life: the candidate will ask again
                 message.signature = self._sign(asked.to_be_signed())
             by_peer.setdefault(message.to, []).append(raft.encode(message))
-        return [
-            (to, codec.dumps([PACKET_VERSION, self.roster_version, items[at : at + RAFT_PACKET_MESSAGES_MAX]]))
-            for to, items in by_peer.items()
-            for at in range(0, len(items), RAFT_PACKET_MESSAGES_MAX)
-        ]
+        return [(to, packet) for to, items in by_peer.items() for packet in self._packed(items)]
+
+    def _packed(self, items: list[bytes]) -> Iterator[bytes]:
+        part: list[bytes] = []
+        size = 0
+        for item in items:
+            if part and (len(part) >= RAFT_PACKET_MESSAGES_MAX or size + len(item) > RAFT_PACKET_BYTES_MAX):
+                yield codec.dumps([PACKET_VERSION, self.roster_version, part])
+                part, size = [], 0
+            part.append(item)
+            size += len(item)
+        yield codec.dumps([PACKET_VERSION, self.roster_version, part])

@@ -15,11 +15,11 @@ Not safe for threads.  Nothing here blocks, sleeps or reads a clock; no object t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edgeswarm.core.raft import async_storage, election, membership
 from edgeswarm.core.raft.admit import admit
+from edgeswarm.core.raft.advance import Advance
 from edgeswarm.core.raft.confchange import AnyConfChange
 from edgeswarm.core.raft.config import (
     Config,
@@ -31,7 +31,7 @@ from edgeswarm.core.raft.config import (
     StateType,
 )
 from edgeswarm.core.raft.raft import Raft
-from edgeswarm.core.raft.storage import entries_bytes, payload_bytes
+from edgeswarm.core.raft.storage import entries_bytes
 from edgeswarm.core.raft.tracker import ProgressState, TrackerConfig
 from edgeswarm.errors import LocalError
 from edgeswarm.limits import RAFT_CONTEXT_BYTES_MAX, RAFT_ENTRY_BYTES_MAX
@@ -144,7 +144,7 @@ class RawNode:
         self._async = config.async_storage_writes
         self._previous_soft = self.raft.soft_state()
         self._previous_hard = self.raft.hard_state()
-        self._on_advance: _Advance | None = None
+        self._on_advance: Advance | None = None
         self._waiting = False  # a Ready is out and advance() was not called yet
 
     # --- in ---------------------------------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ class RawNode:
         if self._async:
             async_storage.address(raft, ready)
         else:
-            self._on_advance = _Advance(raft, ready)
+            self._on_advance = Advance(raft, ready)
             self._waiting = True
         raft.msgs = []
         raft.msgs_after_append = []
@@ -361,44 +361,3 @@ class RawNode:
             log.last_index(),
             raft.lead_transferee,
         )
-
-
-class _Advance:
-    """What advance() will tell the node: its own answers first, then what is stored, then what is applied.
-
-    The node's acknowledgement of its own entries comes before they leave the unstable part of the log, where looking up
-    their term costs least.
-    """
-
-    __slots__ = ("applied", "bytes", "index", "log_term", "own", "payload", "snapshot_index", "term")
-
-    def __init__(self, raft: Raft, ready: Ready) -> None:
-        self.own: Sequence[Message] = ()
-        if raft.msgs_after_append:
-            own = []
-            for message in raft.msgs_after_append:
-                if message.to == raft.id:
-                    own.append(message)
-                else:
-                    ready.messages.append(message)
-            self.own = own
-        log = raft.log
-        self.term = raft.term
-        self.index, self.log_term = (log.last_index(), log.last_term()) if log.entries else (0, 0)
-        self.snapshot_index = ready.snapshot.index if ready.snapshot is not None else 0
-        committed = ready.committed_entries
-        self.applied = self.bytes = self.payload = 0
-        if committed:
-            self.applied = committed[-1].index
-            self.bytes, self.payload = entries_bytes(committed), payload_bytes(committed)
-
-    def step(self, raft: Raft) -> None:
-        """Tells it."""
-        for message in self.own:
-            raft.step(message)
-        if raft.term == self.term:
-            raft.stored(self.index, self.log_term, self.snapshot_index)
-        elif self.snapshot_index:  # the term has changed: entries may have been replaced, a snapshot stays true
-            raft.stored(0, 0, self.snapshot_index)
-        if self.applied:
-            raft.applied(self.applied, self.bytes, self.payload)
