@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from edgeswarm.stream.pipeline import Outcome
 
 READY_POLL_S = 0.02
+SHARE_WAIT_S = 2.0  # for an agent of a map that is still being brought up
 
 
 def rows_of(spec: TaskSpec, results: dict[str, bytes]) -> list[Row]:
@@ -217,15 +218,17 @@ class Work:
         slots = asyncio.Semaphore(SHARE_ASKS_MAX)
 
         async def one(agent: str) -> list[Any]:
-            if not self._node.hosted.may_run(agent):
-                return [agent, None, "it does not run here"]
             answer = None
             try:
+                async with asyncio.timeout(SHARE_WAIT_S):
+                    await self._placed_here(agent)
                 async with slots:
                     for row in rows:
                         answer = (
                             plain(await self._node.supervisor.ask(agent, row, CALL_DEADLINE_MS_MAX / 1000)) or answer
                         )
+            except TimeoutError:
+                return [agent, None, f"agent {agent} does not run here yet"]
             except EdgeSwarmError as error:
                 return [agent, None, str(error)[:200]]
             return [agent, answer, "" if answer else "no answer: its window is not full"]
