@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm.app.control_ops import argument
+from edgeswarm.app.swarm import jobs_control
 from edgeswarm.app.swarm.post import Letter
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.core.cell.types import AgentSpec, Needs
@@ -45,6 +46,7 @@ class SwarmControl:
             "roster": self._roster,
         }
         self.many: dict[str, Callable[[dict[str, Any]], AsyncIterator[Any]]] = {"watch": self._watch}
+        jobs_control.register(self, node)
 
     # --- looking ------------------------------------------------------------------------------------------------------
 

@@ -45,6 +45,7 @@ class Duties:
         self._due: asyncio.TimerHandle | None = None
         self._plan_due: asyncio.TimerHandle | None = None
         self._planning = False
+        self._statuses: dict[str, Callable[[], None]] = {}
         self._tending = False
         self._tended_at = 0.0
         self.jobs = TaskDuty(node)
@@ -106,6 +107,13 @@ class Duties:
             self._tend_soon()
         if self.active and self.health.heard(node.config.device, node.boot, node.post.seq, self._now()):
             self.load[node.config.device] = node.reports.busy_permille
+
+    def hear_statuses(self, devices: Sequence[str]) -> None:
+        """Follow the retained statuses of these, while this device leads."""
+        for device in devices:
+            if device not in self._statuses:
+                topic = self._node.topics.status(device)
+                self._statuses[device] = self._node.post.on(topic, self._node.reports.heard)
 
     def gone(self, device: str) -> None:
         """The broker tells a last will."""

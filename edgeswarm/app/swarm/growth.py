@@ -42,7 +42,10 @@ def wanted_voters(node: SwarmNode) -> tuple[int, ...]:
 
 
 async def tend(node: SwarmNode) -> bool:
-    """Take the next step towards the voters that are wanted; True when something was done.  Raises EdgeSwarmError."""
+    """Take the next step towards the voters and the version that are wanted; True when something was done.
+
+    Raises EdgeSwarmError.
+    """
     voter, leader = node.voter, node.peer.leader
     if voter is None or not voter.leads or leader is None or leader.device != node.config.device:
         return False
@@ -56,13 +59,27 @@ async def tend(node: SwarmNode) -> bool:
         return _renew(node)
     wanted = wanted_voters(node)
     if wanted == roster.voters():
-        return False
+        return await _raise_version(node)
     by = Signatory(node.supervisor.shelf.device_key.public, node.post.sign)
     certificate = LeaderCertificate.decode(leader.certificate)
     fresh = next_roster(roster, created_s=int(time.time()), by=by, voters=wanted, leader=certificate)
     Roster.open(fresh.data, root_public=node.rosters.root_public, previous=roster)  # as everybody will
     node.log.info("voters_grow", voters=[node.rosters.device_of(number) for number in wanted], roster=fresh.version)
     await node.commit(cmd.encode(cmd.SetRoster(fresh.version, fresh.previous, fresh.data)))
+    return True
+
+
+async def _raise_version(node: SwarmNode) -> bool:
+    """Turn on the next feature version of the replicated state, once every voter says that it can apply it."""
+    state, roster = node.replica.state, node.rosters.current
+    wanted = state.version + 1
+    voters = [node.rosters.device_of(number) for number in roster.voters()]
+    node.duties.hear_statuses([device for device in voters if device is not None])
+    speaks = [node.reports.speaks.get(device or "", 0) for device in voters]
+    if wanted > state.supported or min(speaks) < wanted:
+        return False
+    node.log.info("version_raised", version=wanted)
+    await node.commit(cmd.encode(cmd.SetVersion(wanted)))
     return True
 
 

@@ -10,6 +10,7 @@ import asyncio
 import platform
 from typing import TYPE_CHECKING, Any
 
+from edgeswarm.app.swarm.post import Letter
 from edgeswarm.app.swarm.replica import OutcomeUnknownError, RejectedError
 from edgeswarm.core.cell import changes as ch
 from edgeswarm.core.cell import commands as cmd
@@ -38,8 +39,11 @@ class Reports:
         self._registering: asyncio.Task[None] | None = None
         self._closed = False
         self.busy_permille = 0
+        self.speaks: dict[str, int] = {}  # device -> newest feature version of the replicated state that it can apply
 
     def start(self) -> None:
+        node = self._node
+        self.speaks[node.config.device] = node.replica.state.supported
         self._tick()
         self.register()
 
@@ -53,6 +57,12 @@ class Reports:
             await asyncio.gather(self._registering, return_exceptions=True)
         if self._node.transport.is_connected:
             self._say_status("offline")
+
+    def heard(self, letter: Letter) -> None:
+        """The retained status of another device: the leader wants to know what the voters can."""
+        status = msg.decode(letter.payload, who=letter.sender, kinds=(msg.DeviceStatus,))
+        if isinstance(status, msg.DeviceStatus) and self._node.rosters.current.is_voter(letter.sender):
+            self.speaks[letter.sender] = status.capabilities.speaks
 
     # --- signs of life ------------------------------------------------------------------------------------------------
 
@@ -110,6 +120,7 @@ class Reports:
                 delegates=offer.delegates,
                 sensors=offer.sensors,
                 labels=offer.labels,
+                speaks=node.replica.state.supported,
             ),
             load=self._load(),
             agents=agents,

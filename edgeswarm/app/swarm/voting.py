@@ -7,6 +7,7 @@ a roster without it have elected a leader (its log is put aside then, and it fol
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ FACTS_AGAIN_S = 0.5
 """After which a leader that finds its retained facts gone or replaced says them again: no storm, whoever forges."""
 
 
-class Voting:
+class Voting(ABC):
     """The part of SwarmNode that begins and ends its vote."""
 
     config: CellConfig
@@ -54,17 +55,21 @@ class Voting:
     def leads(self) -> bool:
         return self.voter is not None and self.voter.leads
 
+    @abstractmethod
     def task(self, work: Any) -> None:
-        raise NotImplementedError
+        """Run a coroutine until this device leaves its cell."""
 
+    @abstractmethod
     def _role(self, leads: bool) -> None:
-        raise NotImplementedError
+        """This device begins or ceases to lead."""
 
+    @abstractmethod
     def _applied(self, turn: Turn) -> None:
-        raise NotImplementedError
+        """Entries were applied."""
 
+    @abstractmethod
     def _word(self, term: int, commit: int) -> None:
-        raise NotImplementedError
+        """This voter's leader has spoken."""
 
     async def _maybe_vote(self) -> None:
         """Take part in Raft where the roster has this device as a voter, or its disk says that it was one."""
