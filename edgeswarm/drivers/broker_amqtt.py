@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Iterator
 from typing import Any
 
 from edgeswarm.drivers.broker_config import BrokerOptions
@@ -53,13 +54,22 @@ async def start(options: BrokerOptions) -> Any:
     return broker
 
 
+class Steady(dict[str, Any]):
+    """Is walked as it was when the walk began.  amqtt awaits while it walks its subscriptions, and lets a client hang
+    that connects while another one subscribes (`RuntimeError: dictionary changed size during iteration`)."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(super().__iter__()))
+
+
 def tidy_class(broker_class: Any) -> Any:
-    """amqtt's Broker with TLS 1.3 and client certificates, and with every connection closed at the end."""
+    """amqtt's Broker with TLS 1.3 and client certificates, steady, and with every connection closed at the end."""
 
     class Tidy(broker_class):  # type: ignore[misc]
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **named)
             self._connections: set[asyncio.StreamWriter] = set()
+            self._subscriptions = Steady()
 
         @staticmethod
         def _create_ssl_context(config: Any) -> ssl.SSLContext:
