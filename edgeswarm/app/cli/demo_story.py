@@ -114,8 +114,8 @@ class Story:
         asked = next(iter(cell.devices.values()))
         began = time.monotonic()
         for agent in NETWORK:
-            name = f"{agent}.af"
-            asked.call("place", data=built[name], who=name, apart=[other for other in NETWORK if other != agent])
+            apart = [other for other in NETWORK if other != agent]
+            until(lambda: asked.call("place", data=built[f"{agent}.af"], who=agent, apart=apart))  # noqa: B023
         found = until(lambda: self._spread())
         self.facts.placed = found or {}
         text = ", ".join(f"{agent.removeprefix('vitals-')} on {device}" for agent, device in (found or {}).items())
