@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from edgeswarm.app.config import Settings
 from edgeswarm.app.control_loop import ENDED, REMOVED, STARTED, SWAPPED, ControlLoop, Refused
 from edgeswarm.app.flows import Flows, upstreams
+from edgeswarm.app.metrics import Sample
 from edgeswarm.app.remote import RemoteStreams
 from edgeswarm.app.shelf import Artefact, Shelf
 from edgeswarm.core import events as ev
@@ -37,6 +38,8 @@ class Operations(ControlLoop):
     remote: RemoteStreams | None = None  # set while this device is in a cell
     status: dict[AgentName, tuple[str, str]]
     _claimed: set[AgentName]
+    swarm_samples: Callable[[], Iterator[Sample]] | None = None
+    """What a device in a cell adds to the metrics."""
 
     # --- versions -----------------------------------------------------------------------------------------------------
 

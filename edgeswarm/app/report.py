@@ -124,6 +124,8 @@ def metrics(supervisor: Supervisor) -> str:
                 for index, counts in enumerate(one[f"{part}s"])
             ]
             yield from _families(f"edgeswarm_{part}_", rows)
+        if supervisor.swarm_samples is not None:
+            yield from supervisor.swarm_samples()
 
     def histograms() -> Iterator[tuple[str, dict[str, str], metric.Histogram]]:
         for name, flow in supervisor.flows.flows.items():

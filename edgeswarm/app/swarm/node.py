@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm.app.swarm import config as cell_config
+from edgeswarm.app.swarm import measures
 from edgeswarm.app.swarm.artefacts import Artefacts
 from edgeswarm.app.swarm.asking import Asking
 from edgeswarm.app.swarm.connect import Waiting, load_cipher, make_transport
@@ -27,7 +28,7 @@ from edgeswarm.app.swarm.streams import Streams
 from edgeswarm.app.swarm.tasks_run import Worker
 from edgeswarm.app.swarm.tasks_work import Work
 from edgeswarm.app.swarm.voter import GENESIS_INDEX, GENESIS_TERM, Voter
-from edgeswarm.app.swarm.voting import CLONE_TOLD_S, Voting
+from edgeswarm.app.swarm.voting import CLONE_LIVES, CLONE_TOLD_S, Voting
 from edgeswarm.core.cell import changes as ch
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.core.cell.state import CellState
@@ -119,6 +120,7 @@ class SwarmNode(Asking, Voting):
 
     async def start(self) -> None:
         """Raises what opening the log raises; the broker need not be there."""
+        self.supervisor.swarm_samples = lambda: measures.samples(self)
         self.replica.listeners.append(self._changed)
         self.replica.restored.append(self._restored)
         self.replica.on_fault = lambda error: self.log.crash("swarm_fault", error)
@@ -190,7 +192,7 @@ class SwarmNode(Asking, Voting):
             self.reports.soon()
             self._facts_soon()
         else:
-            if state.taken_over:
+            if state.taken_over or state.short_lived >= CLONE_LIVES:  # not every broker says why it hangs up
                 self._cloned(self.boot)
             self.log.warning("broker_lost", broker=state.broker, reason=state.reason, taken_over=state.taken_over)
 
@@ -200,7 +202,7 @@ class SwarmNode(Asking, Voting):
             return
         self._cloned_at = now
         self.log.error("device_cloned", device=self.config.device, other_boot=boot)
-        self.alert("critical", "clone", f"another device runs with the key of {self.config.device} (boot {boot})")
+        self.alert("critical", "clone", f"it seems that another device runs with the key of {self.config.device} (boot {boot})")
 
     def _gone(self, letter: Letter) -> None:
         """A last will: unsigned, so it may only make us doubt."""

@@ -28,6 +28,7 @@ from edgeswarm.wire.topics import Topics
 
 STORE_RETRY_S = 5.0
 CLONE_TOLD_S = 10.0
+CLONE_LIVES = 3  # connections in a row that end at once: somebody takes our place at the broker
 FACTS_AGAIN_S = 0.5
 """After which a leader that finds its retained facts gone or replaced says them again: no storm, whoever forges."""
 
