@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partialmethod
 from typing import Any
 from unittest.mock import patch
 
 from sim_disk import SimStore
 from sim_network import Weather
-from sim_node import Keys
+from sim_node import Keys, Setting
 from sim_run import PLANS, Plan
 from sim_world import MS, S
 
@@ -363,6 +364,12 @@ def _the_old_half_of_a_joint_configuration_does_not_count() -> Any:
 def _a_lost_snapshot_is_waited_for_for_ever() -> Any:
     """What was found here on 2026-11-21."""
     return patch.object(Member, "tick", lambda self: self.node.tick())
+
+
+@mutation("liveness", plan=PLANS["demoted"], seeds_max=600, slow=True)
+def _who_refuses_a_vote_keeps_the_commit_index_to_itself() -> Any:
+    """What was found here on 2026-11-21."""
+    return patch.object(Setting, "__init__", partialmethod(Setting.__init__, commit_by_vote=False))
 
 
 @mutation(

@@ -80,7 +80,9 @@ class Setting:
     pre_vote: bool = True
     check_quorum: bool = True
     batch_appends: bool = True
+    lazy_commits: bool = True
     step_down_on_removal: bool = True
+    commit_by_vote: bool = True
     max_size_per_msg: int = 1 << 16
     max_inflight_msgs: int = 64
     max_committed_bytes: int = 1 << 20
@@ -169,7 +171,9 @@ class SimNode:
                 check_quorum=setting.check_quorum,
                 pre_vote=setting.pre_vote,
                 batch_appends=setting.batch_appends,
+                lazy_commits=setting.lazy_commits,
                 step_down_on_removal=setting.step_down_on_removal,
+                commit_by_vote=setting.commit_by_vote,
                 log_fn=cluster.log_fn,
             )
         )

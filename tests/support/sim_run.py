@@ -14,6 +14,7 @@ from typing import Any
 
 from linearizability import check_keys, explain
 from sim_attacker import Attacker
+from sim_cell import CellTraffic
 from sim_checkers import Violation
 from sim_clients import Client, History
 from sim_cluster import Cluster
@@ -70,6 +71,7 @@ class Plan:
     clients: int | None = None
     patience_us: tuple[int, int] | None = None
     learners: int = 0
+    cell: bool | None = None
     promises: bool = True  # whether "persist before promise" is checked, beside what follows from it
 
 
@@ -80,6 +82,8 @@ PLANS = {
     "lost-snapshot": Plan(voters=3, kinds=["deaf or mute", "isolate", "slow disk", "snapshot"], operator=True),
     "split-votes": Plan(voters=5, kinds=["split", "pairs"], operator=False),
     "forgotten-commit": Plan(voters=2, kinds=["power loss", "kill"], operator=True),
+    "demoted": Plan(voters=2, kinds=["kill", "blackout", "slow disk"], operator=True, every_us=(50 * MS, 200 * MS)),
+    "cell": Plan(cell=True),
     "learners": Plan(learners=200),
     "many-learners": Plan(learners=1_000, faults_us=(2 * S, 3 * S)),
     "full-disk": Plan(voters=2, kinds=["full disk", "slow disk", "kill"], operator=True),
@@ -97,6 +101,7 @@ def draw_setting(rng: random.Random) -> Setting:
         pre_vote=rng.random() < 0.85,
         check_quorum=rng.random() < 0.85,
         batch_appends=rng.random() < 0.6,
+        lazy_commits=rng.random() < 0.6,
         step_down_on_removal=rng.random() < 0.7,
         max_size_per_msg=rng.choice((1, 200, 1 << 16)),
         max_inflight_msgs=rng.choice((1, 4, 64)),
@@ -155,6 +160,8 @@ class Run:
         attacked = rng.random() < 0.4 if plan.attacker is None else plan.attacker
         self.attacker = Attacker(self.cluster, every_us=(5 * MS, 60 * MS)) if attacked else None
         self.learners = Learners(self.cluster, plan.learners) if plan.learners else None
+        celled = rng.random() < 0.15 if plan.cell is None else plan.cell
+        self.traffic = CellTraffic(self.cluster) if celled and not plan.learners else None
         self.history = History()
         self.clients = [
             Client(
@@ -188,6 +195,8 @@ class Run:
         self.operator.stop()
         if self.attacker is not None:
             self.attacker.stopped = True
+        if self.traffic is not None:
+            self.traffic.stopped = True
         answered = self.history.answered
         probe = Client(cluster, 100, self.history, keys="xyz", think_us=(20 * MS, 50 * MS), reads=0.0)
         self.clients.append(probe)

@@ -280,8 +280,12 @@ class Member(Bench):
 
     async def begin(self) -> Member:
         await self.supervisor.start()
-        self.node = SwarmNode(self.supervisor)
-        await self.node.start()
+        try:
+            self.node = SwarmNode(self.supervisor)
+            await self.node.start()
+        except BaseException:
+            await self.supervisor.close()
+            raise
         return self
 
     async def end(self) -> None:
