@@ -35,12 +35,14 @@ class Story:
         self.bursts: list[Any] = []
         self._killed_at = 0.0  # time.time(): the logs' clock
 
-    def play(self) -> Facts:
+    def play(self, *, bursts: bool = True) -> Facts:
+        """bursts: of real load, some ten seconds of the whole."""
         try:
             self.elect()
             self.place()
-            self.burst("cpu-burst", self.network.bursts.start_cpu)
-            self.burst("memory-burst", self.network.bursts.start_memory)
+            if bursts:
+                self.burst("cpu-burst", self.network.bursts.start_cpu)
+                self.burst("memory-burst", self.network.bursts.start_memory)
             self.kill_leader()
             self.bring_back()
             self.cut_off()
