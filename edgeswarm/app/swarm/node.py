@@ -202,7 +202,8 @@ class SwarmNode(Asking, Voting):
             return
         self._cloned_at = now
         self.log.error("device_cloned", device=self.config.device, other_boot=boot)
-        self.alert("critical", "clone", f"it seems that another device runs with the key of {self.config.device} (boot {boot})")
+        text = f"it seems that another device runs with the key of {self.config.device} (boot {boot})"
+        self.alert("critical", "clone", text)
 
     def _gone(self, letter: Letter) -> None:
         """A last will: unsigned, so it may only make us doubt."""
