@@ -129,7 +129,9 @@ class TaskDuty:
             self._soon(LOOK_S)  # nothing begins while the cell is stopped
             return
         load = {device: node.duties.load.get(device, 0) for device in state.devices}
-        chooser = TaskChooser(state.devices.values(), load=load, busy=self.board.busy)
+        roster = node.rosters.current
+        able = [device for device in state.devices.values() if roster.role(device.id) != "reader"]
+        chooser = TaskChooser(able, load=load, busy=self.board.busy)
 
         def choose(job: str, task: int, spec: Any) -> str | None:
             assert isinstance(spec, TaskSpec)

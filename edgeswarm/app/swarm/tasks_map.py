@@ -147,6 +147,7 @@ class _Map:
                 body = codec.dumps([list(agents), [list(row) for row in self._rows]])
                 found = codec.loads(await self._node.peer.call(device, "task.ask", body, deadline_s=ANSWER_S))
             self._take(device, agents, found)
+            self._tell()
         except (EdgeSwarmError, TimeoutError) as error:
             self._because(str(error) or f"no answer within {ANSWER_S:g} s")
             for agent in agents:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeswarm.app.swarm.peer import CallError
 from edgeswarm.app.swarm.replica import RejectedError
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.core.cell.types import TaskSpec, TaskStatus
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 Key = tuple[str, int]
 RETRY_S = 0.1
+REFUSALS_MAX = 5
 
 
 class TaskError(EdgeSwarmError):
@@ -200,7 +202,7 @@ class Worker:
 
     async def _hand_in(self, command: cmd.FinishTask | cmd.FailTask) -> bool:
         """Propose until the cell has judged it.  False: it counted no more, or is not a command."""
-        wait_s = RETRY_S
+        wait_s, refusals = RETRY_S, 0
         try:
             data = cmd.encode(command)
         except EdgeSwarmError as error:
@@ -215,6 +217,11 @@ class Worker:
             except RejectedError as error:
                 self._node.log.info("result_not_taken", job=command.job, task=command.task, why=str(error))
                 return False
+            except CallError as error:
+                refusals += error.code == "error"
+                if refusals >= REFUSALS_MAX:  # it is not ours to propose, as for a device that became a reader
+                    self._node.log.error("result_refused", job=command.job, task=command.task, why=str(error))
+                    return False
             except EdgeSwarmError as error:
                 self._node.log.info("result_waits", job=command.job, task=command.task, why=str(error))
             await asyncio.sleep(wait_s)
