@@ -98,7 +98,8 @@ def request(raft: Raft, m: Message) -> None:
 
 
 def _start(raft: Raft, m: Message) -> None:
-    if raft.read_only is ReadOnly.LEASE_BASED or raft.tracker.is_singleton():
+    # The only voter need not ask itself; but a leader that is none any more must ask the one that is.
+    if raft.read_only is ReadOnly.LEASE_BASED or raft.tracker.voters == (raft.id,):
         _answer(raft, m, raft.log.committed)
         return
     reads, context = raft.reads, m.entries[0].data
