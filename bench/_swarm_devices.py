@@ -172,7 +172,6 @@ class Device(asyncio.Protocol):
                 (topics.leader, 1),
                 (topics.inbox(self.name), 1),
                 (topics.stop, 1),
-                (topics.goners(), 1),
                 (topics.feed, 0),
             ):
                 body += _text(topic.encode()) + bytes([qos])

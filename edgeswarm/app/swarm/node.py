@@ -127,7 +127,6 @@ class SwarmNode(Asking, Voting):
         self.serve()
         self.peer.start()
         self.orders.start()
-        self.post.on(self.topics.goners(), self._gone, qos=1)
         self.follower = FeedFollower(
             self.peer, self.replica, self.lease, log=self.log, votes=lambda: self.voter is not None, on_word=self._word
         )

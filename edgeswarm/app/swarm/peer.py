@@ -18,6 +18,8 @@ from edgeswarm.app.log import Log
 from edgeswarm.app.swarm.post import Letter, Post
 from edgeswarm.app.swarm.replica import OutcomeUnknownError, RejectedError
 from edgeswarm.app.swarm.rosters import RosterBook
+from edgeswarm.core.breaker import Breaker
+from edgeswarm.core.breaker import State as BreakerState
 from edgeswarm.drivers.mqtt.transport import Priority
 from edgeswarm.errors import EdgeSwarmError, LimitError, RemoteError
 from edgeswarm.limits import (
@@ -81,6 +83,7 @@ class Peer:
         self.methods: dict[str, Method] = {"ping": self._ping}
         self.direct: dict[str, Direct] = {}
         self._outgoing: dict[str, list[bytes]] = {}
+        self._breakers: dict[str, tuple[Breaker, float]] = {}  # peer -> its breaker, and when it last faulted (ms)
         self._calls: dict[bytes, tuple[str, asyncio.Future[bytes]]] = {}
         self._serving: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
@@ -164,7 +167,11 @@ class Peer:
     # --- asking -------------------------------------------------------------------------------------------------------
 
     async def call(self, device: str, method: str, body: bytes = b"", *, deadline_s: float = 5.0) -> bytes:
-        """The body of the answer.  Raises CallError, LimitError, OutcomeUnknownError at the deadline."""
+        """The body of the answer.  Raises CallError, LimitError, OutcomeUnknownError at the deadline.
+
+        A peer that has left several calls unanswered is asked again only now and then: CallError "peer-silent".
+        """
+        breaker = self._breaker_of(device)
         if len(self._calls) >= CALLS_WAITING_MAX:
             raise LimitError(f"swarm: at most {CALLS_WAITING_MAX} calls wait at one time")
         id_ = os.urandom(16)
@@ -173,11 +180,29 @@ class Peer:
         try:
             request = msg.Request(id=id_, method=method, deadline_ms=max(1, int(deadline_s * 1000)), body=body)
             self.tell(device, request)
-            return await asyncio.wait_for(future, deadline_s)
+            body = await asyncio.wait_for(future, deadline_s)
+            self._breakers.pop(device, None)
+            return body
+        except CallError:
+            self._breakers.pop(device, None)  # an answer, if not the one that was hoped for
+            raise
         except TimeoutError:
+            now = asyncio.get_running_loop().time() * 1000
+            self._breakers[device] = (breaker.faulted(now), now)
             raise OutcomeUnknownError(f"{method}: no answer within {deadline_s:g} s", who=device) from None
         finally:
             self._calls.pop(id_, None)
+
+    def _breaker_of(self, device: str) -> Breaker:
+        """The peer's breaker, half open when its pause is over.  Raises CallError while it is open."""
+        breaker, at = self._breakers.get(device, (Breaker(), 0.0))
+        if breaker.state is not BreakerState.OPEN:
+            return breaker
+        if asyncio.get_running_loop().time() * 1000 < at + breaker.pause_ms:
+            raise CallError("it has left several calls unanswered", who=device, code="peer-silent")
+        if len(self._breakers) > CALLS_WAITING_MAX:
+            self._breakers.clear()
+        return breaker.probe_due()
 
     def tell(self, device: str, message: msg.Message) -> None:
         """One message to a device's inbox.  What goes to one device in one turn of the loop shares an envelope."""
@@ -223,7 +248,7 @@ class Peer:
                     raise RejectedError(reason, who=leader.device)
                 return Outcome(index, value)
             except CallError as error:  # nothing was proposed: it is safe to ask again
-                if error.code not in ("not-leader", "busy") or loop.time() >= end:
+                if error.code not in ("not-leader", "busy", "peer-silent") or loop.time() >= end:
                     raise
                 if error.code == "not-leader" and self.leader == leader:
                     await self._another(min(RETRY_S, end - loop.time()))

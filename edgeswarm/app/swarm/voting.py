@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from edgeswarm.app.swarm.config import CellConfig
 from edgeswarm.app.swarm.feed import FeedFollower, FeedServer, FeedWriter
 from edgeswarm.app.swarm.orders import Orders
 from edgeswarm.app.swarm.peer import Leader, Peer
-from edgeswarm.app.swarm.post import Post
+from edgeswarm.app.swarm.post import Letter, Post
 from edgeswarm.app.swarm.replica import Replica
 from edgeswarm.app.swarm.rosters import RosterBook
 from edgeswarm.app.swarm.voter import Voter
@@ -51,6 +52,7 @@ class Voting(ABC):
     _facts: asyncio.TimerHandle | None
     _voting: asyncio.Lock
     _closed: bool
+    _leave_goners: Callable[[], None] = staticmethod(lambda: None)
 
     @property
     def leads(self) -> bool:
@@ -71,6 +73,10 @@ class Voting(ABC):
     @abstractmethod
     def _word(self, term: int, commit: int) -> None:
         """This voter's leader has spoken."""
+
+    @abstractmethod
+    def _gone(self, letter: Letter) -> None:
+        """A last will came."""
 
     async def _maybe_vote(self) -> None:
         """Take part in Raft where the roster has this device as a voter, or its disk says that it was one."""
@@ -99,6 +105,8 @@ class Voting(ABC):
         )
         self._writer = FeedWriter(self.peer, self.voter)
         FeedServer(self.peer, self.voter)
+        # voters only: among a thousand devices that all heard each other's last wills, half dying would be a storm
+        self._leave_goners = self.post.on(self.topics.goners(), self._gone, qos=1)
         if self.follower is not None:
             self.follower.follow(False)
 
@@ -122,6 +130,7 @@ class Voting(ABC):
 
     def _vote_no_more(self) -> Voter | None:
         voter, self.voter, self._writer = self.voter, None, None
+        self._leave_goners()
         for method in ("feed.fetch", "snapshot.fetch"):
             self.peer.methods.pop(method, None)
         if self.follower is not None:
