@@ -15,7 +15,7 @@ from edgeswarm.app.control_ops import argument
 from edgeswarm.app.swarm import jobs
 from edgeswarm.app.swarm.post import Letter
 from edgeswarm.core.cell import commands as cmd
-from edgeswarm.core.cell.types import JobState, JobStatus, TaskStatus
+from edgeswarm.core.cell.types import JobState, JobStatus, TaskSpec, TaskStatus
 from edgeswarm.drivers.mqtt.transport import Priority
 from edgeswarm.errors import EdgeSwarmError, LocalError, RemoteError
 from edgeswarm.limits import SWARM_MESSAGES_WAITING_MAX, WHY_BYTES_MAX
@@ -138,9 +138,18 @@ class JobsControl:
     def _row(self, job: JobState, *, whole: bool) -> dict[str, Any]:
         row = jobs.row_of(job, progress=self._permille(job), whole=whole)
         if job.status is JobStatus.RUNNING:
-            waiting = self._node.duties.jobs.waiting
-            row["waits"] = sorted({why for (name, _), why in waiting.items() if name == job.id})
+            ready = [spec for spec, run in zip(job.tasks, job.runs, strict=True) if run.status is TaskStatus.READY]
+            row["waits"] = sorted({self._why(spec) for spec in ready})
         return row
+
+    def _why(self, spec: TaskSpec) -> str:
+        """What a task that could be assigned waits for, as any device can tell."""
+        if not spec.agent:
+            return "a device that fits and is free"
+        agent = self._node.replica.state.agents.get(spec.agent)
+        if agent is None:
+            return f"the cell has no agent {spec.agent}"
+        return f"agent {spec.agent} has no device" if agent.device is None else f"device {agent.device}"
 
     def _permille(self, job: JobState) -> int:
         done = 0
