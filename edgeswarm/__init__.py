@@ -7,7 +7,9 @@ the signed bundle of model, kernel, wiring, limits and policy.  An *agent* is su
 sources -> window -> kernel -> decision -> sinks.  An *agent network* is agents wired to each other: one's stream is
 another's source. A *sandbox* is the policy (data, in `sandbox/`); a *jail* is the process it is applied to, and hosts
 the agents of one trust domain = (publisher key, policy).  The *zygote* is the pre-warmed process that jails are
-forked from.  A *device* is one machine with a supervisor.
+forked from.  A *device* is one machine with a supervisor.  A *cell* is the devices that share one Raft group: 1, 3 or
+5 *voters*, the rest *followers* of the leader's *feed*.  A *task* is one run that the swarm wants, a *job* a graph of
+tasks.
 
 Two planes.  The *data plane* is many and straight: a sample goes source -> `stream.pipeline` -> jail's ring -> kernel
 -> decision -> sink, and waits for no network and no disk.  The *control plane* is few and branchy: an event goes into
@@ -40,13 +42,24 @@ The walk of one reading:
     5  stream/pipeline      score, decision; the agent's stream goes on to the agents that read it
     6  drivers/sinks        stdout, rotating JSONL, a local socket, a command
 
+The walk of one command through a cell (docs/swarm.md; a device is in one when DIR/swarm/cell.toml exists):
+
+    1  app/swarm/peer       a question to the leader's inbox; who leads is believed for its certificate only
+    2  app/swarm/post       sealed: COSE_Sign1 over topic, boot and sequence; opened there and nowhere else
+    3  drivers/mqtt         paho inside the loop: no thread between a packet and its handler
+    4  core/raft/member     proposed; votes signed, packets checked, certificates made; pure, as the simulator runs it
+    5  app/swarm/raft_loop  written down (drivers/raft_store), then said, then done
+    6  core/cell            applied: the same changes on every device
+    7  app/swarm/hosted     what this device must run now, under which epoch, while its lease holds
+    8  app/swarm/duties     while this device leads: core/health, core/placement, core/jobs -> commands, step 1 again
+
 What a death means: frames in flight go to the successor once more, then are set aside with their bytes (poison).
 "Lost" is what is neither answered, nor dropped by its stream's declared policy, nor set aside; it is 0, and tests
 hold it there.
 
 Where to start reading: `stream/pipeline.py` (the data plane), `core/node.py` (the control plane), `jail/enter.py`
 (how a process gets confined, in order), `compile/` (how a net becomes a kernel), `app/supervisor.py` (how they are
-joined).
+joined), `app/swarm/raft_loop.py` and `app/swarm/node.py` (the same for a cell).
 """
 
 from __future__ import annotations
