@@ -142,12 +142,12 @@ class Story:
         line, seen = self.line, self.labels.seen
 
         def calm() -> bool:
-            return bool(seen.labels) and seen.labels[-1][1] == "normal"
+            return bool(seen.labels) and not seen.stands(label)
 
         if not until(calm, 0.5):
-            line.say(f"before a {label}: waiting for the label `normal`, something else keeps this machine busy")
+            line.say(f"something else causes a {label} here already: waiting until it ends")
             if not until(calm, calm_s):
-                line.say(f"  none within {calm_s:g} s, so a {label} would prove nothing now")
+                line.say(f"  not within {calm_s:g} s: one more would prove nothing now, so later")
                 return False
         began = line.now
         self.bursts += start(BURST_S)
