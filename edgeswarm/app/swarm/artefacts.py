@@ -73,12 +73,24 @@ class Artefacts:
         numbers = node.rosters.current.voters()
         voters = [device for number in numbers if (device := node.rosters.device_of(number)) is not None]
         others = [device for device in voters if device != node.config.device]
-        asks = [node.peer.call(device, "artefact.keep", digest, deadline_s=KEEP_S) for device in others]
-        results = await asyncio.gather(*asks, return_exceptions=True)
-        kept = len(voters) - len(others) + sum(not isinstance(result, BaseException) for result in results)
-        if kept < len(voters) // 2 + 1:
-            faults = "; ".join(sorted({str(result) for result in results if isinstance(result, BaseException)}))
-            raise RemoteError(f"artefact {digest.hex()[:12]}: {kept} of {len(voters)} voters keep it: {faults[:300]}")
+        asks = {
+            asyncio.ensure_future(node.peer.call(device, "artefact.keep", digest, deadline_s=KEEP_S))
+            for device in others
+        }
+        kept, wanted, faults, waiting = len(voters) - len(others), len(voters) // 2 + 1, set[str](), asks
+        try:
+            while kept < wanted and waiting:  # a voter that is dead costs its deadline only where it is needed
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                errors = [error for ask in done if (error := ask.exception()) is not None]
+                kept += len(done) - len(errors)
+                faults |= {str(error) for error in errors}
+        finally:
+            for ask in asks:
+                ask.cancel()
+            await asyncio.gather(*asks, return_exceptions=True)
+        if kept < wanted:
+            why = "; ".join(sorted(faults))[:300]
+            raise RemoteError(f"artefact {digest.hex()[:12]}: {kept} of {len(voters)} voters keep it: {why}")
         return kept
 
     async def _keep(self, sender: str, body: bytes) -> bytes:

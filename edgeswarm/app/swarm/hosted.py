@@ -45,6 +45,7 @@ class Hosted:
     """fetch: (digest of 32 bytes, agent) -> the artefact's bytes, from whichever peer has them.
 
     lease: what this device last heard of a leader, and the time now in ms.  told: (agent, status, why).
+    before: brings what an agent remembers, before it is brought up.
     running: agent -> (artefact, epoch) as this device has started it in the name of the cell.
     """
 
@@ -56,6 +57,7 @@ class Hosted:
     halted: Callable[[], bool]
     told: Callable[[str, str, str], None]
     folder: Path
+    before: Callable[[AgentState], Awaitable[None]]
     running: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     _tries: dict[str, _Try] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -127,7 +129,12 @@ class Hosted:
     async def _turn(self) -> float | None:
         """Seconds until the next look, None: when woken."""
         loop = asyncio.get_running_loop()
-        for name, why in self.to_stop().items():
+        ending = self.to_stop()
+        for name in ending:
+            self.supervisor.flows.pause(
+                AgentName(name)
+            )  # from here on no row of it goes in, however long its stop may take
+        for name, why in ending.items():
             await self._take_down(name, why)
         await self._clean_up()
         due = [agent for agent in self.to_start() if agent.spec.id not in self._busy]
@@ -175,6 +182,8 @@ class Hosted:
         sup, digest = self.supervisor, agent.spec.artefact
         try:
             self._note(name, known=True)
+            if name not in self.running:
+                await self.before(agent)
             here = sup.node.table.agents.get(AgentName(name))
             if here is None or here.plan.artefact != digest.hex():
                 data = await self.fetch(digest, name)
