@@ -131,8 +131,11 @@ class DemoBroker:
 
     def _begin_embedded(self) -> None:
         command = [sys.executable, "-m", "edgeswarm", "broker", "--embedded", "--json", "--port", str(self.port)]
+        env = {**os.environ, "TMPDIR": str(self._log.parent)}  # killed with -9 it leaves its folder behind
         with open(self._log, "ab") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, env=env
+            )
         assert self._process.stdout is not None
         with self._process.stdout as said:
             line = said.readline()  # comes when it listens; nothing when it ends instead

@@ -144,6 +144,7 @@ class Story:
         def calm() -> bool:
             return bool(seen.labels) and not seen.stands(label)
 
+        until(lambda: seen.stands("normal"), BURST_S + LATE_S)  # the burst before this one is over, on a calm machine
         if not until(calm, 0.5):
             line.say(f"something else causes a {label} here already: waiting until it ends")
             if not until(calm, calm_s):
