@@ -341,4 +341,6 @@ MAP_SHARE_AGENTS = 64  # agents of one device asked with one message: 64 answers
 MAP_SHARES_MAX = 64  # such messages under way at one time, for one map
 SHARE_ASKS_MAX = 16  # agents of one message asked at one time on their device
 SWARM_MESSAGES_WAITING_MAX = 1_000  # messages of applications that wait for one reader; further ones are dropped
+CHECKPOINT_TRAVEL_S = 1.0  # between two looks at what stateful agents have saved: what a move may lose, at least
+CHECKPOINT_WAIT_S = 10.0  # an agent starts without its state rather than not at all
 COORDINATOR_DEVICES_MAX = 64  # processes that a program may start as a fleet for development

@@ -27,6 +27,7 @@ from edgeswarm.app.swarm.rosters import RosterBook
 from edgeswarm.app.swarm.streams import Streams
 from edgeswarm.app.swarm.tasks_run import Worker
 from edgeswarm.app.swarm.tasks_work import Work
+from edgeswarm.app.swarm.travel import Travel
 from edgeswarm.app.swarm.voter import GENESIS_INDEX, GENESIS_TERM, Voter
 from edgeswarm.app.swarm.voting import CLONE_LIVES, CLONE_TOLD_S, Voting
 from edgeswarm.core.cell import changes as ch
@@ -90,6 +91,7 @@ class SwarmNode(Asking, Voting):
         self.lease = LeaseKeeper(self.replica, config.times.health.lease_ms, self._wake)
         self.orders = Orders(self)
         self.artefacts = Artefacts(self)
+        self.travel = Travel(self)
         self.hosted = Hosted(
             device=config.device,
             supervisor=supervisor,
@@ -99,6 +101,7 @@ class SwarmNode(Asking, Voting):
             halted=lambda: self.orders.halted,
             told=self._agent_told,
             folder=self.folder,
+            before=self.travel.bring,
         )
         self.reports = Reports(self)
         self.streams = Streams(self)
@@ -134,6 +137,7 @@ class SwarmNode(Asking, Voting):
         await self.artefacts.start()
         self.streams.start()
         self.hosted.start()
+        self.travel.start()
         await self.work.start()
         self.worker.start()
         await self._offline.open(self.folder / "offline.db")
@@ -158,6 +162,7 @@ class SwarmNode(Asking, Voting):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.duties.close()
         await self.streams.close()
+        await self.travel.close()
         await self.worker.close()
         await self.work.close()
         await self.hosted.close()
