@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Final
 from edgeswarm.core.raft import replication
 from edgeswarm.core.raft.config import ReadOnly, StateType
 from edgeswarm.core.raft.quorum import VoteResult
-from edgeswarm.wire.raft import EntryType, Message, MessageType
+from edgeswarm.wire.raft import Message, MessageType
 
 if TYPE_CHECKING:
     from edgeswarm.core.raft.raft import Raft
 
 CAMPAIGN_TRANSFER: Final = b"CampaignTransfer"  # context of a vote request that a transfer asked for: leases yield
-SCAN_BYTES: Final = 1 << 20  # of committed entries looked through at a time
 
 _FROM_LEADER: Final = frozenset({MessageType.APP, MessageType.HEARTBEAT, MessageType.SNAP})
 _RESPONSE: Final = {
@@ -86,27 +85,13 @@ def hup(raft: Raft, *, transfer: bool = False) -> None:
         if raft.log_fn:
             raft.note("warn", "is unpromotable and can not campaign")
         return
-    if has_unapplied_change(raft):
+    if raft.log.has_unapplied_change():
         if raft.log_fn:
             raft.note("warn", f"cannot campaign at term {raft.term}: a change of members is not applied yet")
         return
     if raft.log_fn:
         raft.note("info", f"is starting a new election at term {raft.term}")
     campaign(raft, MessageType.PRE_VOTE if raft.pre_vote and not transfer else MessageType.VOTE, transfer=transfer)
-
-
-def has_unapplied_change(raft: Raft) -> bool:
-    """Whether a change of members is committed but not applied: votes would be counted in the wrong configuration."""
-    log = raft.log
-    at, committed = log.applied + 1, log.committed
-    while at <= committed:
-        entries = log.slice(max(at, log.first_index()), committed + 1, SCAN_BYTES)
-        if not entries:
-            return False
-        if any(entry.type != EntryType.NORMAL for entry in entries):
-            return True
-        at = entries[-1].index + 1
-    return False
 
 
 def campaign(raft: Raft, request: MessageType, *, transfer: bool = False) -> None:
@@ -137,7 +122,8 @@ def handle_vote_response(raft: Raft, m: Message) -> None:
     """
     if raft.log_fn:
         raft.note("info", f"received {m.type.name} {'rejection ' if m.reject else ''}from {m.sender} at {raft.term}")
-    if m.reject and raft.commit_by_vote and raft.log.maybe_commit(m.commit, m.log_term) and has_unapplied_change(raft):
+    log = raft.log
+    if m.reject and raft.commit_by_vote and log.maybe_commit(m.commit, m.log_term) and log.has_unapplied_change():
         raft.become_follower(raft.term, 0)  # whom to ask is about to change
         return
     raft.tracker.record_vote(m.sender, not m.reject)

@@ -16,10 +16,11 @@ from typing import Final
 
 from edgeswarm.core.raft.storage import CompactedError, Storage, UnavailableError, limit_bytes
 from edgeswarm.errors import RemoteError
-from edgeswarm.wire.raft import Entry, Snapshot
+from edgeswarm.wire.raft import Entry, EntryType, Snapshot
 
 UNKNOWN_TERM: Final = -1  # of an index that the log does not know: no message can carry it, so it matches nothing
 NO_LIMIT: Final = 1 << 62  # bytes
+SCAN_BYTES: Final = 1 << 20  # of committed entries looked through at a time
 
 
 class RaftLog:
@@ -271,6 +272,18 @@ class RaftLog:
         self.applying_paused = self.applying_bytes >= self.max_applying_bytes or index < self.max_appliable(
             allow_unstable
         )
+
+    def has_unapplied_change(self) -> bool:
+        """Whether a change of members is committed but not applied: the configuration in force is not yet the log's."""
+        at, committed = self.applied + 1, self.committed
+        while at <= committed:
+            entries = self.slice(max(at, self.first_index()), committed + 1, SCAN_BYTES)
+            if not entries:
+                return False
+            if any(entry.type != EntryType.NORMAL for entry in entries):
+                return True
+            at = entries[-1].index + 1
+        return False
 
     def applied_to(self, index: int, bytes_: int) -> None:
         """Entries up to `index` (bytes_ of them) were applied."""

@@ -316,6 +316,12 @@ def _restore(raft: Raft, snapshot: Snapshot, who: str) -> bool:
     if snapshot.index <= log.committed:
         return False
     assert raft.state is StateType.FOLLOWER
+    if log.has_unapplied_change():
+        # It may be in the driver's hands already, and would be applied on top of the snapshot's configuration, which
+        # holds it.  The leader sends again.
+        if raft.log_fn:
+            raft.note("info", f"puts off snapshot {snapshot.index}: a change of members is not applied yet")
+        return False
     conf = snapshot.conf
     if raft.id not in conf.voters and raft.id not in conf.learners and raft.id not in conf.voters_outgoing:
         if raft.log_fn:
