@@ -294,6 +294,12 @@ def _an_old_snapshot_replaces_a_newer_state() -> Any:
     return patch.object(replication, "_restore", restore)
 
 
+@mutation("same configuration", plan=PLANS["late-snapshot"], seeds_max=400, slow=True)
+def _a_snapshot_comes_between_a_change_of_members_and_its_application() -> Any:
+    """What was found here on 2026-11-21."""
+    return patch.object(RaftLog, "has_unapplied_change", lambda _: False)
+
+
 # --- reads, leases, members -----------------------------------------------------------------------------------------
 
 
@@ -322,6 +328,20 @@ def _a_single_voter_reads_before_its_first_commit() -> Any:
             before(node, m)
 
     return handler(MessageType.READ_INDEX, (StateType.LEADER,), hasty)
+
+
+@mutation("linearizability", plan=PLANS["removed-leader"], seeds_max=200)
+def _a_leader_takes_the_only_voter_for_itself() -> Any:
+    """What was found here on 2026-11-21."""
+    before = reads._start
+
+    def hasty(node: Raft, m: Message) -> None:
+        if node.tracker.is_singleton():
+            reads._answer(node, m, node.log.committed)
+        else:
+            before(node, m)
+
+    return patch.object(reads, "_start", hasty)
 
 
 MEMBERS = Plan(voters=3, kinds=["split", "pairs", "isolate", "kill", "transfer"], operator=True, big_changes=True)
