@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from edgeswarm.app.cli.demo_swarm import judge, summary
 from edgeswarm.app.cli.demo_timeline import Facts, Proof, Timeline, runs_of
-from edgeswarm.app.cli.demo_writer import Acked, Audit, Unknown, Written, _holds, _number, text_of
+from edgeswarm.app.cli.demo_writer import Acked, Audit, Unknown, Written, _holds, _number, audit, text_of
 from edgeswarm.core.cell import commands as cmd
+from edgeswarm.drivers.raft_store import RaftStore
+from edgeswarm.wire.raft import Entry, EntryType, HardState
 
 BURSTS: dict[str, float | None] = {"cpu-burst": 0.8, "memory-burst": 1.7}
 
@@ -117,6 +120,40 @@ def test_a_note_counts_only_at_the_entry_that_the_answer_named() -> None:
     assert not _holds(log, Acked(1, 10, 0.0, 0.0))
     assert not _holds(log, Acked(3, 13, 0.0, 0.0))
     assert [_number(one) for one in log.values()] == [1, 2, None, None]
+
+
+async def voter(folder: Path, name: str, count: int, *, term: int = 2) -> Any:
+    """What the audit knows of a device: its database, with notes 1 .. count at entries 1 .. count."""
+    path = folder / name / "swarm" / "raft.db"
+    path.parent.mkdir(parents=True)
+    store = await RaftStore.open(path)
+    entries = [Entry(term, index, EntryType.NORMAL, entry(index)[1]) for index in range(1, count + 1)]
+    await store.save(HardState(term, 0, count), entries, None)
+    await store.close()
+    return SimpleNamespace(name=name, state=folder / name)
+
+
+async def test_audit_finds_what_one_log_does_not_hold(tmp_path: Path) -> None:
+    written = Written(
+        [Acked(number, number, 0.0, 0.0) for number in (1, 2, 3)], [Unknown(4, 0.0, ""), Unknown(5, 0.0, "")]
+    )
+    whole = [await voter(tmp_path, name, 4) for name in ("d1", "d2")]
+    assert audit(whole, written, 2) == Audit(2, (), 1, 4, differ=False, faults=())
+    short = await voter(tmp_path, "d3", 2)
+    assert audit([*whole, short], written, 3) == Audit(3, (3,), 1, 2, differ=False, faults=())
+    other = await voter(tmp_path, "d4", 4, term=3)
+    assert audit([*whole, other], written, 3).differ
+
+
+async def test_audit_counts_nothing_as_kept_where_a_log_cannot_be_read(tmp_path: Path) -> None:
+    written = Written([Acked(1, 1, 0.0, 0.0)], [])
+    one = await voter(tmp_path, "d1", 1)
+    damaged = await voter(tmp_path, "d2", 1)
+    path = damaged.state / "swarm" / "raft.db"
+    path.write_bytes(b"no database" * 1000)
+    found = audit([one, damaged], written, 2)
+    assert found.logs == 1 and len(found.faults) == 2
+    assert audit([damaged], written, 2).lost == (1,)
 
 
 # --- who ran where ----------------------------------------------------------------------------------------------------
