@@ -7,6 +7,7 @@ A time is taken from the act to the first look that showed its effect (looks com
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -146,7 +147,8 @@ class Story:
 
         until(lambda: seen.stands("normal"), BURST_S + LATE_S)  # the burst before this one is over, on a calm machine
         if not until(calm, 0.5):
-            line.say(f"something else causes a {label} here already: waiting until it ends")
+            load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+            line.say(f"something else causes a {label} here already ({load}): waiting until it ends")
             if not until(calm, calm_s):
                 line.say(f"  not within {calm_s:g} s: one more would prove nothing now, so later")
                 return False
