@@ -12,6 +12,7 @@ import pytest
 from processes import command_line
 from swarm_cells import Cell, Stranger, cell, until
 
+from edgeswarm.app.cli import root
 from edgeswarm.drivers.mqtt.transport import Priority
 
 pytestmark = pytest.mark.e2e
@@ -290,38 +291,50 @@ async def test_voter_whose_disk_is_full_says_so_and_votes_again_when_there_is_ro
         assert len(await notes(c, "d3")) == 40 and not c.faults()
 
 
-async def test_every_command_of_swarm_answers_in_text_and_json_and_by_exit_code(tmp_path: Path) -> None:
+async def test_every_command_of_swarm_answers_in_text_and_json_and_by_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with cell(3) as c:
         await c.wait_leader()
         file = tmp_path / "mlp.af"
         file.write_bytes(c.agent("mlp"))
         state = ("--state", c.states["d2"])
 
-        async def ask(*words: Any, code: int = 0) -> Any:
-            plain, machine = await asyncio.gather(
-                asyncio.to_thread(command_line, "swarm", *words),
-                asyncio.to_thread(command_line, "swarm", *words, "--json"),
-            )
-            assert plain.returncode == machine.returncode == code, (words, plain, machine)
-            assert "Traceback" not in plain.stderr + machine.stderr
-            return json.loads(machine.stdout) if code == 0 else plain.stderr
+        def told(*words: Any) -> tuple[int, str, str]:
+            capsys.readouterr()
+            code = root.run([str(word) for word in ("swarm", *words)])
+            return code, *capsys.readouterr()
 
-        placed = await asyncio.to_thread(command_line, "swarm", "place", file, *state, "--json")
-        assert placed.returncode == 0 and json.loads(placed.stdout)[0]["agent"] == "mlp", placed
+        def ask(*words: Any, code: int = 0) -> Any:
+            """In both forms: what the JSON says, or the error's text."""
+            plain, machine = told(*words), told(*words, "--json")
+            assert plain[0] == machine[0] == code, (words, plain, machine)
+            return json.loads(machine[1]) if code == 0 else plain[2]
+
+        code, placed, _ = told("place", file, *state, "--json")
+        assert code == 0 and json.loads(placed)[0]["agent"] == "mlp"
         home = await c.runs_on("mlp", ask="d1")
-        assert (await ask("whereis", "mlp", *state))["device"] == home
-        assert [row["agent"] for row in (await ask("whereis", *state))["agents"]] == ["mlp"]
-        assert (await ask("status", *state))["device"] == "d2"
-        assert len((await ask("members", *state))["members"]) == 3
-        assert len((await ask("topology", *state))["devices"]) == 3
-        assert (await ask("log", "-n", "5", *state))["entries"]
-        leader = (await ask("leader", "-o", tmp_path / "cert", *state))["leader"]
-        assert (await ask("verify-leader", tmp_path / "cert", "--dir", c.folder / "f"))["leader"] == leader
-        assert "no agent of that name" in await ask("whereis", "nobody", *state, code=2)
+        assert (ask("whereis", "mlp", *state))["device"] == home
+        assert [row["agent"] for row in (ask("whereis", *state))["agents"]] == ["mlp"]
+        assert (ask("status", *state))["device"] == "d2"
+        assert len((ask("members", *state))["members"]) == 3
+        assert len((ask("topology", *state))["devices"]) == 3
+        assert (ask("log", "-n", "5", *state))["entries"]
+        leader = (ask("leader", "-o", tmp_path / "cert", *state))["leader"]
+        assert (ask("verify-leader", tmp_path / "cert", "--dir", c.folder / "f"))["leader"] == leader
+        assert "no agent of that name" in ask("whereis", "nobody", *state, code=2)
         damaged = bytearray((tmp_path / "cert").read_bytes())
         damaged[-1] ^= 1
         (tmp_path / "cert").write_bytes(damaged)
-        await ask("verify-leader", tmp_path / "cert", "--dir", c.folder / "f", code=3)
-        done = await asyncio.to_thread(command_line, "swarm", "remove", "mlp", *state, "--json")
-        assert done.returncode == 0
+        ask("verify-leader", tmp_path / "cert", "--dir", c.folder / "f", code=3)
+        leads = ask("transfer", "d3", *state)
+        assert leads["leader"] == "d3" and "expected a voter" in ask("transfer", "nobody", *state, code=2)
+        key = ("--operator-key", c.folder / "f" / "fleet" / "operator.key")
+        assert told("stop", "--reason", "a test", *key, *state, "--json")[0] == 0
+        assert ask("status", *state)["stopped"]
+        assert told("stop", "--reason", "a test", "--operator-key", tmp_path / "none", *state)[0] == 2
+        assert told("resume", "--reason", "well", *key, *state, "--json")[0] == 0
+        assert told("remove", "mlp", *state, "--json")[0] == 0
+        assert told("remove", "mlp", *state)[0] not in (0, 1)
+        assert told("status", "--state", tmp_path / "nowhere")[0] not in (0, 1)
         assert not c.faults()

@@ -130,10 +130,8 @@ class Hosted:
         """Seconds until the next look, None: when woken."""
         loop = asyncio.get_running_loop()
         ending = self.to_stop()
-        for name in ending:
-            self.supervisor.flows.pause(
-                AgentName(name)
-            )  # from here on no row of it goes in, however long its stop may take
+        for name in ending:  # from here on no row of it goes in, however long its stop may take
+            self.supervisor.flows.pause(AgentName(name))
         for name, why in ending.items():
             await self._take_down(name, why)
         await self._clean_up()
@@ -189,12 +187,14 @@ class Hosted:
                 data = await self.fetch(digest, name)
                 if hashlib.sha256(data).digest() != digest:
                     raise RemoteError(f"agent {name}: expected artefact {digest.hex()[:12]}, found another")
+                self._check_holds(agent)
                 if here is not None:
                     await sup.swap(name, f"artefact {digest.hex()[:12]}", data)
                 else:
                     await sup.deploy([(f"artefact {digest.hex()[:12]}", data)])
                 await self._keep_stopped(name, digest)
             if sup.status.get(AgentName(name), ("", ""))[0] in ("stopped", "failed", "replaced"):
+                self._check_holds(agent)
                 await sup.start_agent(name)
                 await self._keep_stopped(name, digest)
         except (EdgeSwarmError, OSError) as error:
@@ -207,6 +207,14 @@ class Hosted:
             return
         sup.log.info("cell_agent_runs", agent=name, epoch=agent.epoch, artefact=digest.hex()[:12])
         self.told(name, "ready", f"epoch {agent.epoch}")
+
+    def _check_holds(self, agent: AgentState) -> None:
+        """Much may have happened while it was fetched.  Raises RemoteError where it may not run here any more."""
+        lease, now = self.lease()
+        here = self.replica.state.agents.get(agent.spec.id)
+        why = fencing.may_run(here, self.device, agent.epoch, lease, now, stopped=self.halted())
+        if why or not lease.held(now):
+            raise RemoteError(f"agent {agent.spec.id}: not brought up: {why or 'no lease'}")
 
     async def _take_down(self, name: str, why: str) -> None:
         sup = self.supervisor
