@@ -62,7 +62,8 @@ async def tend(node: SwarmNode) -> bool:
         return await _raise_version(node)
     by = Signatory(node.supervisor.shelf.device_key.public, node.post.sign)
     certificate = LeaderCertificate.decode(leader.certificate)
-    fresh = next_roster(roster, created_s=int(time.time()), by=by, voters=wanted, leader=certificate)
+    now_s = max(int(time.time()), roster.created_s)  # a clock that is behind must not keep the cell from growing
+    fresh = next_roster(roster, created_s=now_s, by=by, voters=wanted, leader=certificate)
     Roster.open(fresh.data, root_public=node.rosters.root_public, previous=roster)  # as everybody will
     node.log.info("voters_grow", voters=[node.rosters.device_of(number) for number in wanted], roster=fresh.version)
     await node.commit(cmd.encode(cmd.SetRoster(fresh.version, fresh.previous, fresh.data)))

@@ -34,7 +34,7 @@ class RosterBook:
         directory = base / "rosters"
         rosters: list[Roster] = []
         for path in sorted(directory.glob("*.cbor"), key=lambda path: int(path.stem) if path.stem.isdigit() else 0):
-            previous = rosters[-1] if rosters else None
+            previous = rosters[-1] if rosters and path.stem == str(rosters[-1].version + 1) else None  # else: a gap
             try:
                 roster = Roster.open(path.read_bytes(), root_public=root, previous=previous, fleet=fleet, cell=cell)
             except (RosterError, OSError) as error:
