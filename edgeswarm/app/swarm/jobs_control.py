@@ -122,7 +122,8 @@ class JobsControl:
                 if ended:
                     return
                 try:
-                    await asyncio.wait_for(news.wait(), FOLLOW_S)
+                    async with asyncio.timeout(FOLLOW_S):  # wait_for of Python 3.11 may lose a cancellation
+                        await news.wait()
                 except TimeoutError:
                     pass
         finally:
@@ -189,7 +190,8 @@ class JobsControl:
 
     async def _fresh(self) -> bool:
         try:
-            await asyncio.wait_for(self._node.barrier(), LOOK_S)
+            async with asyncio.timeout(LOOK_S):
+                await self._node.barrier()
         except (EdgeSwarmError, TimeoutError):
             return False
         return True

@@ -85,7 +85,8 @@ class _Map:
                 due = [at for at in (self._map.next_at(), end) if at is not None]
                 wait_s = min(LOOK_S, *(max(0.001, (at - now) / 1000) for at in due)) if due else LOOK_S
                 try:
-                    await asyncio.wait_for(self._news.wait(), wait_s)
+                    async with asyncio.timeout(wait_s):  # wait_for of Python 3.11 may lose a cancellation
+                        await self._news.wait()
                 except TimeoutError:
                     pass
         finally:
@@ -142,7 +143,8 @@ class _Map:
     async def _ask(self, device: str, agents: Sequence[str]) -> None:
         try:
             if device == self._node.config.device:
-                found: Any = await asyncio.wait_for(self._local.ask_here(agents, self._rows), ANSWER_S)
+                async with asyncio.timeout(ANSWER_S):
+                    found: Any = await self._local.ask_here(agents, self._rows)
             else:
                 body = codec.dumps([list(agents), [list(row) for row in self._rows]])
                 found = codec.loads(await self._node.peer.call(device, "task.ask", body, deadline_s=ANSWER_S))
@@ -197,7 +199,8 @@ class _Map:
             device = self._where(kernel)
             try:
                 if device is not None and device == self._node.config.device:
-                    row: Any = await asyncio.wait_for(self._local.fold_here(kernel, fold.rows), ANSWER_S)
+                    async with asyncio.timeout(ANSWER_S):
+                        row: Any = await self._local.fold_here(kernel, fold.rows)
                 elif device is not None:
                     body = codec.dumps([kernel, [list(row) for row in fold.rows]])
                     row = codec.loads(await self._node.peer.call(device, "task.fold", body, deadline_s=ANSWER_S))
