@@ -122,7 +122,7 @@ class SwarmNode(Asking, Voting):
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Raises what opening the log raises; the broker need not be there."""
+        """Raises StoreError, LocalError, OSError; neither the broker nor a log that opens need be there."""
         self.supervisor.swarm_samples = lambda: measures.samples(self)
         self.replica.listeners.append(self._changed)
         self.replica.restored.append(self._restored)
@@ -133,7 +133,7 @@ class SwarmNode(Asking, Voting):
         self.follower = FeedFollower(
             self.peer, self.replica, self.lease, log=self.log, votes=lambda: self.voter is not None, on_word=self._word
         )
-        await self._maybe_vote()
+        await self._vote_first()
         await self.artefacts.start()
         self.streams.start()
         self.hosted.start()
@@ -234,6 +234,7 @@ class SwarmNode(Asking, Voting):
         try:
             if self.rosters.offer(self.replica.state.roster.data):
                 self.peer.roster_changed()
+                self._facts_soon()
                 self.task(self._maybe_vote())
         except EdgeSwarmError as error:
             self.log.error("roster_refused", version=self.replica.state.roster.version, error=str(error))

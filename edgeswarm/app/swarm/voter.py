@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from edgeswarm.app.log import Log
@@ -23,7 +24,7 @@ from edgeswarm.core.raft.member import Member, Turn
 from edgeswarm.core.raft.rawnode import RawNode
 from edgeswarm.drivers.mqtt.transport import Priority
 from edgeswarm.drivers.raft_store import RaftStore
-from edgeswarm.errors import CodecError, EdgeSwarmError, LimitError
+from edgeswarm.errors import CodecError, EdgeSwarmError, LimitError, RemoteError
 from edgeswarm.limits import MQTT_CONTROL_BYTES_MAX, RAFT_SNAPSHOT_EVERY
 from edgeswarm.wire import codec, cose
 from edgeswarm.wire.raft import ConfState, EntryType, HardState, Snapshot
@@ -45,6 +46,30 @@ def unpack_snapshot(data: bytes, who: str = "snapshot") -> tuple[int, bytes]:
             return version, cell
         case _:
             raise CodecError("expected [1, roster version, state]", who=who)
+
+
+class _Loop(RaftLoop):
+    """A fault of ours in a turn ends the voter as a failing disk does: it is made anew from what is on its disk.
+
+    Otherwise it would be half alive: its clock runs, and nothing that it hears is ever applied.
+    """
+
+    def _tick(self) -> None:
+        self._guarded(super()._tick)
+
+    def _turn(self) -> None:
+        self._guarded(super()._turn)
+
+    def _saved(self, turn: Turn, error: BaseException | None) -> None:
+        self._guarded(partial(super()._saved, turn, error))
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:
+            if not self._ended:
+                self.close()
+                self._hands.failed(error)
 
 
 class Voter:
@@ -112,7 +137,7 @@ class Voter:
         self._applied = snapshot.index  # of the log; the copy may be ahead, when the feed was
         self._will: tuple[str, int] | None = None  # device and boot of the last will that was believed
         self._deaf_until = 0.0
-        self.loop = RaftLoop(self.member, store, self, tick_s=times.tick_ms / 1000)
+        self.loop = _Loop(self.member, store, self, tick_s=times.tick_ms / 1000)
         peer.post.on(peer.post.topics.raft(config.device), self._packet)
 
     @staticmethod
@@ -139,8 +164,8 @@ class Voter:
 
     def _packet(self, letter: Letter) -> None:
         number = self.peer.rosters.number_of(letter.sender)
-        if number is None:
-            return
+        if number is None or not self._may_vote(letter.sender, number):
+            raise RemoteError("it may not vote in this cell", who=letter.sender)
         if self._will == (letter.sender, letter.boot):  # it was false, or the device is back already
             self._will = None
             self._deaf_until = asyncio.get_running_loop().time() + WILL_FALSE_S
@@ -151,6 +176,13 @@ class Voter:
         raft = self.member.node.raft
         if raft.lead == number:
             self._on_word(raft.term, raft.log.committed)
+
+    def _may_vote(self, sender: str, number: int) -> bool:
+        """Or any device could propose what it likes, and lead by saying so.
+
+        A coordinator, not only a voter: who lags behind does not know the newest voters yet, and they need its vote.
+        """
+        return self.peer.rosters.current.role(sender) == "coordinator" or number in self.member.conf.voters
 
     def _verify(self, voter: int, signed: bytes, signature: bytes) -> bool:
         public = self.peer.rosters.public_of(voter)
@@ -267,9 +299,12 @@ class Voter:
         return True
 
     def failed(self, error: BaseException) -> None:
-        self.log.error("voter_failed", error=str(error))
+        if isinstance(error, EdgeSwarmError):
+            self.log.error("voter_failed", error=str(error))
+        else:
+            self.log.crash("swarm_fault", error)
         if self.leads:
             self.leads = False
             self._on_role(False)
-        self.replica.give_up("this device's disk failed")
+        self.replica.give_up("this device ceased to vote")
         self._on_failed(error)

@@ -23,7 +23,7 @@ from edgeswarm.app.swarm.rosters import RosterBook
 from edgeswarm.app.swarm.voter import Voter
 from edgeswarm.core.raft.member import Turn
 from edgeswarm.drivers.mqtt.transport import Priority
-from edgeswarm.errors import LocalError
+from edgeswarm.errors import EdgeSwarmError, LocalError
 from edgeswarm.wire.raft import ConfState
 from edgeswarm.wire.topics import Topics
 
@@ -52,6 +52,7 @@ class Voting(ABC):
     _facts: asyncio.TimerHandle | None
     _voting: asyncio.Lock
     _closed: bool
+    _failed: bool = False  # its log failed, and has not been opened since
     _leave_goners: Callable[[], None] = staticmethod(lambda: None)
 
     @property
@@ -87,22 +88,30 @@ class Voting(ABC):
         path = self.folder / "raft.db"
         roster = self.rosters.current
         number = self.rosters.number_of(self.config.device)
-        if self.voter is not None or not (path.exists() or roster.is_voter(self.config.device)):
+        if self.voter is not None or number is None or not (path.exists() or roster.is_voter(self.config.device)):
             return
+        if self._failed and not path.exists():
+            # only a person may take a voter's log away, and only from one that votes no more: docs/recovery.md
+            raise LocalError(f"{path}: it is gone; start this device again once the roster does not have it as a voter")
         first = self.rosters.first
         begins = number in first.voters() and roster.voters_since == first.voters_since
         store = await Voter.open_store(path, ConfState(first.voters()) if begins else None, first.version, self.replica)
-        self.voter = Voter(
-            self.config,
-            self.peer,
-            self.replica,
-            store,
-            log=self.log,
-            on_role=self._role,
-            on_applied=self._applied,
-            on_word=self._word,
-            on_failed=self._voter_failed,
-        )
+        try:
+            self.voter = Voter(
+                self.config,
+                self.peer,
+                self.replica,
+                store,
+                log=self.log,
+                on_role=self._role,
+                on_applied=self._applied,
+                on_word=self._word,
+                on_failed=self._voter_failed,
+            )
+        except BaseException:
+            await store.close()
+            raise
+        self._failed = False
         self._writer = FeedWriter(self.peer, self.voter)
         FeedServer(self.peer, self.voter)
         # voters only: among a thousand devices that all heard each other's last wills, half dying would be a storm
@@ -118,15 +127,30 @@ class Voting(ABC):
 
         async def again() -> None:
             await voter.close()
-            while not self._closed:
-                await asyncio.sleep(STORE_RETRY_S)
-                try:
-                    await self._maybe_vote()
-                    return
-                except (LocalError, OSError) as error:
-                    self.log.error("voter_failed", error=str(error))
+            await self._vote_later()
 
         self.task(again())
+
+    async def _vote_first(self) -> None:
+        """At the start.  A log that cannot be opened keeps this device from voting, and from nothing else."""
+        try:
+            await self._maybe_vote()
+        except (EdgeSwarmError, OSError) as error:
+            self.log.error("voter_failed", error=str(error), again_s=STORE_RETRY_S)
+            self._failed = True
+            self.task(self._vote_later())
+
+    async def _vote_later(self) -> None:
+        self._failed, told = True, ""
+        while not self._closed:
+            await asyncio.sleep(STORE_RETRY_S)
+            try:
+                await self._maybe_vote()
+                return
+            except (EdgeSwarmError, OSError) as error:
+                if str(error) != told:
+                    told = str(error)
+                    self.log.error("voter_failed", error=told)
 
     def _vote_no_more(self) -> Voter | None:
         voter, self.voter, self._writer = self.voter, None, None
