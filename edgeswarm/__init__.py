@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from edgeswarm.api import Network as Network
     from edgeswarm.api import Runtime as Runtime
     from edgeswarm.app.swarm.coordinator import SwarmCoordinator as SwarmCoordinator
-    from edgeswarm.app.swarm.coordinator import Task as Task
+    from edgeswarm.app.swarm.coordinator_job import Task as Task
 
 __version__ = "0.1.0"
 __all__ = ["Agent", "Network", "Runtime", "SwarmCoordinator", "Task", "__version__"]
@@ -83,5 +83,6 @@ def __getattr__(name: str) -> Any:
     if name in ("Agent", "Network", "Runtime"):
         return getattr(importlib.import_module("edgeswarm.api"), name)
     if name in ("SwarmCoordinator", "Task"):
-        return getattr(importlib.import_module("edgeswarm.app.swarm.coordinator"), name)
+        module = "coordinator" if name == "SwarmCoordinator" else "coordinator_job"
+        return getattr(importlib.import_module(f"edgeswarm.app.swarm.{module}"), name)
     raise AttributeError(f"module 'edgeswarm' has no attribute {name!r}")

@@ -12,7 +12,7 @@ import pytest
 
 from edgeswarm import SwarmCoordinator, Task
 from edgeswarm.app import builder
-from edgeswarm.app.swarm.coordinator import JobCancelledError, JobFailedError
+from edgeswarm.app.swarm.coordinator_job import JobCancelledError, JobFailedError
 from edgeswarm.drivers import keys
 
 pytestmark = pytest.mark.e2e

@@ -17,7 +17,8 @@ from edgeswarm.app.answer import Values
 from edgeswarm.errors import LocalError
 
 if TYPE_CHECKING:
-    from edgeswarm.app.swarm.coordinator import Job, Message, SwarmCoordinator, Task
+    from edgeswarm.app.swarm.coordinator import SwarmCoordinator
+    from edgeswarm.app.swarm.coordinator_job import Job, Message, Task
 
 T = TypeVar("T")
 
