@@ -61,10 +61,9 @@ class Operator:
         self._world.after(self._world.between(*self._every_us), self._next)
 
     def _propose(self, leader: SimNode, change: AnyConfChange) -> None:
-        self._version += 1
-        version = self._version
-
         def step() -> None:
+            self._version += 1  # now, not when it was wished for: a leader that hung would propose an old one late
+            version = self._version
             try:
                 if isinstance(change, ConfChange):
                     old_form = ConfChange(change.type, change.number, codec.dumps([version]))
