@@ -124,7 +124,9 @@ async def test_forged_rolled_back_and_foreign_rosters_change_nothing(broker: Mos
         await until(lambda: heard and heard[-1].payload == good.data, "the true roster is retained again")
 
 
-async def test_flood_of_forged_last_wills_elects_nobody_but_once(broker: Mosquitto, tmp_path: Path) -> None:
+async def test_flood_of_forged_last_wills_costs_few_elections_and_nobody_is_given_up(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
     async with fleet(broker, tmp_path, 3) as cell, Stranger(broker.url) as stranger:
         leader = await cell.leader()
         first = leader.node.peer.term_seen
@@ -137,7 +139,7 @@ async def test_flood_of_forged_last_wills_elects_nobody_but_once(broker: Mosquit
         await asyncio.sleep(1.0)
         last = await cell.leader()
         await commits(last)
-        # the first will may cost an election, since it might be true; then all wills are deaf for a while
+        # the first wills may cost an election each, since they might be true; then none is listened to for a while
         assert last.node.peer.term_seen <= first + 3
         assert all(len(one.node.duties._wills) <= 2 * 3 + 64 for one in cell.members.values())
         assert all(device.alive for device in last.node.replica.state.devices.values())
@@ -402,13 +404,11 @@ async def test_clock_that_is_hours_off_changes_nothing(
         assert await cell.leader() is leader
 
 
-async def test_broker_that_is_gone_holds_back_a_bounded_number_and_nothing_runs_without_a_lease(
+async def test_what_waits_for_a_broker_that_is_gone_is_bounded_and_the_cell_goes_on_after_it(
     broker: Mosquitto, tmp_path: Path
 ) -> None:
     async with fleet(broker, tmp_path, 1) as cell:
         one = await cell.leader()
-        await SwarmControl(one.node).one["place"]({"data": agent_file(one.publisher, "mlp")})
-        await until(lambda: "mlp" in one.node.hosted.running)
         broker.close()
         await until(lambda: not one.node.transport.is_connected)
         topic = cell.topics.event("critical", "alert")
