@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from edgeswarm.app.swarm.peer import CallError
 from edgeswarm.app.swarm.post import Letter
 from edgeswarm.core.artefacts import Manifest
 from edgeswarm.drivers.artefact_exchange import ArtefactExchange
 from edgeswarm.drivers.artefact_store import ArtefactStore
-from edgeswarm.drivers.mqtt.transport import Priority
-from edgeswarm.errors import CodecError, LimitError, LocalError, RemoteError
+from edgeswarm.drivers.mqtt.transport import Incoming, Priority
+from edgeswarm.errors import CodecError, EdgeSwarmError, LimitError, LocalError, RemoteError
 from edgeswarm.limits import AF_FILE_BYTES_MAX
 from edgeswarm.wire import messages as msg
 
@@ -24,7 +25,23 @@ if TYPE_CHECKING:
 
 WANTED = "artefact.wanted"
 OFFER = "artefact.offer"
+LISTEN_S = 2.0  # the bulk connection is made when it is first needed
+CHUNK_EXPIRY_S = 10  # a chunk that waits longer for the connection was asked for elsewhere
 KEEP_S = 30.0  # an agent file of 4 MB at 256 KiB/s takes half of that
+
+
+def _nothing(message: Incoming) -> None:
+    """The exchange hears what comes."""
+
+
+def _offer_of(manifest: Manifest, have: bytes) -> msg.ArtefactOffer:
+    return msg.ArtefactOffer(
+        digest=manifest.digest,
+        size_bytes=manifest.size_bytes,
+        chunk_bytes=manifest.chunk_bytes,
+        chunks=manifest.chunks,
+        have=have,
+    )
 
 
 class Artefacts:
@@ -42,7 +59,7 @@ class Artefacts:
         self._exchange = ArtefactExchange(self._store, self)
         post.on(topics.events("low", WANTED), self._wanted)
         post.on(topics.events("low", OFFER), self._offered)
-        peer.methods["artefact.keep"] = self._keep
+        peer.methods |= {"artefact.keep": self._keep, "artefact.offer": self._offer}
         peer.letters[msg.ChunkRequest] = self._asked
         peer.letters[msg.ArtefactOffer] = self._offer_letter
 
@@ -96,12 +113,26 @@ class Artefacts:
     async def _keep(self, sender: str, body: bytes) -> bytes:
         if len(body) != 32:
             raise CodecError("artefact.keep: expected a SHA-256", who=sender)
-        await self.exchange.fetch(body)
+        fetch = asyncio.ensure_future(self._get(body))
+        try:
+            if not await self.exchange.store.get(body):
+                offer = msg.decode(await self._node.peer.call(sender, "artefact.offer", body, deadline_s=LISTEN_S))
+                if isinstance(offer, msg.ArtefactOffer):  # who asks us to keep it has it: no need to ask everybody
+                    self._offer_letter(sender, offer)
+        except EdgeSwarmError as error:
+            self._node.log.debug("offer_not_given", peer=sender, error=str(error))
+        await fetch
         return b""
+
+    async def _offer(self, sender: str, body: bytes) -> bytes:
+        held = self.exchange.store.held(body)
+        if held is None:
+            raise CallError("no such artefact here", who=self._node.config.device, code="not-found")
+        return msg.encode(_offer_of(held[0], held[1].to_bytes()))
 
     async def fetch(self, digest: bytes, agent: str) -> bytes:
         """From this device, else from whichever peers have it.  Raises RemoteError, LimitError, StoreError."""
-        await self.exchange.fetch(digest)
+        await self._get(digest)
         data = await self.exchange.store.read(digest)
         if data is None:
             raise RemoteError(f"agent {agent}: artefact {digest.hex()[:12]} was evicted as soon as it came")
@@ -111,6 +142,17 @@ class Artefacts:
         """A peer's last will came."""
         if self._exchange is not None:
             self._exchange.on_gone(device)
+
+    async def _get(self, digest: bytes) -> None:
+        """Fetch it once its topic is heard: what is sent before is lost, and asked for again only after seconds."""
+        transport, topic = self._node.transport, self._node.topics.chunks(digest.hex())
+        granted = transport.subscribe(topic, _nothing, bulk=True)
+        try:
+            if await self.exchange.store.get(digest) is None:
+                await asyncio.wait([granted], timeout=LISTEN_S)
+                await self.exchange.fetch(digest)
+        finally:
+            transport.unsubscribe(topic, _nothing, bulk=True)
 
     # --- what the exchange says -----------------------------------------------------------------------------------
 
@@ -128,13 +170,7 @@ class Artefacts:
 
     def offer(self, peer: str, manifest: Manifest, have: bytes) -> None:
         node = self._node
-        offer = msg.ArtefactOffer(
-            digest=manifest.digest,
-            size_bytes=manifest.size_bytes,
-            chunk_bytes=manifest.chunk_bytes,
-            chunks=manifest.chunks,
-            have=have,
-        )
+        offer = _offer_of(manifest, have)
         if peer:
             node.peer.tell(peer, offer)
         else:
@@ -146,7 +182,9 @@ class Artefacts:
     def send_chunk(self, digest: bytes, index: int, data: bytes, peers: tuple[str, ...]) -> None:
         node = self._node
         chunk = msg.encode(msg.Chunk(digest=digest, index=index, data=data))
-        node.post.send(node.topics.artifact(digest.hex(), index), chunk, priority=Priority.LOW, bulk=True)
+        node.post.send(
+            node.topics.artifact(digest.hex(), index), chunk, priority=Priority.LOW, bulk=True, expiry_s=CHUNK_EXPIRY_S
+        )
 
     def blame(self, peer: str, digest: bytes, why: str) -> None:
         self._node.log.warning("artefact_blame", peer=peer, artefact=digest.hex()[:12], why=why)

@@ -145,6 +145,10 @@ class Orders:
                 raise RemoteError(f"it may register itself only, found {command.device}", who=sender)
             case cmd.FinishTask() if command.device != sender:
                 raise RemoteError(f"it may finish its own tasks only, found {command.device}'s", who=sender)
+            case cmd.FailTask() if self._runner(command) not in (None, sender):
+                raise RemoteError(
+                    f"it may fail its own tasks only, {command.job} {command.task} is another's", who=sender
+                )
             case cmd.SetRoster():
                 self._check_roster(command, sender)
             case cmd.Batch() | cmd.WithSession():
@@ -153,6 +157,13 @@ class Orders:
                 raise RemoteError(f"{type(command).__name__} is the leader's to propose", who=sender)
             case _ if role == "reader" and not isinstance(command, (cmd.RegisterDevice, cmd.OpenSession)):
                 raise RemoteError(f"a reader may not propose {type(command).__name__}", who=sender)
+
+    def _runner(self, command: cmd.FailTask) -> str | None:
+        """The device that the task is given to; None: nobody, or there is no such task."""
+        job = self._node.replica.state.jobs.get(command.job)
+        if job is None or command.task >= len(job.runs):
+            return None
+        return job.runs[command.task].device or None
 
     def _check_roster(self, command: cmd.SetRoster, sender: str) -> None:
         """It goes into the log only if every device will accept it."""
