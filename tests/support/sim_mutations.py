@@ -294,12 +294,6 @@ def _an_old_snapshot_replaces_a_newer_state() -> Any:
     return patch.object(replication, "_restore", restore)
 
 
-@mutation("same configuration", "liveness", plan=PLANS["late-snapshot"], seeds_max=400, slow=True)
-def _a_snapshot_comes_between_a_change_of_members_and_its_application() -> Any:
-    """What was found here on 2026-11-21."""
-    return patch.object(RaftLog, "has_unapplied_change", lambda _: False)
-
-
 # --- reads, leases, members -----------------------------------------------------------------------------------------
 
 

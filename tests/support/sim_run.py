@@ -55,6 +55,7 @@ class Plan:
     """What a seed is drawn from; tests narrow it.
 
     None: drawn or by chance.  setting: fields of Setting that are not drawn.  every_us: between two faults.
+    changes_us: between two wishes of the operator.
     big_changes: of several members at once.  patience_us: until a client gives up.
     """
 
@@ -67,6 +68,7 @@ class Plan:
     setting: dict[str, Any] = field(default_factory=dict)
     weather: Weather | None = None
     every_us: tuple[int, int] | None = None
+    changes_us: tuple[int, int] = (50 * MS, 600 * MS)
     big_changes: bool = False
     clients: int | None = None
     patience_us: tuple[int, int] | None = None
@@ -177,7 +179,7 @@ class Run:
         )
         wishes = rng.random() < 0.5 if plan.operator is None else plan.operator
         self.operator = Operator(
-            self.cluster, every_us=(50 * MS, 600 * MS) if wishes else (0, 0), big=plan.big_changes or rng.random() < 0.2
+            self.cluster, every_us=plan.changes_us if wishes else (0, 0), big=plan.big_changes or rng.random() < 0.2
         )
         attacked = rng.random() < 0.4 if plan.attacker is None else plan.attacker
         self.attacker = Attacker(self.cluster, every_us=(5 * MS, 60 * MS)) if attacked else None
