@@ -41,6 +41,7 @@ class ControlOps:
         self._sup = supervisor
         self._shutdown = shutdown
         self.swarm: SwarmControl | None = None  # set by the daemon of a device in a cell
+        self.no_swarm = "this device is in no cell; `edgeswarm swarm init --dev N` makes one to try"
         self._one: dict[str, Callable[[dict[str, Any]], Awaitable[Any]]] = {
             "ping": self._ping,
             "status": self._status,
@@ -149,7 +150,7 @@ class ControlOps:
 
     def _in_swarm(self) -> SwarmControl:
         if self.swarm is None:
-            raise LocalError("this device is in no cell; `edgeswarm swarm init --dev N` makes one to try")
+            raise LocalError(self.no_swarm)
         return self.swarm
 
     # --- many answers -------------------------------------------------------------------------------------------------

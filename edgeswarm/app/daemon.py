@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack
 
 from edgeswarm.app import report
 from edgeswarm.app.config import Settings
@@ -13,13 +13,11 @@ from edgeswarm.app.control_ops import ControlOps
 from edgeswarm.app.log import Log
 from edgeswarm.app.supervisor import Supervisor
 from edgeswarm.app.swarm.config import is_member
+from edgeswarm.app.swarm.joining import Joining
 from edgeswarm.drivers.control import ControlServer
 from edgeswarm.drivers.metrics_http import MetricsServer
 from edgeswarm.errors import ConfigError, EdgeSwarmError, LimitError
 from edgeswarm.limits import AF_FILE_BYTES_MAX
-
-if TYPE_CHECKING:
-    from edgeswarm.app.swarm.node import SwarmNode
 
 
 def read_file(path: str) -> bytes:
@@ -76,30 +74,23 @@ async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, byt
     supervisor = Supervisor(settings, log=log)
     ops = ControlOps(supervisor, ended.set)
     control = ControlServer(settings.socket_path, ops.answer)
-    swarm: SwarmNode | None = None
     metrics = MetricsServer(settings.profile.metrics.port, lambda: report.metrics(supervisor))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     await control.start()
-    try:
+    async with AsyncExitStack() as ends:  # whatever one of them raises, the others end
+        ends.push_async_callback(supervisor.close)
+        swarm = Joining(supervisor, ops)
+        ends.push_async_callback(swarm.close)
+        ends.push_async_callback(control.close)
+        ends.push_async_callback(metrics.close)
         await supervisor.start()
         await metrics.start()
         await bring(supervisor, deploy)
         await bring_settings(supervisor, settings.place.agents)
         if is_member(settings.state_dir):
-            from edgeswarm.app.swarm.control import SwarmControl
-            from edgeswarm.app.swarm.node import SwarmNode
-
-            swarm = SwarmNode(supervisor)
             await swarm.start()
-            ops.swarm = SwarmControl(swarm)
         log.info("control_listening", path=str(settings.socket_path), metrics_port=settings.profile.metrics.port)
         await ended.wait()
-    finally:
-        await metrics.close()
-        await control.close()
-        if swarm is not None:
-            await swarm.close()
-        await supervisor.close()
     return 0

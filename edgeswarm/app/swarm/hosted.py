@@ -80,6 +80,8 @@ class Hosted:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        for name in self.running:  # nobody looks at the lease any more
+            self.supervisor.flows.pause(AgentName(name))
 
     # --- what should run ----------------------------------------------------------------------------------------------
 

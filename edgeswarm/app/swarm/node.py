@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm.app.swarm import config as cell_config
@@ -153,6 +154,7 @@ class SwarmNode(Asking, Voting):
         )
 
     async def close(self) -> None:
+        """From here on no row flows for the cell, and it is told; the agents are the supervisor's to stop."""
         self._closed = True
         for timer in (self._beat, self._facts):
             if timer is not None:
@@ -160,24 +162,30 @@ class SwarmNode(Asking, Voting):
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.duties.close()
-        await self.streams.close()
-        await self.travel.close()
-        await self.worker.close()
-        await self.work.close()
-        await self.hosted.close()
-        await self.reports.close()
-        await self.artefacts.close()
-        if self.follower is not None:
-            await self.follower.close()
-        await self.peer.close()
-        if self.voter is not None:
-            voter, self.voter = self.voter, None
+        closes: list[Callable[[], Awaitable[None]]] = [self.duties.close, self.streams.close, self.worker.close]
+        closes += [self.work.close, self.hosted.close, self.reports.close, self.artefacts.close]
+        closes += [] if self.follower is None else [self.follower.close]
+        closes += [self.peer.close, self._leave, self.transport.close, self._offline.close]
+        for close in closes:
+            try:
+                await close()
+            except Exception as error:  # whatever it is, the others close
+                self.log.crash("swarm_fault", error)
+        self.supervisor.swarm_samples = None
+
+    async def _leave(self) -> None:
+        """Nobody waits for a last will that a clean end does not leave: agents of ours may go elsewhere."""
+        if self.transport.is_connected:
+            gone = self.topics.gone(self.config.device)
+            self.post.send_raw(gone, msg.encode(msg.Gone(self.boot)), priority=Priority.HIGH, qos=0, retain=False)
+        voter, self.voter = self.voter, None
+        if voter is not None:
             await voter.close()
-        await self.transport.close()
-        await self._offline.close()
 
     def task(self, work: Any) -> None:
+        if self._closed:
+            work.close()
+            return
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
