@@ -72,6 +72,8 @@ def test_agents_apart_never_share_a_device() -> None:
     assert len(set(places(devices, [agent("x"), agent("y", apart=("x",))]).values())) == 2
     found = plan([device("a")], [agent("x", on="a"), agent("y", apart=("x",))])
     assert found.unplaced == {"y": "of 1 devices 1 run what it stays apart from"}
+    found = plan([device("a")], [agent("x"), agent("y", on="a", apart=("x",))])  # whichever of the two says so
+    assert found.unplaced == {"x": "of 1 devices 1 run what it stays apart from"}
 
 
 def test_a_device_refused_to_one_agent_is_not_full_for_the_next() -> None:
@@ -228,7 +230,8 @@ def test_what_goes_unplaced_fits_nowhere_in_what_is_left(cell: Cell) -> None:
                 and sum(other.spec.needs.cpu_milli for other in here) + needs.cpu_milli <= offer.cpu_milli
                 and len(here) < offer.agents_max
             )
-            apart = any(where.get(name) == candidate.id for name in one.spec.apart if name != one.spec.id)
+            names = {*one.spec.apart, *(other.spec.id for other in agents if one.spec.id in other.spec.apart)}
+            apart = any(where.get(name) == candidate.id for name in names if name != one.spec.id)
             assert not (room and fits(wish_of(needs), kind_of(offer))) or apart, (one.spec.id, candidate.id)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from edgeswarm.core.placement.plan import PlannedMove, devices_of
+from edgeswarm.core.placement.plan import PlannedMove, apart_of, devices_of
 from edgeswarm.core.placement.room import Room, Seat
 from edgeswarm.core.placement.views import AgentLike, DeviceLike
 from edgeswarm.limits import REBALANCE_MOVES_MAX
@@ -34,6 +34,8 @@ def rebalance(
     room = Room(devices, load or {})
     where: dict[str, str | None] = {}
     residents: dict[str, list[AgentLike]] = {}
+    agents = list(agents)
+    apart = apart_of(agents)
     for agent in sorted(agents, key=lambda one: (one.spec.stateful, -one.spec.needs.memory_bytes, one.spec.id)):
         where[agent.spec.id] = agent.device
         seat = room.seats.get(agent.device) if agent.device is not None else None
@@ -51,7 +53,7 @@ def rebalance(
         source = room.seats[fullest]
         if source.load() < loads[0][0] + margin_permille:
             break
-        found = _best_of(room, source, residents.get(source.id, []), where, moved, margin_permille)
+        found = _best_of(room, source, residents.get(source.id, []), where, moved, apart, margin_permille)
         if found is None:
             stuck.add(source.id)
             continue
@@ -71,6 +73,7 @@ def _best_of(
     agents: Iterable[AgentLike],
     where: Mapping[str, str | None],
     moved: set[str],
+    apart: Mapping[str, set[str]],
     margin_permille: int,
 ) -> tuple[AgentLike, Seat] | None:
     """The first agent of `source` that has a much emptier device to go to."""
@@ -78,7 +81,7 @@ def _best_of(
         spec = agent.spec
         if spec.pin or spec.id in moved or source.id in devices_of(spec.near, spec.id, where):
             continue
-        refused = devices_of(spec.apart, spec.id, where) | {source.id}
+        refused = devices_of(apart.get(spec.id, ()), spec.id, where) | {source.id}
         target = room.least_loaded(spec.needs, refused)
         if target is not None and target.load_with(spec.needs) + margin_permille <= source.load():
             return agent, target

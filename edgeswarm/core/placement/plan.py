@@ -2,8 +2,8 @@
 
 An agent stays on its device while that is alive, not drained, still fits its needs, and has room for it (where devices
 offer less than they did, agents leave in falling order of their ids until the rest fits).  Others go to the least
-loaded device that fits; near agents' devices are preferred while they are at most NEAR_PERMILLE fuller; apart agents'
-devices are refused.  An agent for which nothing fits is not taken from where it is: it may be all right there, or its
+loaded device that fits; near agents' devices are preferred while they are at most NEAR_PERMILLE fuller; devices
+of agents that it names as apart, or that name it, are refused.  An agent for which nothing fits is not taken from where it is: it may be all right there, or its
 device may come back.
 Deterministic: the order of devices and agents given does not matter.  Loads only grow within one plan.
 """
@@ -44,18 +44,20 @@ def plan(devices: Iterable[DeviceLike], agents: Iterable[AgentLike], *, load: Ma
     room = Room(devices, load or {})
     where: dict[str, str | None] = {}
     homeless: list[AgentLike] = []
-    for agent in sorted(agents, key=lambda one: one.spec.id):
+    ordered = sorted(agents, key=lambda one: one.spec.id)
+    apart = apart_of(ordered)
+    for agent in ordered:
         where[agent.spec.id] = agent.device
         if _stays(agent, room):
             room.seats[agent.device or ""].take(agent.spec.needs)
         else:
             homeless.append(agent)
     homeless.sort(key=_hardest_first)
-    reasons = _Reasons(room)
+    reasons = _Reasons(room, apart)
     moves: list[PlannedMove] = []
     unplaced: dict[str, str] = {}
     for agent in homeless:
-        seat = _seat_for(agent, room, where)
+        seat = _seat_for(agent, room, where, apart)
         if seat is None:
             unplaced[agent.spec.id] = reasons.of(agent, where)
             continue
@@ -78,9 +80,21 @@ def _hardest_first(agent: AgentLike) -> tuple[bool, int, int, str]:
     return (not agent.spec.pin, -needs.memory_bytes, -needs.cpu_milli, agent.spec.id)
 
 
-def _seat_for(agent: AgentLike, room: Room, where: Mapping[str, str | None]) -> Seat | None:
+def apart_of(agents: Iterable[AgentLike]) -> dict[str, set[str]]:
+    """Agent -> those it must stay apart from: those that it names, and those that name it."""
+    found: dict[str, set[str]] = {}
+    for agent in agents:
+        for other in agent.spec.apart:
+            found.setdefault(agent.spec.id, set()).add(other)
+            found.setdefault(other, set()).add(agent.spec.id)
+    return found
+
+
+def _seat_for(
+    agent: AgentLike, room: Room, where: Mapping[str, str | None], apart: Mapping[str, set[str]]
+) -> Seat | None:
     spec = agent.spec
-    refused = devices_of(spec.apart, spec.id, where)
+    refused = devices_of(apart.get(spec.id, ()), spec.id, where)
     if spec.pin:
         return _if_fits(room, spec.pin, spec.needs, refused)
     best = room.least_loaded(spec.needs, refused)
@@ -107,13 +121,14 @@ def _if_fits(room: Room, device: str, needs: NeedsLike, refused: set[str]) -> Se
 class _Reasons:
     """Why nothing fits, counted over all devices; counted once for agents that wish for the same."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, apart: Mapping[str, set[str]]) -> None:
         self.room = room
+        self.apart = apart
         self.known: dict[object, str] = {}
 
     def of(self, agent: AgentLike, where: Mapping[str, str | None]) -> str:
         spec = agent.spec
-        refused = devices_of(spec.apart, spec.id, where)
+        refused = devices_of(self.apart.get(spec.id, ()), spec.id, where)
         key = (wish_of(spec.needs), spec.needs.memory_bytes, spec.needs.cpu_milli, spec.pin, frozenset(refused))
         found = self.known.get(key)
         if found is None:
