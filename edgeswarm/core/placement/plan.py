@@ -2,9 +2,9 @@
 
 An agent stays on its device while that is alive, not drained, still fits its needs, and has room for it (where devices
 offer less than they did, agents leave in falling order of their ids until the rest fits).  Others go to the least
-loaded device that fits; near agents' devices are preferred while they are at most NEAR_PERMILLE fuller; devices
-of agents that it names as apart, or that name it, are refused.  An agent for which nothing fits is not taken from where it is: it may be all right there, or its
-device may come back.
+loaded device that fits; near agents' devices are preferred while they are at most NEAR_PERMILLE fuller; devices of
+agents that it names as apart, or that name it, are refused.  An agent for which nothing fits is not taken from where it
+is: it may be all right there, or its device may come back.
 Deterministic: the order of devices and agents given does not matter.  Loads only grow within one plan.
 """
 
