@@ -112,6 +112,10 @@ class Hosted:
         found = self.running.get(name)
         return None if found is None else found[1]
 
+    def is_of_cell(self, name: str) -> bool:
+        """Whether the agent is here by the cell's word, running or not."""
+        return name in self._known
+
     # --- making it so -------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:

@@ -7,6 +7,7 @@ then every agent is stopped.  The order is kept on disk: a restart obeys it too.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from edgeswarm.app.swarm.config import write_whole
@@ -21,6 +22,8 @@ from edgeswarm.wire.roster import Roster
 if TYPE_CHECKING:
     from edgeswarm.app.swarm.node import SwarmNode
 
+_SIGNED_BY_WHO = (cmd.Deploy, cmd.Remove, cmd.Note, cmd.Desire, cmd.Drain, cmd.Stop, cmd.Resume, cmd.CancelJob)
+_COORDINATORS_ONLY = (cmd.Desire, cmd.Drain, cmd.Stop, cmd.Resume)
 _LEADER_ONLY = (cmd.DeviceLost, cmd.DeviceBack, cmd.ForgetDevice, cmd.Place, cmd.AssignTasks, cmd.SetVersion)
 
 
@@ -35,12 +38,15 @@ class Orders:
         self._ordered = False
         self._data = b""
         self._stopped: list[str] = []  # agents that are not the cell's, to be started again
+        self._changing = asyncio.Lock()
 
     @property
     def halted(self) -> bool:
         return self._ordered or self._node.replica.state.stop is not None
 
     def start(self) -> None:
+        halted = self._node.folder / "halted"
+        self._stopped = halted.read_text().split() if halted.exists() else []
         if self._path.exists():
             try:
                 self.take(self._path.read_bytes(), keep=False)
@@ -109,25 +115,40 @@ class Orders:
 
     async def _stop_all(self) -> None:
         """What the cell did not place: the rest is the business of `Hosted`."""
-        sup = self._node.supervisor
-        for name, (status, _) in list(sup.status.items()):
-            if name in self._node.hosted.running or status in ("stopped", "failed", "quarantined", "removed"):
-                continue
-            try:
-                await sup.stop(name)
-                self._stopped.append(name)
-            except EdgeSwarmError as error:
-                self._node.log.error("agent_not_stopped", agent=name, error=str(error))
+        sup, hosted = self._node.supervisor, self._node.hosted
+        async with self._changing:
+            for name, (status, _) in list(sup.status.items()):
+                if not self.halted:
+                    return  # `_start_again` waits, and starts what was stopped until here
+                if name in hosted.running or status in ("stopped", "failed", "quarantined", "removed"):
+                    continue
+                try:
+                    await sup.stop(name)
+                except EdgeSwarmError as error:
+                    self._node.log.error("agent_not_stopped", agent=name, error=str(error))
+                    continue
+                if not hosted.is_of_cell(name):
+                    self._remember([*self._stopped, name])
 
     async def _start_again(self) -> None:
-        names, self._stopped = self._stopped, []
-        for name in names:
-            if AgentName(name) not in self._node.supervisor.node.table.agents:
-                continue
-            try:
-                await self._node.supervisor.start_agent(name)
-            except EdgeSwarmError as error:
-                self._node.log.error("agent_not_started", agent=name, error=str(error))
+        async with self._changing:
+            for name in list(self._stopped):
+                if self.halted:
+                    return
+                if AgentName(name) in self._node.supervisor.node.table.agents:
+                    try:
+                        await self._node.supervisor.start_agent(name)
+                    except EdgeSwarmError as error:
+                        self._node.log.error("agent_not_started", agent=name, error=str(error))
+                self._remember([one for one in self._stopped if one != name])
+
+    def _remember(self, stopped: list[str]) -> None:
+        """Over a restart, too: the order may be taken back only after it."""
+        self._stopped = stopped
+        try:
+            write_whole(self._node.folder / "halted", " ".join(stopped).encode())
+        except OSError as error:
+            self._node.log.error("order_not_kept", error=str(error))
 
     # --- who may propose what -----------------------------------------------------------------------------------------
 
@@ -149,6 +170,8 @@ class Orders:
                 raise RemoteError(
                     f"it may fail its own tasks only, {command.job} {command.task} is another's", who=sender
                 )
+            case cmd.Checkpoint() if self._host(command) not in (None, sender):
+                raise RemoteError(f"agent {command.agent} does not run there", who=sender)
             case cmd.SetRoster():
                 self._check_roster(command, sender)
             case cmd.Batch() | cmd.WithSession():
@@ -157,6 +180,14 @@ class Orders:
                 raise RemoteError(f"{type(command).__name__} is the leader's to propose", who=sender)
             case _ if role == "reader" and not isinstance(command, (cmd.RegisterDevice, cmd.OpenSession)):
                 raise RemoteError(f"a reader may not propose {type(command).__name__}", who=sender)
+            case _ if role == "worker" and isinstance(command, _COORDINATORS_ONLY):
+                raise RemoteError(f"a worker may not propose {type(command).__name__}", who=sender)
+            case _ if isinstance(command, _SIGNED_BY_WHO) and command.who != sender:
+                raise RemoteError(f"it is {sender}, and not {command.who}, that the audit names", who=sender)
+
+    def _host(self, command: cmd.Checkpoint) -> str | None:
+        agent = self._node.replica.state.agents.get(command.agent)
+        return None if agent is None else agent.device
 
     def _runner(self, command: cmd.FailTask) -> str | None:
         """The device that the task is given to; None: nobody, or there is no such task."""

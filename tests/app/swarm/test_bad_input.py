@@ -34,7 +34,7 @@ async def broker() -> AsyncIterator[Mosquitto]:
 
 async def commits(device: Member, text: str = "still here") -> int:
     """The cell takes a command: its index."""
-    index, _ = await device.node.propose(cmd.encode(cmd.Note("test", text)))
+    index, _ = await device.node.propose(cmd.encode(cmd.Note(device.node.config.device, text)))
     return int(index)
 
 
