@@ -1,7 +1,8 @@
 """What waits to be sent: one bounded queue per priority class, strictly in order of class.
 
-Invariants: at most MQTT_QUEUE_MESSAGES_MAX messages of a class and MQTT_QUEUE_BYTES_MAX bytes of all; what does not
-fit pushes out the oldest of the lowest class that is not above its own, and every one dropped is counted and told.
+Invariants: at most MQTT_QUEUE_MESSAGES_MAX messages of a class and MQTT_QUEUE_BYTES_MAX bytes of all, or one message that
+is larger (the snapshot of a cell); what does not fit pushes out the oldest of the lowest class that is not above its
+own, and every one dropped is counted and told.
 """
 
 from __future__ import annotations
@@ -129,12 +130,12 @@ class PriorityQueue:
         """first: before the others of its class - a message that was under way when its connection broke."""
         waiting = self._classes[message.priority]
         size = message.size_bytes
-        if size > self._bytes_max:
+        if size > self._bytes_max and self.size_bytes:
             self.drop(message, "full")
             return
         while len(waiting) >= self._messages_max:
             self.drop(self._pop(waiting), "full")
-        while self.size_bytes + size > self._bytes_max:
+        while self.size_bytes and self.size_bytes + size > self._bytes_max:
             victims = next((c for c in reversed(self._classes) if c), None)
             if victims is None or victims[0].priority < message.priority:
                 self.drop(message, "full")  # all that waits is more urgent
