@@ -20,7 +20,9 @@ from edgeswarm.app.swarm.node import SwarmNode
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.errors import EdgeSwarmError
 
-VALUE = cmd.encode(cmd.Note("bench", "v" * 256))
+
+def value(node: SwarmNode) -> bytes:
+    return cmd.encode(cmd.Note(node.config.device, "v" * 256))
 
 
 async def load(node: SwarmNode, *, in_flight: int, seconds: float, rate: float) -> list[float]:
@@ -30,7 +32,7 @@ async def load(node: SwarmNode, *, in_flight: int, seconds: float, rate: float) 
     number = 0
 
     async def one(at: float) -> None:
-        await node.propose(VALUE, deadline_s=30.0)
+        await node.propose(value(node), deadline_s=30.0)
         took.append((now() - at) * 1000)
 
     async def closed() -> None:
@@ -59,7 +61,7 @@ async def first(node: SwarmNode, stop: asyncio.Event) -> float | None:
 
     async def one() -> None:
         try:
-            await node.propose(VALUE, deadline_s=1.0)
+            await node.propose(value(node), deadline_s=1.0)
         except (EdgeSwarmError, TimeoutError):
             return
         if not found.done():

@@ -20,6 +20,7 @@ from edgeswarm.core.raft.config import ProposalDroppedError
 from edgeswarm.wire import codec
 
 PROPOSE_AGAIN_S = 0.02
+COMMIT_S = 5.0
 
 
 def outcome(applied: Applied) -> tuple[int, str, Any]:
@@ -78,7 +79,10 @@ class Asking:
 
     async def commit(self, command: bytes) -> int:
         """A command of the leader's own, to this device only: the index it was applied at.  Raises as propose."""
-        index, reason, _ = await asyncio.wait_for(self._commit(command), 5.0)
+        try:
+            index, reason, _ = await asyncio.wait_for(self._commit(command), COMMIT_S)
+        except TimeoutError:
+            raise OutcomeUnknownError(f"not applied within {COMMIT_S:g} s") from None
         if reason:
             raise RejectedError(reason)
         return index
@@ -116,6 +120,11 @@ class Asking:
     async def ask_leader(self, method: str, body: bytes, *, deadline_s: float = 5.0) -> bytes:
         """The leader's answer.  Raises NoLeaderError, CallError, OutcomeUnknownError."""
         leader = await self.peer.wait_leader(deadline_s)
+        if leader.device == self.config.device:  # brokers do not bring us what we say
+            try:
+                return await asyncio.wait_for(self.peer.methods[method](leader.device, body), deadline_s)
+            except TimeoutError:
+                raise OutcomeUnknownError(f"{method}: no answer within {deadline_s:g} s") from None
         return await self.peer.call(leader.device, method, body, deadline_s=deadline_s)
 
     async def _read_index(self, sender: str, body: bytes) -> bytes:

@@ -115,6 +115,7 @@ class SwarmNode(Asking, Voting):
         self._tasks: set[asyncio.Task[Any]] = set()
         self._beat: asyncio.TimerHandle | None = None
         self._closed = False
+        self._began = time.monotonic()
         self._looking = False
         self._facts: asyncio.TimerHandle | None = None
         self._cloned_at = -CLONE_TOLD_S
@@ -163,7 +164,7 @@ class SwarmNode(Asking, Voting):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         closes: list[Callable[[], Awaitable[None]]] = [self.duties.close, self.streams.close, self.worker.close]
-        closes += [self.work.close, self.hosted.close, self.reports.close, self.artefacts.close]
+        closes += [self.work.close, self.hosted.close, self.travel.close, self.reports.close, self.artefacts.close]
         closes += [] if self.follower is None else [self.follower.close]
         closes += [self.peer.close, self._leave, self.transport.close, self._offline.close]
         for close in closes:
@@ -323,4 +324,4 @@ class SwarmNode(Asking, Voting):
 
     @property
     def uptime_s(self) -> int:
-        return int(time.time() - self.supervisor.started_at)
+        return int(time.monotonic() - self._began)  # the wall clock may be set meanwhile

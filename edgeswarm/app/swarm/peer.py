@@ -230,7 +230,10 @@ class Peer:
 
     def _send(self, device: str, items: list[bytes]) -> None:
         payload = items[0] if len(items) == 1 else msg.encode(msg.Batch(tuple(items)))
-        self.post.send(self.post.topics.inbox(device), payload, priority=Priority.MEDIUM)
+        try:
+            self.post.send(self.post.topics.inbox(device), payload, priority=Priority.MEDIUM)
+        except EdgeSwarmError as error:  # the others of this turn get theirs
+            self.log.error("message_not_sent", to=device, error=str(error))
 
     async def propose(self, command: bytes, *, deadline_s: float = 5.0) -> Outcome:
         """Have the leader commit `command`, whoever leads; goes on to the next leader while that is safe.
@@ -320,7 +323,10 @@ class Peer:
         except Exception as error:  # a fault of ours must not leave the peer waiting, nor end the device
             self.log.crash("method_fault", error, method=request.method)
             answer = msg.Response(id=request.id, code="error", text="internal fault")
-        self.tell(sender, answer)
+        try:
+            self.tell(sender, answer)
+        except EdgeSwarmError as error:  # an answer beyond its bounds: say that much
+            self.tell(sender, msg.Response(id=request.id, code="error", text=str(error)[:1000]))
 
     async def _ping(self, sender: str, body: bytes) -> bytes:
         return body[:1024]
