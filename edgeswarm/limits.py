@@ -344,3 +344,6 @@ SWARM_MESSAGES_WAITING_MAX = 1_000  # messages of applications that wait for one
 CHECKPOINT_TRAVEL_S = 1.0  # between two looks at what stateful agents have saved: what a move may lose, at least
 CHECKPOINT_WAIT_S = 10.0  # an agent starts without its state rather than not at all
 COORDINATOR_DEVICES_MAX = 64  # processes that a program may start as a fleet for development
+
+# --- what was heard -------------------------------------------------------------------------------------------------
+HEARD_BYTES_MAX = 1 * MIB  # boots and counts of DEVICES_MAX peers, kept over a restart

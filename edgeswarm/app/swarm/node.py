@@ -18,6 +18,7 @@ from edgeswarm.app.swarm.asking import Asking
 from edgeswarm.app.swarm.connect import Waiting, load_cipher, make_transport
 from edgeswarm.app.swarm.duties import Duties
 from edgeswarm.app.swarm.feed import FeedFollower, FeedWriter, LeaseKeeper
+from edgeswarm.app.swarm.heard import Heard
 from edgeswarm.app.swarm.hosted import Hosted
 from edgeswarm.app.swarm.orders import Orders
 from edgeswarm.app.swarm.peer import Leader, Peer
@@ -88,6 +89,7 @@ class SwarmNode(Asking, Voting):
         self.peer = Peer(self.post, self.rosters, log=self.log)
         self.peer.on_false = self._facts_soon
         self.peer.on_leader.append(self._led)
+        self.heard = Heard(self)
         self.replica = Replica(genesis(self.rosters), index=GENESIS_INDEX, term=GENESIS_TERM)
         self.lease = LeaseKeeper(self.replica, config.times.health.lease_ms, self._wake)
         self.orders = Orders(self)
@@ -129,6 +131,7 @@ class SwarmNode(Asking, Voting):
         self.replica.listeners.append(self._changed)
         self.replica.restored.append(self._restored)
         self.replica.on_fault = lambda error: self.log.crash("swarm_fault", error)
+        self.heard.load()
         self.serve()
         self.peer.start()
         self.orders.start()
@@ -145,6 +148,7 @@ class SwarmNode(Asking, Voting):
         await self._offline.open(self.folder / "offline.db")
         await self.transport.start()
         self.reports.start()
+        self.heard.start()
         self._tick()
         self.log.info(
             "swarm_joined",
@@ -167,6 +171,7 @@ class SwarmNode(Asking, Voting):
         closes += [self.work.close, self.hosted.close, self.travel.close, self.reports.close, self.artefacts.close]
         closes += [] if self.follower is None else [self.follower.close]
         closes += [self.peer.close, self._leave, self.transport.close, self._offline.close]
+        closes += [self.heard.close]
         for close in closes:
             try:
                 await close()
