@@ -21,7 +21,7 @@ from edgeswarm.core.cell import fencing
 from edgeswarm.core.cell.fencing import Lease
 from edgeswarm.core.cell.types import AgentState
 from edgeswarm.drivers.store import Deployed
-from edgeswarm.errors import EdgeSwarmError, RemoteError
+from edgeswarm.errors import EdgeSwarmError, LocalError, RemoteError
 from edgeswarm.ids import AgentName
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Hosted:
     _task: asyncio.Task[None] | None = None
     _busy: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # being brought up
     _known: set[str] = field(default_factory=set)  # agents of the cell that this device keeps a file of
+    _noting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def start(self) -> None:
         """Agents of an earlier life are kept as stopped, and taken for running under an epoch that is over."""
@@ -170,22 +171,26 @@ class Hosted:
             try:
                 if AgentName(name) in self.supervisor.node.table.agents:
                     await self.supervisor.remove(name)
-                self._note(name, known=False)
+                await self._note(name, known=False)
             except (EdgeSwarmError, OSError) as error:
                 self.supervisor.log.error("cell_agent_not_stopped", agent=name, error=str(error))
 
-    def _note(self, name: str, *, known: bool) -> None:
+    async def _note(self, name: str, *, known: bool) -> None:
         """Which agents of the supervisor are the cell's, over a restart."""
-        if (name in self._known) is known:
-            return
-        (self._known.add if known else self._known.discard)(name)
-        write_whole(self.folder / "hosted", " ".join(sorted(self._known)).encode())
+        async with self._noting:
+            if (name in self._known) is known:
+                return
+            (self._known.add if known else self._known.discard)(name)
+            data = " ".join(sorted(self._known)).encode()
+            await asyncio.to_thread(write_whole, self.folder / "hosted", data)  # an SD card takes its time
 
     async def _bring_up(self, name: str, agent: AgentState) -> None:
         """Fetch, check, and deploy, swap or start: whatever is missing."""
         sup, digest = self.supervisor, agent.spec.artefact
         try:
-            self._note(name, known=True)
+            if name not in self._known and AgentName(name) in sup.node.table.agents:
+                raise LocalError(f"agent {name}: this device has one of that name of its own; rename or remove that")
+            await self._note(name, known=True)
             if name not in self.running:
                 await self.before(agent)
             here = sup.node.table.agents.get(AgentName(name))

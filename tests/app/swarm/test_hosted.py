@@ -156,3 +156,14 @@ async def test_file_that_is_another_than_was_agreed_does_not_run(device: Device)
     device.hosted.wake()
     await until(lambda: ("a", "failed") in device.told)
     assert not device.running and not device.table
+
+
+async def test_agent_of_the_device_s_own_is_neither_replaced_nor_removed(device: Device) -> None:
+    device.table["mine"] = SimpleNamespace(name="mine", plan=SimpleNamespace(artefact="00" * 32))
+    device.status["mine"] = ("running", "")
+    device.place("mine")
+    await until(lambda: ("mine", "failed") in device.told)
+    device.place("mine", device="d2", epoch=2)
+    device.place("a")
+    await until(lambda: device.running == {"a"})
+    assert device.status["mine"] == ("running", "") and not device.hosted.is_of_cell("mine")
