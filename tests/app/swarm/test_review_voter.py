@@ -87,3 +87,25 @@ async def test_damaged_log_keeps_a_device_from_voting_and_from_nothing_else(brok
             part.rename(part.with_name("old-" + part.name))
         await until(lambda: "it is gone" in str(ill.events("voter_failed")[-1]))
         assert ill.node.voter is None and not path.exists()
+
+
+async def test_snapshot_is_written_beside_the_loop_and_read_after_a_restart(
+    broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeswarm.app.swarm.voter.RAFT_SNAPSHOT_EVERY", 20)
+    async with fleet(broker, tmp_path, 1) as cell:
+        one = await cell.leader()
+        index = 0
+        for count in range(45):
+            index, _ = await one.node.propose(cmd.encode(cmd.Note("d1", f"note {count}")))
+        voter = one.node.voter
+        assert voter is not None
+        await until(lambda: voter.store.storage.snapshot().index >= 40)
+        await one.end()
+        again = cell.members["d1"] = member(cell.states["d1"])
+        await again.begin()
+        await cell.leader()
+        assert again.node.replica.index > index
+        notes = [record.what for record in again.node.replica.state.audit if record.what.startswith("note ")]
+        assert notes == [f"note {count}" for count in range(45)]
+        assert not again.events("swarm_fault") and not again.events("snapshot_not_kept")
