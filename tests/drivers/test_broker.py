@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -183,6 +184,6 @@ def test_the_command_ends_with_1_when_the_broker_dies() -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         said = json.loads(process.stdout.readline())
-        subprocess.run(["kill", "-9", str(said["pid"])], check=True)
+        os.kill(said["pid"], signal.SIGKILL)
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 1 and "ended by itself" in errors
