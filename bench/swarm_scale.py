@@ -48,6 +48,7 @@ class Cell(Ours):
 
         from edgeswarm.app.swarm import config
         from edgeswarm.app.swarm.rosters import RosterBook
+        from edgeswarm.drivers.files import write_whole
         from edgeswarm.wire.dev_fleet import make_dev_fleet
 
         total = members + self.workers
@@ -57,7 +58,7 @@ class Cell(Ours):
         states = []
         for device, seed in list(made.device_seeds.items())[:members]:
             state = self.folder / "cell" / device
-            config.write_whole(state / "keys" / "device.key", seed.hex().encode() + b"\n")
+            write_whole(state / "keys" / "device.key", seed.hex().encode() + b"\n")
             config.save(state, config.CellConfig(made.fleet, made.cell, device, (url,), "default"))
             RosterBook.save_first(state, made.root_public, made.roster)
             states.append(state)

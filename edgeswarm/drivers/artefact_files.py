@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeswarm.core.artefacts import DIGEST_BYTES, Manifest, ManifestError
+from edgeswarm.drivers.files import sync_directory
 from edgeswarm.errors import CodecError, LimitError
 from edgeswarm.limits import MESSAGE_ITEMS_MAX
 from edgeswarm.wire.codec import dumps, loads
@@ -111,14 +112,6 @@ def write_whole(path: Path, data: bytes, *, synced: bool = True) -> None:
     os.replace(fresh, path)
     if synced:
         sync_directory(path.parent)
-
-
-def sync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remove_folder(path: Path) -> None:

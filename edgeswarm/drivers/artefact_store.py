@@ -28,9 +28,9 @@ from edgeswarm.drivers.artefact_files import (
     from_hex,
     read_all,
     remove_folder,
-    sync_directory,
     write_whole,
 )
+from edgeswarm.drivers.files import sync_directory
 from edgeswarm.drivers.store import StoreError
 from edgeswarm.errors import LimitError, LocalError, RemoteError
 from edgeswarm.limits import ARTEFACT_QUOTA_BYTES, ARTEFACTS_MAX

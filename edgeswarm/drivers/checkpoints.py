@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 from pathlib import Path
 from typing import Any
 
 import cbor2
 
+from edgeswarm.drivers.files import write_whole
 from edgeswarm.errors import LimitError, RemoteError
 from edgeswarm.limits import CHECKPOINT_BYTES_MAX
 
@@ -48,19 +48,7 @@ def unseal(data: bytes, mac_key: bytes, *, who: str) -> dict[str, Any]:
 
 def write(path: Path, data: bytes) -> None:
     """Replace `path` by `data` so that a power cut leaves the old or the new file, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = path.with_name(path.name + ".new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-    os.replace(fresh, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_whole(path, data)
 
 
 def read(path: Path, mac_key: bytes) -> dict[str, Any] | None:

@@ -19,8 +19,9 @@ from pathlib import Path
 from edgeswarm.core.raft.change import ConfChange, ConfChangeError, ConfChangeSingle, ConfChangeType, ConfChangeV2
 from edgeswarm.core.raft.confchange import Changer, conf_states_equal, restore
 from edgeswarm.core.raft.tracker import ProgressTracker
+from edgeswarm.drivers.files import sync_directory
 from edgeswarm.drivers.raft_store_check import Loaded, load
-from edgeswarm.drivers.raft_store_schema import connect, explain, lock, remove, sync_directory, unlock
+from edgeswarm.drivers.raft_store_schema import connect, explain, lock, remove, unlock
 from edgeswarm.drivers.raft_store_write import Write, Writer
 from edgeswarm.errors import LocalError
 from edgeswarm.limits import RAFT_RECOVERY_TERMS

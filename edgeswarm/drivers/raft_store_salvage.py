@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from edgeswarm.drivers.files import sync_directory
 from edgeswarm.drivers.raft_store_check import verify
 from edgeswarm.drivers.raft_store_schema import (
     SCHEMA_VERSION,
@@ -30,7 +31,6 @@ from edgeswarm.drivers.raft_store_schema import (
     meta_crc,
     remove,
     snapshot_hash,
-    sync_directory,
     unlock,
     wal_of,
 )

@@ -17,6 +17,7 @@ import zlib
 from pathlib import Path
 from typing import Final
 
+from edgeswarm.drivers.files import sync_directory
 from edgeswarm.drivers.raft_store_wal import WalDamagedError, check_wal
 from edgeswarm.errors import CodecError, LocalError, RemoteError
 from edgeswarm.limits import RAFT_CHORE_FACTOR, RAFT_WAL_BYTES
@@ -127,14 +128,6 @@ def mark_made(descriptor: int) -> None:
 
 def was_made(descriptor: int) -> bool:
     return os.fstat(descriptor).st_size > 0
-
-
-def sync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def create(path: Path) -> None:

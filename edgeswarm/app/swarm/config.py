@@ -5,7 +5,6 @@ Decides nothing; every value is checked before it is used.  Made by `edgeswarm s
 
 from __future__ import annotations
 
-import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated, Literal
 
 from edgeswarm import schema
 from edgeswarm.core.health import DEFAULT, LAN, HealthTiming
+from edgeswarm.drivers.files import write_whole
 from edgeswarm.errors import ConfigError
 from edgeswarm.limits import CONFIG_BYTES_MAX
 from edgeswarm.schema.kinds import Doc, Length, Pattern
@@ -98,23 +98,6 @@ def save(state_dir: Path, config: CellConfig) -> Path:
         f'tls_ca = "{config.tls_ca}"\ntls_cert = "{config.tls_cert}"\ntls_key = "{config.tls_key}"\n'.encode(),
     )
     return path
-
-
-def write_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Replace `path` by `data`, on disk before this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = path.with_suffix(path.suffix + ".new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-    fresh.replace(path)
-    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
 
 
 def next_boot(state_dir: Path) -> int:

@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeswarm.app.swarm.config import CellConfig, write_whole
+from edgeswarm.app.swarm.config import CellConfig
+from edgeswarm.drivers.files import write_whole
 from edgeswarm.drivers.mqtt.transport import (
     Broker,
     Connected,

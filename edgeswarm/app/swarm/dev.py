@@ -13,6 +13,7 @@ from edgeswarm.app.swarm import config
 from edgeswarm.app.swarm.connect import save_content_key
 from edgeswarm.app.swarm.rosters import RosterBook
 from edgeswarm.drivers import keys
+from edgeswarm.drivers.files import write_whole
 from edgeswarm.errors import LocalError
 from edgeswarm.wire.dev_fleet import DevFleet, make_dev_fleet
 
@@ -49,11 +50,11 @@ def init_dev(
         states[device] = state
     for name, seed in (("root", made.root_seed), ("issuer", made.issuer_seed), ("operator", made.operator_seed)):
         _write_seed(directory / "fleet" / f"{name}.key", seed)
-    config.write_whole(directory / "fleet" / "root.pub", keys.pub_line(made.root_public, fleet).encode(), mode=0o644)
-    config.write_whole(directory / "fleet" / "roster.cbor", made.roster.data, mode=0o644)
+    write_whole(directory / "fleet" / "root.pub", keys.pub_line(made.root_public, fleet).encode(), mode=0o644)
+    write_whole(directory / "fleet" / "roster.cbor", made.roster.data, mode=0o644)
     return made, states
 
 
 def _write_seed(path: Path, seed: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    config.write_whole(path, seed.hex().encode() + b"\n")
+    write_whole(path, seed.hex().encode() + b"\n")

@@ -13,7 +13,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
-from edgeswarm.app.swarm.config import write_whole
+from edgeswarm.drivers.files import write_whole
 from edgeswarm.limits import DEVICES_MAX, HEARD_BYTES_MAX, RAFT_NUMBER_MAX
 
 if TYPE_CHECKING:

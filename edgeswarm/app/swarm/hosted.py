@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeswarm.app.swarm.config import write_whole
 from edgeswarm.core.cell import fencing
 from edgeswarm.core.cell.fencing import Lease
 from edgeswarm.core.cell.types import AgentState
+from edgeswarm.drivers.files import write_whole
 from edgeswarm.drivers.store import Deployed
 from edgeswarm.errors import EdgeSwarmError, LocalError, RemoteError
 from edgeswarm.ids import AgentName

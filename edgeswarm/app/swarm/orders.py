@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from edgeswarm.app.swarm.config import write_whole
 from edgeswarm.app.swarm.post import Letter
 from edgeswarm.core.cell import commands as cmd
+from edgeswarm.drivers.files import write_whole
 from edgeswarm.drivers.mqtt.transport import Priority
 from edgeswarm.errors import CodecError, EdgeSwarmError, LocalError, RemoteError
 from edgeswarm.ids import AgentName

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeswarm.app.swarm.config import folder, write_whole
+from edgeswarm.app.swarm.config import folder
 from edgeswarm.drivers import keys
+from edgeswarm.drivers.files import write_whole
 from edgeswarm.errors import ConfigError, LocalError
 from edgeswarm.limits import ROSTERS_KEPT_MAX
 from edgeswarm.wire.roster import Roster, RosterError

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import cbor2
 
-from edgeswarm.app.swarm.config import write_whole
 from edgeswarm.app.swarm.replica import RejectedError
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.core.cell.types import AgentState
 from edgeswarm.drivers import checkpoints
 from edgeswarm.drivers.checkpoints import CheckpointError
+from edgeswarm.drivers.files import write_whole
 from edgeswarm.errors import CodecError, CoseError, EdgeSwarmError
 from edgeswarm.limits import CHECKPOINT_BYTES_MAX, CHECKPOINT_TRAVEL_S, CHECKPOINT_WAIT_S
 from edgeswarm.wire import cose
