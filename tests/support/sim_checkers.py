@@ -204,7 +204,7 @@ class Checkers:
                         "persist before promise", f"{number} votes for {m.to} in term {m.term}, on its disk is {hard}"
                     )
             elif m.type is MessageType.APP_RESP and m.index > store.durable_last and self.promises:
-                # In one turn a node may have taken in the entry, then a newer term, then that leader's truncation.  What
+                # In one turn a node may take in the entry, then a newer term, then that leader's truncation.  What
                 # is on its disk is what it would be had there been two turns, and the answer of the first came late.
                 if m.term < hard.term:
                     continue
