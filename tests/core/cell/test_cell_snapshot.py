@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 from cell_commands import WHO, Cell, commands, replayed
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from edgeswarm import limits
@@ -46,6 +46,7 @@ def test_a_snapshot_in_the_middle_changes_nothing(orders: list[c.Command], at: i
     log = list(enumerate((c.encode(order) for order in orders), 1))
     changes = [whole.apply(index, 1, data) for index, data in log]
     early = [first.apply(index, 1, data) for index, data in log[:at]]
+    assume(not first.halted)  # it needs a newer program, and its snapshot says so: the test of versions holds that
     second = CellState.from_snapshot(first.to_snapshot())
     late = [second.apply(index, 1, data) for index, data in log[at:]]
     assert early + late == changes
