@@ -34,12 +34,13 @@ class Timing:
     tick_ms: float
     heartbeat_ticks: int
     election_ticks: int
+    appends_max: int  # on their way to one voter: one gathers what comes meanwhile, more hide a long way
     health: HealthTiming
 
 
 TIMINGS: dict[str, Timing] = {
-    "lan": Timing(10.0, 5, 15, LAN),
-    "default": Timing(100.0, 3, 10, DEFAULT),
+    "lan": Timing(10.0, 5, 15, 1, LAN),
+    "default": Timing(100.0, 3, 10, 64, DEFAULT),
 }
 
 

@@ -118,6 +118,7 @@ class Voter:
                 heartbeat_ticks=times.heartbeat_ticks,
                 applied=snapshot.index,
                 max_size_per_msg=APPEND_BYTES_MAX,
+                max_inflight_msgs=times.appends_max,
                 batch_appends=True,
                 lazy_commits=True,
                 step_down_on_removal=True,
