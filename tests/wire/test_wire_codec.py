@@ -91,8 +91,20 @@ def test_cbor2_reads_what_we_write(value: Any) -> None:
 @given(st.recursive(scalars, lambda v: st.lists(v, max_size=5) | st.dictionaries(texts, v, max_size=5), max_leaves=20))
 @settings(max_examples=100)
 def test_with_text_keys_we_write_what_cbor2_calls_canonical(value: Any) -> None:
-    """Text keys sort alike both ways, because a text's head grows with its length."""
-    assert codec.dumps(value) == cbor2.dumps(value, canonical=True)
+    """Text keys sort alike both ways, because a text's head grows with its length.
+
+    cbor2 5.9 writes some floats longer than it must (60000.0 fits into two bytes, RFC 8949 4.2.1): ours is shorter.
+    """
+    ours, theirs = codec.dumps(value), cbor2.dumps(value, canonical=True)
+    assert ours == theirs or (len(ours) < len(theirs) and same(cbor2.loads(ours), cbor2.loads(theirs)))
+
+
+def test_a_float_is_as_short_as_its_value_allows() -> None:
+    """RFC 8949 4.2.1 and appendix A; the first is where cbor2 is not."""
+    assert codec.dumps(60000.0) == bytes.fromhex("f97b53")
+    assert codec.dumps(65504.0) == bytes.fromhex("f97bff")
+    assert codec.dumps(100000.0) == bytes.fromhex("fa47c35000")
+    assert codec.dumps(1.1) == bytes.fromhex("fb3ff199999999999a")
 
 
 @given(st.binary(max_size=60))

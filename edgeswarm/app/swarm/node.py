@@ -313,6 +313,7 @@ class SwarmNode(Asking, Voting):
             self.duties.alive()
         if not self.lease.held:
             self.hosted.wake()
+        self._led(self.peer.leader)  # it may have been verified before this device's log was open
 
     # --- what is told -------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """What waits to be sent: one bounded queue per priority class, strictly in order of class.
 
-Invariants: at most MQTT_QUEUE_MESSAGES_MAX messages of a class and MQTT_QUEUE_BYTES_MAX bytes of all, or one message that
-is larger (the snapshot of a cell); what does not fit pushes out the oldest of the lowest class that is not above its
-own, and every one dropped is counted and told.
+Invariants: at most MQTT_QUEUE_MESSAGES_MAX messages of a class and MQTT_QUEUE_BYTES_MAX bytes of all, or one message
+that is larger (the snapshot of a cell); what does not fit pushes out the oldest of the lowest class that is not above
+its own, and every one dropped is counted and told.
 """
 
 from __future__ import annotations
