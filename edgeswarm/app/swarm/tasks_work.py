@@ -195,17 +195,19 @@ class Work:
 
     async def _remove(self, name: str) -> None:
         """The cell's own agents, and those of an operator, stay."""
-        one = self._borrowed.get(name)
-        if one is not None and one.users:
-            return
-        self._borrowed.pop(name, None)
-        placed = self._node.replica.state.agents.get(name)
-        if (placed is None or placed.device != self._node.config.device) and name not in self._node.hosted.running:
-            try:
-                if AgentName(name) in self._node.supervisor.node.table.agents:
-                    await self._node.supervisor.remove(name)
-            except EdgeSwarmError as error:
-                self._node.log.info("task_agent_not_removed", agent=name, error=str(error))
+        one = self._borrowed.setdefault(name, _Borrowed(b""))
+        async with one.lock:  # whoever borrows it meanwhile waits, and deploys it anew
+            if one.users:
+                return
+            placed = self._node.replica.state.agents.get(name)
+            if (placed is None or placed.device != self._node.config.device) and name not in self._node.hosted.running:
+                try:
+                    if AgentName(name) in self._node.supervisor.node.table.agents:
+                        await self._node.supervisor.remove(name)
+                except EdgeSwarmError as error:
+                    self._node.log.info("task_agent_not_removed", agent=name, error=str(error))
+            if not one.users:
+                self._borrowed.pop(name, None)
         self._note()
 
     def _note(self) -> None:
