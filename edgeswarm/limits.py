@@ -148,7 +148,6 @@ REMOTE_SENDERS_MAX = 32  # devices whose positions a subscriber remembers: an ag
 TOPIC_CHARS_MAX = 320  # the longest of ours is 224; MQTT would take 65,535 bytes
 DEVICE_ID_CHARS_MAX = 63  # a DNS label, so that a device id may become a host name and a certificate's name
 FLEET_NAME_CHARS_MAX = 32  # of a fleet or a cell: a word or two, twice in every topic
-EVENT_NAME_CHARS_MAX = 64  # "agent.lifecycle" has 15
 ARTEFACT_CHUNKS_MAX = 1 << 20  # chunks of one artefact: 256 KiB each would be 256 GiB
 RAFT_BYTES_MAX = 16 * MIB  # one Raft message: a snapshot of the cell is the longest
 LEADER_BYTES_MAX = 2 * KIB  # a leader certificate of 10 voters (5 and 5 while they change) is 750 bytes
@@ -295,7 +294,6 @@ MQTT_KEEPALIVE_S = 15  # a dead peer is noticed after at most twice that; the br
 MQTT_RECONNECT_MS = 50.0  # first wait is random below this; doubles with each failure (full jitter)
 MQTT_RECONNECT_MS_MAX = 5_000.0  # 1,000 devices that wait for one broker make 400 attempts a second
 MQTT_HELD_S = 2.0  # a connection that lasted so long was a good one
-MQTT_REQUESTS_MAX = 1_024  # answers waited for at one time
 MQTT_OFFLINE_BYTES = 256 * KIB  # taken from offline storage at one time
 MQTT_OFFLINE_MESSAGES_PER_S = 500.0  # forwarded after a reconnect: live traffic goes on beside it
 

@@ -149,10 +149,6 @@ class TokenBucket:
         self._level -= size
         return True
 
-    def give_back(self, size: float) -> None:
-        """What was taken did not flow."""
-        self._level = min(self.burst, self._level + size)
-
     def ready_at(self, size: float) -> float:
         """When take(size) will say yes: a millisecond later, so that no rounding wakes anybody too early."""
         return self._at + max(0.0, min(size, self.burst) - self._level) / self.per_s + 0.001

@@ -222,10 +222,6 @@ class Fetch:
             times.append(self._tokens_at)
         return min(times)
 
-    def holding(self) -> tuple[Manifest, Chunks] | None:
-        """What others may be served of it already; ask again after each Use."""
-        return None if self._manifest is None else (self._manifest, self._have)
-
     def progress(self) -> Progress:
         manifest, peers, blamed = self._manifest, len(self._peers), dict(self._blamed)
         if manifest is None:

@@ -45,7 +45,6 @@ class Asking:
         self.peer.direct["propose"] = self._propose
         self.peer.methods |= {
             "read.index": self._read_index,
-            "roster.fetch": self._roster_fetch,
             "transfer": self._transfer,
         }
 
@@ -91,7 +90,12 @@ class Asking:
         """A peer's command: into the log, and the answer when it is applied."""
 
         def answer(future: asyncio.Future[Applied]) -> None:
-            if not future.cancelled() and future.exception() is None:
+            if future.cancelled():
+                return
+            error = future.exception()
+            if error is not None:  # this device leads no more: who asked need not wait for its deadline
+                reply(b"", "unknown", str(error))
+            else:
                 reply(outcome_bytes(*outcome(future.result())), "", "")
 
         if self.voter is None or not self.voter.leads:
@@ -148,10 +152,3 @@ class Asking:
             raise CallError("not the leader", who=self.config.device, code="not-leader")
         voter.loop.step(lambda: voter.member.node.transfer_leader(number))
         return b""
-
-    async def _roster_fetch(self, sender: str, body: bytes) -> bytes:
-        match codec.loads(body, who=sender):
-            case [int(version)]:
-                return self.rosters.of(version).data
-            case _:
-                raise CallError("roster.fetch: expected [version]", who=sender, code="error")

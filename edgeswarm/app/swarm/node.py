@@ -21,7 +21,7 @@ from edgeswarm.app.swarm.feed import FeedFollower, FeedWriter, LeaseKeeper
 from edgeswarm.app.swarm.heard import Heard
 from edgeswarm.app.swarm.hosted import Hosted
 from edgeswarm.app.swarm.orders import Orders
-from edgeswarm.app.swarm.peer import Leader, Peer
+from edgeswarm.app.swarm.peer import Peer
 from edgeswarm.app.swarm.post import Letter, Post
 from edgeswarm.app.swarm.replica import Replica
 from edgeswarm.app.swarm.reports import Reports
@@ -324,9 +324,6 @@ class SwarmNode(Asking, Voting):
     def _agent_told(self, agent: str, status: str, why: str) -> None:
         self.reports.agent(agent, status, why)
         self.reports.soon()
-
-    def leader(self) -> Leader | None:
-        return self.peer.leader
 
     @property
     def uptime_s(self) -> int:

@@ -250,7 +250,10 @@ class Peer:
                 if reason:
                     raise RejectedError(reason, who=leader.device)
                 return Outcome(index, value)
-            except CallError as error:  # nothing was proposed: it is safe to ask again
+            except CallError as error:
+                if error.code == "unknown":
+                    raise OutcomeUnknownError(str(error)) from None
+                # nothing was proposed: it is safe to ask again
                 if error.code not in ("not-leader", "busy", "peer-silent") or loop.time() >= end:
                     raise
                 if error.code == "not-leader" and self.leader == leader:

@@ -27,7 +27,6 @@ from edgeswarm.limits import (
 )
 from edgeswarm.wire.codec import dumps, loads
 
-VERSION_FIRST = 1
 VERSION_LATEST = 2
 """The highest feature version that this program can apply."""
 

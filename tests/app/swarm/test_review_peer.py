@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from swarm_cells import fleet, until
 
 from edgeswarm.app.swarm.control import SwarmControl
 from edgeswarm.app.swarm.peer import CallError
+from edgeswarm.app.swarm.replica import OutcomeUnknownError
+from edgeswarm.core.cell import commands as cmd
 from edgeswarm.limits import MQTT_PAYLOAD_BYTES_MAX
 
 
@@ -44,3 +47,18 @@ async def test_answer_beyond_its_bounds_is_told_and_a_set_clock_hides_no_device(
             await other.peer.call("d1", "much", deadline_s=5.0)
         monkeypatch.setattr("time.time", lambda: 7.0)
         assert 0 <= one.uptime_s < 3_600
+
+
+async def test_who_asked_a_leader_that_leads_no_more_is_told_at_once(broker: Mosquitto, tmp_path: Path) -> None:
+    """Whether the command was applied is unknown: it is neither proposed again nor waited for until the deadline."""
+    async with fleet(broker, tmp_path, 2, voters=1) as cell:
+        one, other = cell["d1"].node, cell["d2"].node
+        await cell.leader()
+        await until(lambda: other.peer.leader)
+        assert one.voter is not None
+        one.voter.loop.close()  # nothing is committed any more
+        asked = asyncio.ensure_future(other.peer.propose(cmd.encode(cmd.Note("d2", "x")), deadline_s=60.0))
+        await until(lambda: one.replica._waiting)
+        one.replica.give_up("this device leads no more")
+        with pytest.raises(OutcomeUnknownError, match="leads no more"):
+            await asyncio.wait_for(asked, 10)
