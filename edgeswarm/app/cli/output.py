@@ -32,6 +32,17 @@ def state_option(function: F) -> F:
     )(function)
 
 
+def fleet_option(function: F) -> F:
+    """`--fleet DIR`: the parameter `fleet_dir` (Path or None)."""
+    return click.option(
+        "--fleet",
+        "fleet_dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="EDGESWARM_FLEET",
+        help="The fleet's directory (root: /var/lib/edgeswarm-fleet, else ~/.local/share/edgeswarm/fleet).",
+    )(function)
+
+
 def config_option(function: F) -> F:
     """`-c FILE`: the parameter `config_file` (Path or None)."""
     return click.option(

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "config": ("config", "config", "Show the settings in force and where each came from."),
     "demo": ("demo_swarm", "demo", "Run a network across five devices here, break things, count what was lost."),
     "doctor": ("doctor", "doctor", "Try every isolation layer for real and say what this machine can do."),
+    "fleet": ("fleet", "fleet", "Make a fleet, run its controller, and manage it: tokens, devices, rollouts."),
     "logs": ("daemon", "logs", "Show what the supervisor logged."),
     "metrics": ("daemon", "metrics", "Print the supervisor's metrics as Prometheus text."),
     "run": ("daemon", "run", "Run the supervisor in the foreground."),

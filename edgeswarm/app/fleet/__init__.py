@@ -1,0 +1,1 @@
+"""The controller of a fleet and the operator's side: init, serve, tokens, waves, index."""

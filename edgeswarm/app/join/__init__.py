@@ -1,0 +1,1 @@
+"""Joining a fleet: the device's side."""

@@ -1,0 +1,1 @@
+"""How the daemon is installed: systemd, OpenRC, procd, plain."""
