@@ -345,3 +345,31 @@ COORDINATOR_DEVICES_MAX = 64  # processes that a program may start as a fleet fo
 
 # --- what was heard -------------------------------------------------------------------------------------------------
 HEARD_BYTES_MAX = 1 * MIB  # boots and counts of DEVICES_MAX peers, kept over a restart
+
+# --- issue 4: the controller and its operators
+FLEET_FOLLOW_S = 30.0  # an operator that follows something says every 10 s that it still does
+FLEET_FOLLOWERS_MAX = 64  # of one controller: a console follows one or two things
+FLEET_ROWS_MAX = 1_000  # in one message to a follower
+FLEET_CALL_S = 60.0  # for one answer of the controller: a rollout's artefact spreads to the voters in it
+
+# --- issue 4: audit, rotation, revocation ----------------------------------------------------------------------------
+AUDIT_LINE_BYTES_MAX = 16 * KIB  # one line: every text at its bound below, each character escaped in six bytes
+AUDIT_TEXT_CHARS_MAX = 128  # of an action, a name, a role, a capability, a cause
+AUDIT_REASON_CHARS_MAX = 512  # of a reason or a target: an error text that a person reads
+AUDIT_SEGMENT_BYTES = 1 * MIB  # one file of the audit log: 3,000 lines
+AUDIT_SEGMENT_S = 30 * 86_400.0  # or so old: what is younger than a month is in at most two files
+AUDIT_BYTES_MAX = 32 * MIB  # all files of one device together; the oldest goes first
+AUDIT_AGE_S_MAX = 400 * 86_400.0  # a year and the time to ask about it
+AUDIT_CHECKPOINT_LINES = 64  # lines between two signatures in the log itself; the head is signed with every write
+AUDIT_WAITING_MAX = 4_096  # lines that wait for the disk; further ones are counted, and the count is written
+AUDIT_SEGMENTS_MAX = 1_024  # files that `audit verify` reads: AUDIT_BYTES_MAX of the smallest segments that make sense
+
+# --- issue 4: broker and certificates -------------------------------------------------------------------------------
+PASSPHRASE_CHARS_MIN = 8  # shorter ones fall to guessing, whatever a guess costs
+PASSPHRASE_CHARS_MAX = 1_024  # a sentence; more is a file that was piped in by mistake
+SEALED_PASSES_MAX = 20  # of Argon2id: 5 s at 256 MiB; a file that asks for more is hostile
+SEALED_MEMORY_BYTES_MAX = 1_024 * MIB  # libsodium's SENSITIVE
+SEALED_TEXT_BYTES_MAX = 512 * MIB  # a backup of a controller under a passphrase, in base64
+PEM_BYTES_MAX = 64 * KIB  # certificates of one file: a chain has 2 of 0.8 KiB, a bundle of roots some
+CRL_BYTES_MAX = 8 * MIB  # 100,000 revoked certificates of 60 bytes, in base64
+BROKER_HOSTS_MAX = 32  # names and addresses of one broker's certificate

@@ -43,7 +43,8 @@ class SigningKey:
         return hashlib.blake2b(key=self.seed, person=purpose.encode(), digest_size=32).digest()
 
 
-def _from_seed(seed: bytes) -> SigningKey:
+def from_seed(seed: bytes) -> SigningKey:
+    """seed: 32 bytes."""
     import nacl.signing
 
     return SigningKey(seed, bytes(nacl.signing.SigningKey(seed).verify_key))
@@ -67,12 +68,12 @@ def load_or_make(path: Path) -> tuple[SigningKey, bool]:
         raise PermissionDeniedError(f"key {path}: mode {stat.S_IMODE(mode):04o}, expected 0600; chmod 600 {path}")
     if not re.fullmatch(rb"[0-9a-f]{64}\n?", text):
         raise ConfigError(f"key {path}: expected 64 hex digits, found {len(text)} bytes of something else")
-    return _from_seed(bytes.fromhex(text.decode().strip())), False
+    return from_seed(bytes.fromhex(text.decode().strip())), False
 
 
 def _make(path: Path) -> SigningKey:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = _from_seed(os.urandom(32))
+    key = from_seed(os.urandom(32))
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
