@@ -23,7 +23,9 @@ from edgeswarm.limits import CONFIG_BYTES_MAX
 from edgeswarm.schema.kinds import Doc, Pattern
 
 ENV_PREFIX = "EDGESWARM_"
-ENV_OTHER = frozenset({"STATE", "COMPLETE", "TEST_DATA"})  # read elsewhere, or not settings at all
+ENV_OTHER = frozenset(
+    {"STATE", "FLEET", "TOKEN", "PASSPHRASE_FILE", "HANDOVER", "CUT", "COMPLETE", "TEST_DATA"}
+)  # read elsewhere, or not settings at all
 PLACE_KEYS = ("device", "state", "runtime", "agents")
 
 

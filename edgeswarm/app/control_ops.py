@@ -65,6 +65,16 @@ class ControlOps:
             "swarm_watch": self._watch_swarm,
         }
 
+    def serve(
+        self,
+        *,
+        one: dict[str, Callable[[dict[str, Any]], Awaitable[Any]]] | None = None,
+        many: dict[str, Callable[[dict[str, Any]], AsyncIterator[Any]]] | None = None,
+    ) -> None:
+        """Answer more ops: what a controller of a fleet has beside a device."""
+        self._one |= one or {}
+        self._many |= many or {}
+
     def answer(self, op: str, args: dict[str, Any]) -> Awaitable[Any] | AsyncIterator[Any]:
         if op in self._many:
             return self._many[op](args)

@@ -61,15 +61,19 @@ def make_transport(
     will: Will,
     offline: OfflineQueue | None,
     on_state: Callable[[Connected | Disconnected], None],
+    part: int = 0,
 ) -> Transport:
-    """folder: DIR/swarm; TLS files are named relative to it.  Raises LocalError for a URL that is none."""
+    """folder: DIR/swarm; TLS files are named relative to it.  part: tells several clients of one identity apart.
+
+    Raises LocalError for a URL that is none.
+    """
     tls = None
     if config.tls_ca:
         pair = (folder / config.tls_cert, folder / config.tls_key) if config.tls_cert else (None, None)
         tls = TlsFiles(folder / config.tls_ca, *pair)
     return Transport(
         [Broker.from_url(url, tls=tls if url.startswith(("mqtts:", "wss:")) else None) for url in config.brokers],
-        client_id=f"{config.fleet}.{config.cell}.{config.device}",
+        client_id=f"{config.fleet}.{config.cell}.{config.device}" + (f".{part}" if part else ""),
         will=will,
         offline=offline,
         settings=Settings(reconnect_ms_max=RECONNECT_LAN_MS_MAX) if config.timing == "lan" else None,

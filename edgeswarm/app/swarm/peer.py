@@ -82,6 +82,7 @@ class Peer:
         self.letters: dict[type[msg.Message], Callable[[str, Any], None]] = {}
         self.methods: dict[str, Method] = {"ping": self._ping}
         self.direct: dict[str, Direct] = {}
+        self.addresses: dict[str, str] = {}  # device -> the topic of its questions, where that is not its inbox
         self._outgoing: dict[str, list[bytes]] = {}
         self._breakers: dict[str, tuple[Breaker, float]] = {}  # peer -> its breaker, and when it last faulted (ms)
         self._calls: dict[bytes, tuple[str, asyncio.Future[bytes]]] = {}
@@ -92,7 +93,11 @@ class Peer:
         topics = self.post.topics
         self.post.on(topics.roster, self._roster, qos=1)
         self.post.on(topics.leader, self._certificate, qos=1)
-        self.post.on(topics.inbox(self.post.device), self._inbox, qos=1)
+        self.listen(topics.inbox(self.post.device))
+
+    def listen(self, topic: str) -> None:
+        """Questions and answers come there too."""
+        self.post.on(topic, self._inbox, qos=1)
 
     async def close(self) -> None:
         for task in list(self._serving):
@@ -231,7 +236,8 @@ class Peer:
     def _send(self, device: str, items: list[bytes]) -> None:
         payload = items[0] if len(items) == 1 else msg.encode(msg.Batch(tuple(items)))
         try:
-            self.post.send(self.post.topics.inbox(device), payload, priority=Priority.MEDIUM)
+            topic = self.addresses.get(device) or self.post.topics.inbox(device)
+            self.post.send(topic, payload, priority=Priority.MEDIUM)
         except EdgeSwarmError as error:  # the others of this turn get theirs
             self.log.error("message_not_sent", to=device, error=str(error))
 
