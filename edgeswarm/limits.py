@@ -399,3 +399,38 @@ ALERT_COMMAND_PAUSE_S = 1.0  # between two runs: a storm of alerts is not a stor
 BUNDLE_FILE_BYTES_MAX = 2 * MIB  # of one file in a support bundle: the end of a log
 BUNDLE_BYTES_MAX = 32 * MIB  # of a support bundle, before it is compressed
 HOME_ASSISTANT_DEVICES_MAX = 1_000  # devices shown to Home Assistant: some 6 entities each, which is what it bears
+
+# --- issue 4: installation and the service manager -------------------------------------------------------------------
+NOTIFY_PATH_BYTES_MAX = 107  # sun_path of Linux less its terminating zero
+NOTIFY_STATUS_CHARS_MAX = 200  # one line of `systemctl status`
+WATCHDOG_S_MIN = 0.2  # half of it is a beat every 100 ms: what is shorter was meant otherwise
+TRIAL_STARTS_MAX = 3  # of a new version that never became healthy; the launcher in .ci/bundle says the same number
+TRIAL_BYTES_MAX = 256  # two version names and a digit
+INSTALL_FILES_MAX = 256  # that one installation may have written: units, drop-ins, scripts; it writes about ten
+INSTALL_COMMAND_S = 120.0  # one command of the service manager: a stop waits until every agent has drained
+INSTALL_OUTPUT_CHARS_MAX = 2_000  # of such a command in an error text
+
+# --- issue 4: rollouts ------------------------------------------------------------------------------------------------
+PLAN_BYTES_MAX = 16 * KIB  # a signed plan in the replicated log: 16 sections, a selector, 32 waves take 5 KiB
+PLAN_SELECTOR_CHARS_MAX = 2_000  # a selector that a person wrote
+PLAN_WAVES_MAX = 32  # 1, 10 %, 50 %, 100 % are 4
+PLAN_SECTIONS_MAX = 16  # of an agent file
+PLAN_HEALTHY_S_MAX = 7 * 86_400  # a week of watching; a gate that waits longer was forgotten
+ROLLOUT_ORDER_BYTES_MAX = 4 * KIB  # an order with its reason
+ROLLOUT_WHY_CHARS_MAX = 300  # of a reason: an error text that a person reads
+ROLLOUT_LIVES = 3  # starts of a device during one trial that ended without a word: then the version is given up
+ROLLOUT_FAILED_MAX = 32  # rollouts of one agent that a device remembers to have failed here
+ROLLOUT_AGENTS_MAX = 1_024  # agents of one device that rollouts have brought
+ROLLOUT_JOURNAL_BYTES_MAX = 64 * KIB  # what a device remembers of one agent
+ROLLOUT_FAULTS_MAX = 5  # traps of an agent on trial: the fifth ends it, as it opens its breaker
+ROLLOUT_RETRY_S = 2.0  # before what could not be fetched or kept is tried again, at first
+ROLLOUT_RETRY_S_MAX = 300.0  # and at most: a disk that is full stays so for a while
+ROLLOUT_TRIES = 3  # in vain, in a row: then a device says that it failed, and goes on trying
+ROLLOUT_ROWS_MAX = 64  # agents of one device in its reported state that rollouts have brought
+ROLLOUT_SILENT_S = 600.0  # a device that is there and says nothing of a rollout for so long counts as silent
+ROLLOUT_HEARD_S = 150.0  # a device whose status came within is there: two and a half of its longest silences
+ROLLOUT_PIECE_BYTES = 256 * KIB  # an operator brings an agent file in pieces of this size
+ROLLOUT_UPLOADS_MAX = 8  # agent files that operators bring at one time
+ROLLOUT_UPLOAD_S = 120.0  # an upload that got no piece for so long is dropped
+BACKUP_BYTES_MAX = 64 * MIB  # a fleet's keys and its controller's log, compressed: a log is compacted at some MiB
+BACKUP_FILES_MAX = 20_000  # two for each device that ever joined, and then some

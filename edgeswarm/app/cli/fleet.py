@@ -7,7 +7,13 @@ import click
 from edgeswarm.app.cli.root import CONTEXT_SETTINGS, LazyGroup
 
 # command -> (module below edgeswarm.app.cli, attribute, one line of help)
-COMMANDS: dict[str, tuple[str, str, str]] = {}
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "backup": ("fleet_backup", "backup", "Write an encrypted backup of keys and controller."),
+    "init": ("fleet_init", "init", "Make a fleet: keys, certificates, broker configuration, first operator."),
+    "restore": ("fleet_backup", "restore", "Bring a fleet's keys and controller back from a backup."),
+    "serve": ("fleet_init", "serve", "Run the controller: issuer, artefacts, waves, index."),
+    "status": ("fleet_init", "status", "Show the fleet: its cell, leader, roster."),
+}
 
 
 @click.command(cls=LazyGroup, table=COMMANDS, context_settings=CONTEXT_SETTINGS)

@@ -1,4 +1,4 @@
-"""Passphrases of the commands that use the root's or an operator's key: from a file, the environment, or the terminal."""
+"""Passphrases of the root's and the operators' keys: from a file, the environment, or the terminal."""
 
 from __future__ import annotations
 
@@ -72,9 +72,10 @@ def _prompt(what: str, fresh: bool) -> str:
 def operator(folder: FleetFolder, passphrase_file: Path | None) -> Signatory:
     """The operator whose key lies in this FLEET directory, to sign with.  Raises ConfigError, LocalError."""
     from edgeswarm.drivers.pki.sealed import load_key
+    from edgeswarm.wire.certificate import Signatory
 
     name = folder.config.operator
     path = folder.operator_key(name)
     if not os.path.exists(path):
         raise ConfigError(f"{path}: operator {name}'s key is not here; it signs what changes the fleet")
-    return load_key(path, asker(passphrase_file, f"operator {name}"))
+    return Signatory.from_seed(load_key(path, asker(passphrase_file, f"operator {name}")).seed)

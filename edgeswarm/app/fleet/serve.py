@@ -79,7 +79,7 @@ async def _begin(
     ends: AsyncExitStack,
 ) -> None:
     """Start the parts as soon as they can work."""
-    while (node := joining.node) is None or node.replica.state.version < VERSION_NEEDED:
+    while (node := joining.node) is None or node.replica.state.version < VERSION_NEEDED:  # noqa: ASYNC110
         await asyncio.sleep(WAIT_S)
     controller = Controller(folder, node, supervisor.log)
     await start_parts(controller, ends, on_alert=on_alert)
