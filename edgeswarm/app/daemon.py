@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -16,6 +17,7 @@ from edgeswarm.app.swarm.config import is_member
 from edgeswarm.app.swarm.joining import Joining
 from edgeswarm.drivers.control import ControlServer
 from edgeswarm.drivers.metrics_http import MetricsServer
+from edgeswarm.drivers.notify import Notifier
 from edgeswarm.errors import ConfigError, EdgeSwarmError, LimitError
 from edgeswarm.limits import AF_FILE_BYTES_MAX
 
@@ -75,6 +77,7 @@ async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, byt
     ops = ControlOps(supervisor, ended.set)
     control = ControlServer(settings.socket_path, ops.answer)
     metrics = MetricsServer(settings.profile.metrics.port, lambda: report.metrics(supervisor))
+    notifier = Notifier.of(os.environ)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
@@ -89,6 +92,10 @@ async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, byt
         await metrics.start()
         await bring(supervisor, deploy)
         await bring_settings(supervisor, settings.place.agents)
+        watch = asyncio.create_task(notifier.watch())
+        ends.callback(watch.cancel)
+        ends.callback(notifier.stopping)
+        notifier.ready(f"{settings.device}: the control socket listens")  # a broker may be long in coming
         if is_member(settings.state_dir):
             await swarm.start()
         log.info("control_listening", path=str(settings.socket_path), metrics_port=settings.profile.metrics.port)
