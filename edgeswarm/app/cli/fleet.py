@@ -10,6 +10,7 @@ from edgeswarm.app.cli.root import CONTEXT_SETTINGS, LazyGroup
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "backup": ("fleet_backup", "backup", "Write an encrypted backup of keys and controller."),
     "init": ("fleet_init", "init", "Make a fleet: keys, certificates, broker configuration, first operator."),
+    "operator": ("fleet_operator", "operator", "Appoint operators, and give them the kit to work from elsewhere."),
     "restore": ("fleet_backup", "restore", "Bring a fleet's keys and controller back from a backup."),
     "serve": ("fleet_init", "serve", "Run the controller: issuer, artefacts, waves, index."),
     "status": ("fleet_init", "status", "Show the fleet: its cell, leader, roster."),

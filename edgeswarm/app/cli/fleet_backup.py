@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -28,9 +29,10 @@ def backup(target: Path, passphrase_file: Path | None, fleet_dir: Path | None, a
 
     folder = FleetFolder(fleet_dir or default_path())
     _ = folder.config
-    data = work.backup(folder, passphrase.asker(passphrase_file, "the backup", fresh=True)())
+    ask = passphrase.asker(passphrase_file, "the backup", fresh=True)
+    data = work.backup(folder, ask())
     if str(target) == "-":
-        click.get_binary_stream("stdout").write(data)
+        sys.stdout.buffer.write(data)
         return
     common.write_file(target, data)
     target.chmod(0o600)

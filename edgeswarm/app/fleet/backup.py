@@ -51,7 +51,7 @@ def backup(folder: FleetFolder, passphrase: str, *, cost: sealed.Cost = sealed.M
             count += 1
             if count > BACKUP_FILES_MAX or buffer.tell() > BACKUP_BYTES_MAX:
                 raise LimitError(f"backup: at most {BACKUP_FILES_MAX} files and {BACKUP_BYTES_MAX} bytes")
-    return sealed.seal(buffer.getvalue(), passphrase, cost=cost, bytes_max=2 * BACKUP_BYTES_MAX)
+    return sealed.seal(buffer.getvalue(), passphrase, cost=cost)
 
 
 def restore(path: Path, data: bytes, passphrase: str, *, who: str = "backup") -> FleetFolder:
@@ -61,7 +61,7 @@ def restore(path: Path, data: bytes, passphrase: str, *, who: str = "backup") ->
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise LocalError(f"{path}: expected no folder or an empty one")
-    plain = sealed.unseal(data, passphrase, who=who, bytes_max=2 * BACKUP_BYTES_MAX)
+    plain = sealed.unseal(data, passphrase, who=who)
     draft = path.parent / f".{path.name}.{os.getpid()}.new"
     draft.mkdir(parents=True, mode=0o700)
     try:
@@ -91,7 +91,7 @@ def settle(folder: FleetFolder, operator: SigningKey, *, reason: str, name: str)
         kept = "alone"
     else:
         (base / "raft.db").unlink(missing_ok=True)
-        write_whole(base / "raft.db.lock", b"")  # it remembers that there was a log: this device does not vote
+        write_whole(base / "raft.db.lock", b"made\n")  # it remembers that there was a log: this device does not vote
         kept = "learner"
     # what it signed after the backup is higher than the counter in it: peers would take the rest for replays
     boot = int((base / "boot").read_text()) if (base / "boot").exists() else 0

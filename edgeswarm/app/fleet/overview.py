@@ -1,0 +1,65 @@
+"""What the controller says of the fleet as a whole, and rosters that operators have signed."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import edgeswarm
+from edgeswarm.app.control_ops import argument
+from edgeswarm.core.cell import commands as cmd
+from edgeswarm.errors import RemoteError
+from edgeswarm.limits import ROSTER_BYTES_MAX
+from edgeswarm.wire.roster import Roster
+
+if TYPE_CHECKING:
+    from edgeswarm.app.fleet.controller import Controller
+
+
+def register(controller: Controller) -> None:
+    began = time.monotonic()
+    node = controller.node
+
+    async def status(args: dict[str, Any], who: str) -> Any:
+        roster, state, leader = node.rosters.current, node.replica.state, node.peer.leader
+        alive = sum(device.alive for device in state.devices.values())
+        return {
+            "fleet": node.config.fleet,
+            "cell": node.config.cell,
+            "controller": node.config.device,
+            "version": edgeswarm.__version__,
+            "uptime_s": int(time.monotonic() - began),
+            "broker": node.transport.url,
+            "broker_connected": node.transport.is_connected,
+            "leader": None if leader is None else leader.device,
+            "term": node.peer.term_seen,
+            "voters": [node.rosters.device_of(number) for number in roster.voters()],
+            "roster_version": roster.version,
+            "devices": len(roster.members),
+            "devices_alive": alive,
+            "state_version": state.version,
+            "stopped": state.stop is not None,
+            "rollouts_running": sum(rollout.state == "running" for rollout in state.rollouts.values()),
+        }
+
+    async def get(args: dict[str, Any], who: str) -> Any:
+        """The roster of now, for who signs the next one."""
+        return {"data": node.rosters.current.data, "root_public": node.rosters.root_public}
+
+    async def put(args: dict[str, Any], who: str) -> Any:
+        """A roster that an operator has signed: it goes into the log if every device will accept it."""
+        data = argument(args, "data", bytes)
+        if len(data) > ROSTER_BYTES_MAX:
+            raise RemoteError(f"roster: at most {ROSTER_BYTES_MAX} bytes, found {len(data)}", who=who)
+        roster = Roster.open(
+            data,
+            root_public=node.rosters.root_public,
+            previous=node.rosters.current,
+            fleet=node.config.fleet,
+            cell=node.config.cell,
+        )
+        index, _ = await node.propose(cmd.encode(cmd.SetRoster(roster.version, roster.previous, data)))
+        return {"version": roster.version, "index": index}
+
+    controller.one |= {"status": status, "roster.get": get, "roster.put": put}
+    controller.needs["roster.put"] = "revoke"
