@@ -362,6 +362,8 @@ AUDIT_BYTES_MAX = 32 * MIB  # all files of one device together; the oldest goes 
 AUDIT_AGE_S_MAX = 400 * 86_400.0  # a year and the time to ask about it
 AUDIT_CHECKPOINT_LINES = 64  # lines between two signatures in the log itself; the head is signed with every write
 AUDIT_WAITING_MAX = 4_096  # lines that wait for the disk; further ones are counted, and the count is written
+AUDIT_REFUSALS_BURST = 100  # refusals that peers can put into the log at once
+AUDIT_REFUSALS_PER_S = 0.1  # and then: at 300 bytes each a flood needs 12 days to push older lines out
 AUDIT_SEGMENTS_MAX = 1_024  # files that `audit verify` reads: AUDIT_BYTES_MAX of the smallest segments that make sense
 
 # --- issue 4: broker and certificates -------------------------------------------------------------------------------
@@ -434,3 +436,46 @@ ROLLOUT_UPLOADS_MAX = 8  # agent files that operators bring at one time
 ROLLOUT_UPLOAD_S = 120.0  # an upload that got no piece for so long is dropped
 BACKUP_BYTES_MAX = 64 * MIB  # a fleet's keys and its controller's log, compressed: a log is compacted at some MiB
 BACKUP_FILES_MAX = 20_000  # two for each device that ever joined, and then some
+
+# --- issue 4: the fleet in the cell's state --------------------------------------------------------------------------
+CELL_TOKENS_MAX = 1_024  # join tokens kept; revoked, used up and expired ones go first, the oldest of them before
+CELL_TOKEN_USES_MAX = 8_192  # devices that joined by the tokens kept: twice as many as a cell can have
+TOKEN_USES_MAX = 10_000  # devices that one token is made for
+TOKEN_NAMES_BYTES_MAX = 512  # labels and grants of one token together: 25 of 20 bytes
+LABELS_PER_DEVICE_MAX = 32  # labels of one device
+LABELS_BYTES_MAX = 512  # labels of one device together: 32 of 14 bytes, or 10 long ones
+CELL_ROLLOUTS_MAX = 256  # rollouts kept; the oldest that ended and that no device needs go first
+CELL_ROLLOUTS_BYTES_MAX = 3_584 * KIB  # plans, orders and device ids of all rollouts kept: 130 of 1,000 devices
+CELL_ROOTS_MAX = 16  # rotations of the fleet's root: a root holds for years, and every device must walk all of them
+ROOT_ROTATION_BYTES_MAX = 4 * KIB  # two certificates and two signatures are 2 KiB
+
+# --- issue 4: token and join
+TOKEN_BROKERS_MAX = 4  # of one token: it is pasted, and shown as a QR code; the answer brings all of them
+TOKEN_URL_CHARS_MAX = 128  # a scheme, a host name, a port
+TOKEN_CHARS_MAX = 1_024  # four long URLs; a QR code of version 25 holds 1,273 bytes at its lowest level
+JOIN_REQUEST_BYTES_MAX = 16 * KIB  # an inventory with every text at its bound takes 7
+JOIN_ANSWER_BYTES_MAX = 2 * ROSTER_BYTES_MAX + 128 * KIB  # the first roster and the newest, certificates, keys
+JOIN_TEXT_CHARS_MAX = 128  # of one text of the inventory
+JOIN_REASON_CHARS_MAX = 512  # why a request is refused: an error text that a person reads
+JOIN_DELEGATES_MAX = 16  # accelerators of one device
+JOIN_LABELS_MAX = 32  # labels of one device
+JOIN_LABEL_CHARS_MAX = 128  # of one "key=value"
+JOIN_PUBLISHERS_MAX = 64  # keys whose agents a new device trusts
+JOIN_WAITING_MAX = 1_024  # requests that wait to be opened; what comes past that is asked again by its device
+JOIN_PENDING_MAX = 1_000  # requests that wait for a person; the oldest is not thrown out: a flood must not hide it
+JOIN_PENDING_S_MAX = 7 * 86_400.0  # for so long: a person who was away for a week asks for the device anew
+JOIN_ANSWERED_MAX = 256  # answers kept for who asks again, lost on the way
+JOIN_BATCH_S = 0.2  # joins of so long become one roster
+JOIN_BATCH_MAX = 256  # joins of one roster: 200 KB more of it, and 0.1 s of signatures
+JOIN_SEEN_MAX = 16_384  # devices remembered as seen, four cells of the largest size
+JOIN_ASK_S = 2.0  # a device asks again, with the same question, after so long; doubled up to
+JOIN_ASK_S_MAX = 30.0  # this: 200 devices that wait for a controller ask 7 times a second
+JOIN_WAIT_S = 120.0  # what `edgeswarm join` waits for a controller that may be restarting
+JOIN_APPROVAL_S = 86_400.0  # and for a person
+JOIN_SEEN_S = 30.0  # after its certificate is there, until it is seen with it
+JOIN_FILE_BYTES_MAX = 8 * KIB  # a token's file, or join.toml
+JOIN_REUSE_S = 600  # a certificate this young is given once more to the device that asks again
+ISSUED_LINE_BYTES_MAX = 512  # one line of issued.jsonl
+ISSUED_BYTES_MAX = 64 * MIB  # all of it: 400,000 certificates, a year of 10,000 devices; then a half goes
+DEVICE_DAYS = 30  # a device's certificate; renewed from day 20 on
+TOKEN_TTL_S_MAX = 366 * 86_400  # a token that is valid for longer is a password

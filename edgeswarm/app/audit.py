@@ -1,13 +1,14 @@
 """The audit log of this device on disk: DIR/audit/<first line's number>.jsonl, and `head`.  The chain is core/audit.py.
 
 `record` may be called from any thread; it neither waits nor raises: what it is told goes into a bounded queue, and one
-thread of its own writes it.  What the disk does not take is counted and logged, and the count is written when it can be.
+thread of its own writes it.  What the disk does not take is counted and logged, and the count is written later.
 A write is on disk before the head names it, so a head that names what is not there tells of lines that were removed.
 Invariants: one writer a folder (the supervisor's lock on its state directory); lines are only ever appended.
 """
 
 from __future__ import annotations
 
+import calendar
 import os
 import threading
 import time
@@ -88,7 +89,7 @@ class Audit:
         reason: str = "",
         cause: str = "",
     ) -> None:
-        """One line.  action: what was done, as `agent.deploy`; who: a device, an operator, or a user of this machine."""
+        """One line.  action: what was done, as `agent.deploy`; who: a device, an operator, a user of this machine."""
         try:
             kid = self.kid_of(who)
         except Exception:  # whoever set it: the line is worth more than the key id
@@ -209,7 +210,7 @@ class Audit:
             self._prev = core.line_hash(last)
             if line is None:
                 found.append(f"{path.name}: its last line is none of an audit log")
-            self._path, self._size, self._began = path, len(whole), path.stat().st_mtime
+            self._path, self._size, self._began = path, len(whole), _began(whole)
             break
         if head is None and (self._seq or head_data is not None):
             found.append("the head was not here" if head_data is None else "the head's signature did not hold")
@@ -287,7 +288,7 @@ class Audit:
     def _new_segment(self, why: str) -> None:
         """Its first line names the last hash, and is signed."""
         line = core.checkpoint_line(why, **self._next())
-        self._path = self.folder / f"{self._seq + 1:012d}.jsonl"
+        self._path = self.folder / core.segment_name(self._seq + 1)
         if not self._seq:
             self._first = 1
         self._size, self._began, self._unsigned = 0, self._clock(), 0
@@ -363,9 +364,8 @@ def verify(folder: Path, keys: Collection[bytes] | None = None) -> tuple[Fault |
     for attempt in range(5):
         segments, head = read(folder)
         fault = core.verify(segments, head, check=cose.check, keys=keys)
-        if fault is None or (segments, head) == (again := read(folder)):
+        if fault is None or (segments, head) == read(folder):
             break
-        del again
         time.sleep(0.1 * (attempt + 1))
     lines = sum(segment.data.count(b"\n") for segment in segments)
     known = None if head is None else core.read_head(head, cose.check)
@@ -378,7 +378,7 @@ def entries(folder: Path, after: int = 0) -> Iterator[dict[str, Any]]:
     """The records with a number above `after`, oldest first; what is no line of ours is left out."""
     for path in paths_of(folder):
         with open(path, "rb") as file:
-            for data in iter(lambda: file.readline(AUDIT_LINE_BYTES_MAX), b""):  # noqa: B023 - used within the loop
+            while data := file.readline(AUDIT_LINE_BYTES_MAX):
                 line = core.read_line(data.rstrip(b"\n"))
                 if line is not None and line.seq > after and not line.is_checkpoint:
                     yield {"seq": line.seq, **line.tree}
@@ -386,6 +386,15 @@ def entries(folder: Path, after: int = 0) -> Iterator[dict[str, Any]]:
 
 def _number(path: Path) -> int:
     return int(path.stem) if path.stem.isdigit() and len(path.stem) < 18 else 0
+
+
+def _began(segment: bytes) -> float:
+    """The time of its first line; 0 where it has none."""
+    line = core.read_line(segment.partition(b"\n")[0])
+    try:
+        return 0.0 if line is None else calendar.timegm(time.strptime(line.tree["time"][:19], "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return 0.0
 
 
 def _read(path: Path) -> bytes | None:

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeswarm.app import report
-from edgeswarm.errors import InputError, LocalError, RemoteError
+from edgeswarm.drivers.control import ASKING
+from edgeswarm.errors import EdgeSwarmError, InputError, LocalError, RemoteError
 from edgeswarm.ids import AgentName
 from edgeswarm.limits import ASK_ROWS_MAX, FOLLOW_LINES_MAX
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from edgeswarm.app.swarm.control import SwarmControl
 
 T = TypeVar("T")
+CHANGING = frozenset("deploy swap weights stop start remove checkpoint shutdown".split())
+"""Ops that stand in the audit log, and what of `swarm` does: those that change something."""
+CHANGING_SWARM = frozenset("place remove transfer order note submit cancel put_agent".split())
 _REQUIRED: Any = object()
 
 
@@ -82,7 +86,27 @@ class ControlOps:
             raise RemoteError(
                 f"control request: op: expected one of {', '.join([*self._one, *self._many])}, found {op!r}"
             )
+        what = args.get("what") if op == "swarm" else None
+        if op in CHANGING or (isinstance(what, str) and what in CHANGING_SWARM):
+            return self._audited(op if what is None else f"swarm.{what}", args, self._one[op](args))
         return self._one[op](args)
+
+    async def _audited(self, action: str, args: dict[str, Any], work: Awaitable[Any]) -> Any:
+        """Who asked for a change, and how it ended.  No arguments but names: they may hold what is secret."""
+        who = ASKING.get()
+        named = [args[key] for key in ("name", "agent", "to", "job") if isinstance(args.get(key), str)]
+        files = args.get("files")
+        named += [str(f.get("who")) for f in files[:8] if isinstance(f, dict)] if isinstance(files, list) else []
+        target = " ".join(name[:128] for name in named[:8])
+        try:
+            result = await work
+        except EdgeSwarmError as error:
+            self._sup.audit.record(f"op.{action}", who=who, target=target, outcome="failed", reason=str(error))
+            raise
+        if action == "deploy" and isinstance(result, list):  # by their names, not by where they came from
+            target = " ".join(f"{row['name']}@{row['artefact'][:12]}" for row in result)
+        self._sup.audit.record(f"op.{action}", who=who, target=target)
+        return result
 
     # --- one answer ---------------------------------------------------------------------------------------------------
 

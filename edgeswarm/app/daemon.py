@@ -61,8 +61,11 @@ async def bring_settings(supervisor: Supervisor, paths: Sequence[str]) -> None:
             supervisor.log.error("agent_not_deployed", file=path, error=str(error))
     try:
         await bring(supervisor, good)
+        if good:
+            supervisor.audit.record("agent.deploy", who="settings", target=" ".join(who for who, _ in good))
     except EdgeSwarmError as error:
         supervisor.log.error("agent_not_deployed", error=str(error))
+        supervisor.audit.record("agent.deploy", who="settings", outcome="failed", reason=str(error))
 
 
 async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, bytes]] = ()) -> int:
@@ -84,6 +87,8 @@ async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, byt
     await control.start()
     async with AsyncExitStack() as ends:  # whatever one of them raises, the others end
         ends.push_async_callback(supervisor.close)
+        watch = asyncio.create_task(notifier.watch())  # from the first: a start after a hand-over is watched already
+        ends.callback(watch.cancel)
         swarm = Joining(supervisor, ops)
         ends.push_async_callback(swarm.close)
         ends.push_async_callback(control.close)
@@ -92,8 +97,6 @@ async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, byt
         await metrics.start()
         await bring(supervisor, deploy)
         await bring_settings(supervisor, settings.place.agents)
-        watch = asyncio.create_task(notifier.watch())
-        ends.callback(watch.cancel)
         ends.callback(notifier.stopping)
         notifier.ready(f"{settings.device}: the control socket listens")  # a broker may be long in coming
         if is_member(settings.state_dir):

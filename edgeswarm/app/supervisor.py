@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 
+from edgeswarm.app.audit import Audit
 from edgeswarm.app.config import Settings
 from edgeswarm.app.control_loop import BAD
 from edgeswarm.app.flows import Flows
@@ -28,6 +29,7 @@ from edgeswarm.drivers.store import Store
 from edgeswarm.errors import EdgeSwarmError, TierError
 from edgeswarm.ids import AgentName, Cause, JailId
 from edgeswarm.stream.flight import SetAside
+from edgeswarm.wire.certificate import Signatory
 
 
 class Supervisor(Operations):
@@ -40,6 +42,7 @@ class Supervisor(Operations):
         self.started_at = time.time()
         self.flows = Flows(self)
         self.shelf = Shelf(settings, log=log)
+        self.audit = Audit(settings.state_dir / "audit", Signatory.from_seed(self.shelf.device_key.seed), log)
         self.host: JailHost | None = None
         self.store: Store | None = None
         self.jails: dict[JailId, Jail] = {}
@@ -69,6 +72,7 @@ class Supervisor(Operations):
 
     async def _start(self) -> None:
         self.store = await Store.open(self.settings.state_dir / "edgeswarm.db")
+        self.audit.record("supervisor.start", who="edgeswarm", target=self.settings.device)
         self.settings.runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.host = JailHost(
             policy_dir=asset("sandbox"),
@@ -109,6 +113,9 @@ class Supervisor(Operations):
         await self.flows.end()
         if self.host is not None:
             await self.host.close()
+        if self.store is not None:
+            self.audit.record("supervisor.stop", who="edgeswarm", target=self.settings.device)
+        await asyncio.to_thread(self.audit.close)  # while the store is open: nobody else may write
         if self.store is not None:
             await self.store.close()
         self.log.info("supervisor_stopped", device=self.settings.device)

@@ -43,7 +43,9 @@ _CHECKPOINT_KEYS: Final = frozenset("checkpoint key prev seq sig time".split())
 _HEAD_KEYS: Final = frozenset("first hash key seq sig".split())
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{128}")
-_SECRET: Final = re.compile(r"(es1\.[A-Za-z0-9_-]{1,1000}\.)[A-Za-z2-7]+|-----BEGIN [A-Z ]*PRIVATE KEY-----.*", re.S)
+_SECRET: Final = re.compile(
+    r"(es1\.[A-Za-z0-9_-]{1,1000}\.)[A-Za-z2-7]+|-----BEGIN [A-Z ]*PRIVATE KEY-----.*", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,11 @@ def head_line(*, first: int, seq: int, hash_: str, public: bytes, sign: Sign) ->
     """What the head file holds, without a newline."""
     tree: dict[str, Any] = {"first": first, "hash": hash_, "key": public.hex(), "seq": seq}
     return _canonical({**tree, "sig": sign(_HEAD + _canonical(tree)).hex()})
+
+
+def segment_name(seq: int) -> str:
+    """The file that starts with this line."""
+    return f"{seq:012d}.jsonl"
 
 
 def line_hash(line: bytes) -> str:
@@ -304,11 +311,17 @@ def _vouched(rows: Sequence[_At], index: int, head: Head | None) -> bool:
 
 
 def _starts(rows: Sequence[_At]) -> Fault | None:
-    """The first line of each segment is a checkpoint, and what the oldest one follows is signed by it."""
+    """The first line of each segment is a checkpoint, whose number is the segment's name."""
     segment = ""
     for row in rows:
-        if row.segment != segment and row.line is not None and not row.line.is_checkpoint:
-            return Fault(row.segment, row.number, row.line.seq, "missing", "the checkpoint that starts this segment")
+        if row.segment != segment and row.line is not None:
+            if not row.line.is_checkpoint:
+                return Fault(
+                    row.segment, row.number, row.line.seq, "missing", "the checkpoint that starts this segment"
+                )
+            if row.segment != segment_name(row.line.seq):
+                text = f"the segment starts with line {row.line.seq}, expected {segment_name(row.line.seq)}"
+                return Fault(row.segment, row.number, row.line.seq, "reordered", text)
         segment = row.segment
     first = rows[0].line
     if first is not None and first.seq == 1 and first.prev != GENESIS:

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextvars import ContextVar
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from edgeswarm.limits import CONTROL_CLIENTS_MAX, CONTROL_MESSAGE_BYTES_MAX, SOC
 
 LENGTH = struct.Struct(">I")
 Answer = Callable[[str, dict[str, Any]], Awaitable[Any] | AsyncIterator[Any]]
+ASKING: ContextVar[str] = ContextVar("asking", default="edgeswarm")
+"""Who asks, while an op is answered: `uid 0 pid 4711`, as the kernel says (SO_PEERCRED)."""
 
 
 class ControlError(RemoteError):
@@ -106,7 +109,8 @@ class ControlServer:
         self._clients.add(task)
         try:
             peer: socket.socket = writer.get_extra_info("socket")
-            _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            pid, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            ASKING.set(f"uid {uid} pid {pid}")
             if uid not in (0, os.geteuid()) or len(self._clients) > CONTROL_CLIENTS_MAX:
                 return
             early = b""  # what came while something was followed

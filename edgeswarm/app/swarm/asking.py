@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from edgeswarm.app.swarm.audited import Audited
 from edgeswarm.app.swarm.config import CellConfig
 from edgeswarm.app.swarm.feed import FeedFollower
 from edgeswarm.app.swarm.orders import Orders
@@ -17,6 +18,7 @@ from edgeswarm.app.swarm.rosters import RosterBook
 from edgeswarm.app.swarm.voter import Voter
 from edgeswarm.core.cell import changes as ch
 from edgeswarm.core.raft.config import ProposalDroppedError
+from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.wire import codec
 
 PROPOSE_AGAIN_S = 0.02
@@ -39,6 +41,7 @@ class Asking:
     rosters: RosterBook
     voter: Voter | None
     follower: FeedFollower | None
+    audited: Audited
 
     def serve(self) -> None:
         """Answer from now on."""
@@ -100,7 +103,11 @@ class Asking:
 
         if self.voter is None or not self.voter.leads:
             raise CallError("not the leader", who=self.config.device, code="not-leader")
-        self.orders.check_may_propose(sender, body)
+        try:
+            self.orders.check_may_propose(sender, body)
+        except EdgeSwarmError as error:
+            self.audited.refused("proposal", error, who=sender)
+            raise
         try:
             self._begin(body).add_done_callback(answer)
         except ProposalDroppedError as error:

@@ -15,6 +15,7 @@ from edgeswarm.app.swarm import config as cell_config
 from edgeswarm.app.swarm import measures
 from edgeswarm.app.swarm.artefacts import Artefacts
 from edgeswarm.app.swarm.asking import Asking
+from edgeswarm.app.swarm.audited import Audited
 from edgeswarm.app.swarm.connect import Waiting, load_cipher, make_transport
 from edgeswarm.app.swarm.duties import Duties
 from edgeswarm.app.swarm.feed import FeedFollower, FeedWriter, LeaseKeeper
@@ -89,6 +90,8 @@ class SwarmNode(Asking, Voting):
         self.peer = Peer(self.post, self.rosters, log=self.log)
         self.peer.on_false = self._facts_soon
         self.peer.on_leader.append(self._led)
+        self.audited = Audited(self)
+        self.audited.attach()
         self.heard = Heard(self)
         self.replica = Replica(genesis(self.rosters), index=GENESIS_INDEX, term=GENESIS_TERM)
         self.lease = LeaseKeeper(self.replica, config.times.health.lease_ms, self._wake)
@@ -150,6 +153,7 @@ class SwarmNode(Asking, Voting):
         self.reports.start()
         self.heard.start()
         self._tick()
+        self.audited.joined()
         self.log.info(
             "swarm_joined",
             cell=self.config.cell,
@@ -187,6 +191,7 @@ class SwarmNode(Asking, Voting):
         voter, self.voter = self.voter, None
         if voter is not None:
             await voter.close()
+        self.audited.joined(left=True)
 
     def task(self, work: Any) -> None:
         if self._closed:
@@ -322,6 +327,7 @@ class SwarmNode(Asking, Voting):
         self.post.send(self.topics.event("critical", "alert"), msg.encode(message), priority=Priority.CRITICAL, qos=1)
 
     def _agent_told(self, agent: str, status: str, why: str) -> None:
+        self.audited.agent(agent, status, why)
         self.reports.agent(agent, status, why)
         self.reports.soon()
 

@@ -58,6 +58,9 @@ class Orders:
         try:
             if letter.payload:
                 self.take(letter.payload)
+        except EdgeSwarmError as error:
+            self._node.audited.refused("order", error, who="?")
+            raise
         finally:
             if letter.payload != self._data:
                 self._node.peer.on_false()
@@ -82,6 +85,7 @@ class Orders:
             return False
         self.number, self.reason, self._data = order.number, order.reason, data
         self._ordered = isinstance(order, msg.SafetyStop)
+        node.audited.order(data, stop=self._ordered, number=order.number, reason=order.reason)
         self._obey()
         if keep:
             try:

@@ -77,6 +77,7 @@ class Peer:
         self.leader: Leader | None = None
         self.term_seen = 0
         self.on_leader: list[Callable[[Leader | None], None]] = []
+        self.on_roster: list[Callable[[], None]] = []  # a newer one counts from now on
         self.on_false: Callable[[], None] = lambda: None  # a retained fact of the cell is not what it should be
         self._early: bytes | None = None  # a certificate that cites a roster which has not come yet
         self.letters: dict[type[msg.Message], Callable[[str, Any], None]] = {}
@@ -124,6 +125,8 @@ class Peer:
                 self.take_certificate(early)
             except RemoteError as error:
                 self.post.refuse(error, sender="", topic=self.post.topics.leader)
+        for listener in self.on_roster:
+            listener()
 
     def _certificate(self, letter: Letter) -> None:
         try:

@@ -33,6 +33,7 @@ class Device:
             rosters=SimpleNamespace(current=SimpleNamespace(role=lambda device: role)),
             post=SimpleNamespace(on=lambda *_, **__: None),
             topics=SimpleNamespace(stop="stop"),
+            audited=SimpleNamespace(order=lambda *_, **__: None, refused=lambda *_, **__: None),
         )
         self.orders = Orders(node)
         self.orders.start()
