@@ -75,19 +75,22 @@ def _processor_flags() -> bytes:
 
 
 class CwasmCache:
-    """One folder of compiled kernels.  `rejected` counts files that were there and could not be trusted."""
+    """One folder of compiled kernels.  `rejected` counts files that were there and could not be trusted.
+
+    binding: what code from here is good for; another one may be set, between two calls.
+    """
 
     def __init__(self, folder: Path, mac_key: bytes, binding: Binding) -> None:
         if not 16 <= len(mac_key) <= 64:
             raise LocalError(f"key of the code cache: 16 to 64 bytes expected, found {len(mac_key)}")
         self._folder = folder
         self._key = mac_key
-        self._binding = binding
+        self.binding = binding
         self.rejected = 0
 
     def get(self, wasm: bytes) -> bytes | None:
         """The code for this module if we compiled it, for this machine; None otherwise."""
-        header = self._binding.header(wasm)
+        header = self.binding.header(wasm)
         path = self._path(header)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -105,7 +108,7 @@ class CwasmCache:
 
     def put(self, wasm: bytes, code: bytes) -> bool:
         """Keep the code; False when the disk does not take it, which costs a compilation at the next start."""
-        header = self._binding.header(wasm)
+        header = self.binding.header(wasm)
         path = self._path(header)
         content = b"".join((_MAGIC, _LENGTH.pack(len(header)), header, self._mac(header, code), code))
         draft = path.with_suffix(f".{os.getpid()}.tmp")

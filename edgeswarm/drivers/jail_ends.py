@@ -34,6 +34,15 @@ class Ends:
             raise
         self.inside: Sequence[int] = (self._inside[0], wake, answer, epoch)
 
+    @classmethod
+    def of(cls, control: int, wake: int, answers: int, epoch: int) -> Ends:
+        """Those of a jail that runs already: our ends, which are this object's from now on."""
+        ends = cls.__new__(cls)
+        ends.control = socket.socket(fileno=control)
+        ends.wake, ends.answers, ends.epoch = wake, answers, epoch
+        ends._ours, ends._inside, ends.inside = [wake, answers, epoch], [], ()
+        return ends
+
     def _pipe(self, *, inside: int) -> tuple[int, int]:
         """A pipe, of which the jail gets end number `inside` (0: to read, 1: to write)."""
         ends = os.pipe()

@@ -94,7 +94,8 @@ class _Status:
 class JailLife:
     """A jail that was ordered from the zygote."""
 
-    def __init__(self, host: Owner, link: Link, on_exit: Callable[[JailExit], None]) -> None:
+    def __init__(self, host: Owner, link: Link, on_exit: Callable[[JailExit], None], *, listens: bool = True) -> None:
+        """listens: to what the jail says; else `listen` begins it."""
         self.id = link.id
         self.pid = 0
         self.pidfd = -1
@@ -117,7 +118,17 @@ class JailLife:
         self._lie = ""
         self._closing = ""
         self._gone = False
-        self._loop.add_reader(link.control, self._on_control)
+        if listens:
+            self._loop.add_reader(link.control, self._on_control)
+
+    def listen(self, *, on: bool) -> None:
+        """Begin to hear what the jail says, or stop while it is handed over: nothing is lost, it waits in its pipes."""
+        if self._gone:
+            return
+        if on:
+            self._loop.add_reader(self._life.control, self._on_control)
+        else:
+            self._loop.remove_reader(self._life.control)
 
     @property
     def alive(self) -> bool:

@@ -114,9 +114,26 @@ class JailLink:
                 f"rings of a jail: {least} bytes, for the widest row, to {RING_BYTES_MAX} (RING_BYTES_MAX), "
                 f"found {ring_bytes}"
             )
+        self.begin(jail_id, specs)
+        payload, agents = lay_out(specs)
+        size_bytes = frames.shared_bytes(ring_bytes)
+        self.job = {"kind": "serve", "agents": agents}
+        ends = Ends()
+        try:
+            self._rings = kernel.memfd("jail-rings", size_bytes=size_bytes)
+            self._payload = kernel.memfd("jail-payload", size_bytes=len(payload), content=payload)
+            self.open(ends, size_bytes)
+        except OSError:
+            self._let_go()
+            ends.close()
+            raise
+
+    def begin(self, jail_id: JailId, specs: Sequence[KernelSpec]) -> None:
+        """What a link is before it has memory and ends."""
         self.id = jail_id
         self.specs = {spec.slot: spec for spec in specs}
         self.memory_bytes_max = sum(spec.limit_bytes for spec in specs)
+        self.job: dict[str, Any] = {}
         self._flights: dict[tuple[int, int], _Flight] = {}
         self._reserved_bytes = 0
         self._own_seq = _OWN_SEQ
@@ -125,49 +142,45 @@ class JailLink:
         self._progress_ns = time.monotonic_ns()
         self._poked_call = 0
         self._poked_ns = 0
-        self._open(specs, ring_bytes)
+        self._rings = self._payload = -1
 
-    def _open(self, specs: Sequence[KernelSpec], ring_bytes: int) -> None:
-        """Make the memory and the ends; the jail's wait in `fds` until `hand_over`."""
-        payload, agents = lay_out(specs)
-        size_bytes = frames.shared_bytes(ring_bytes)
-        self.job: dict[str, Any] = {"kind": "serve", "agents": agents}
-        self._ends = Ends()
-        self._memory: list[int] = []
-        try:
-            self._memory.append(kernel.memfd("jail-rings", size_bytes=size_bytes))
-            self._memory.append(kernel.memfd("jail-payload", size_bytes=len(payload), content=payload))
-            self._shared_at = kernel.map_shared(self._memory[0], size_bytes, writable=True)
-        except OSError:
-            self.hand_over()
-            self._ends.close()
-            raise
+    def open(self, ends: Ends, size_bytes: int) -> None:
+        """Map the memory of `_rings`.  Its descriptor stays: without one, nobody could hand the rings over."""
+        self._shared_at = kernel.map_shared(self._rings, size_bytes, writable=True)
+        self._ends = ends
         self._shared = frames.Shared(kernel.view(self._shared_at, size_bytes, writable=True))
         self._writer = frames.Writer(self._shared.to_jail, self._shared.tail_to_jail)
         self._reader = frames.Reader(self._shared.from_jail, self._shared.tail_from_jail)
         self.control, self.answers = self._ends.control, self._ends.answers
         self._wake, self._epoch = self._ends.wake, self._ends.epoch
-        self._lanes = {spec.slot: _lane(spec, self._writer.capacity) for spec in specs}
+        self._lanes = {spec.slot: _lane(spec, self._writer.capacity) for spec in self.specs.values()}
         self._reply_bytes_max = max(lane.single[2] for lane in self._lanes.values())
 
     @property
     def fds(self) -> tuple[int, ...]:
         """The jail's descriptors, in the order of `worker.FDS`."""
         control, wake, answer, epoch = self._ends.inside
-        return (control, self._memory[0], wake, answer, epoch, self._memory[1])
+        return (control, self._rings, wake, answer, epoch, self._payload)
 
     def hand_over(self) -> None:
         """The jail's descriptors are on their way: close ours of them, so that its death is an end of file."""
         self._ends.hand_over()
-        while self._memory:
-            os.close(self._memory.pop())
+        if self._payload >= 0:
+            os.close(self._payload)
+            self._payload = -1
+
+    def _let_go(self) -> None:
+        for fd in (self._rings, self._payload):
+            if fd >= 0:
+                os.close(fd)
+        self._rings = self._payload = -1
 
     def close(self) -> None:
         """Let go of everything; a living jail sees the end of its control socket and ends."""
         if self._ends.closed:
             return
-        self.hand_over()
         self._ends.close()
+        self._let_go()
         size_bytes = len(self._shared.view)
         self._shared.release()
         kernel.unmap(self._shared_at, size_bytes)

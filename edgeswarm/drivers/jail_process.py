@@ -24,16 +24,37 @@ class Jail(JailLife):
     """A ready jail with its agents."""
 
     def __init__(
-        self, host: Owner, link: JailLink, on_reply: Callable[[Reply], None], on_exit: Callable[[JailExit], None]
+        self,
+        host: Owner,
+        link: JailLink,
+        on_reply: Callable[[Reply], None],
+        on_exit: Callable[[JailExit], None],
+        *,
+        listens: bool = True,
     ) -> None:
-        super().__init__(host, link, on_exit)
+        super().__init__(host, link, on_exit, listens=listens)
         self._link = link
         self._on_reply = on_reply
         self._own: dict[int, asyncio.Future[Reply]] = {}
         self._senders: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._loop.add_reader(link.answers, self._on_answers)
-        self._judge()
+        if listens:
+            self._loop.add_reader(link.answers, self._on_answers)
+            self._judge()
+
+    def listen(self, *, on: bool) -> None:
+        super().listen(on=on)
+        if self._gone:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if on:
+            if not self._link.answers_ended:
+                self._loop.add_reader(self._link.answers, self._on_answers)
+            self._judge()
+        else:
+            self._loop.remove_reader(self._link.answers)
 
     @property
     def in_flight(self) -> int:

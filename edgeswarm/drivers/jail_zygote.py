@@ -14,11 +14,12 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from edgeswarm.drivers.handover import HandedProcess
 from edgeswarm.errors import JailError, TierError
 from edgeswarm.jail.policy import TIERS, Policy, Tier, to_json
 from edgeswarm.limits import ZYGOTE_MESSAGE_BYTES_MAX
@@ -81,7 +82,7 @@ class ZygoteProcess:
             for end in (self.socket, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * ZYGOTE_MESSAGE_BYTES_MAX)
             try:
-                self.process = subprocess.Popen(
+                self.process: subprocess.Popen[bytes] | HandedProcess = subprocess.Popen(
                     program.command(theirs.fileno()),
                     stdin=subprocess.DEVNULL,
                     cwd="/",
@@ -94,6 +95,14 @@ class ZygoteProcess:
                 raise JailError(f"zygote: {error}") from None
         for policy in policies:
             self.send({"order": "policy", "policy": to_json(policy)})
+
+    @classmethod
+    def of(cls, pid: int, descriptor: int) -> ZygoteProcess:
+        """One that an earlier program of this process has started; the descriptor is this object's from now on."""
+        zygote = cls.__new__(cls)
+        zygote.socket = socket.socket(fileno=descriptor)
+        zygote.process = HandedProcess(pid)
+        return zygote
 
     @property
     def pid(self) -> int:
@@ -129,7 +138,7 @@ class ZygoteProcess:
             self.process.wait()
 
 
-def choose_tier(hello: dict[str, Any], wanted: str | None) -> Tier:
+def choose_tier(hello: Mapping[str, Any], wanted: str | None) -> Tier:
     """The tier that jails get: what the machine offers, or the weaker one that was asked for.
 
     Raises TierError when the machine offers less than was asked for, or no seccomp at all (D); JailError when

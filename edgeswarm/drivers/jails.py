@@ -7,16 +7,18 @@ zygote dies a new one is started, and living jails do not notice, except that no
 from __future__ import annotations
 
 import asyncio
-import itertools
+import functools
 import logging
 import resource
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from edgeswarm.drivers.jail_cache import CwasmCache, binding_here
+from edgeswarm.drivers.handover import Unpacker
+from edgeswarm.drivers.jail_cache import Binding, CwasmCache, binding_here
 from edgeswarm.drivers.jail_compile import CompileLink
+from edgeswarm.drivers.jail_handover import unpack_jail
 from edgeswarm.drivers.jail_life import JailExit, JailLife, JailStartError, Link, end_process, private_bytes
 from edgeswarm.drivers.jail_link import JailLink, KernelSpec, Reply
 from edgeswarm.drivers.jail_policy import BUILD_POLICY, load_policies
@@ -42,8 +44,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _STOP_WAIT_S: Final = 5.0
-_DESCRIPTORS_A_JAIL: Final = 8
-"""Five while it lives, three more while it starts."""
+_DESCRIPTORS_A_JAIL: Final = 9
+"""Six while it lives, three more while it starts."""
 _DESCRIPTORS_OTHER: Final = 256
 
 
@@ -64,13 +66,13 @@ class JailHost:
         program: Program | None = None,
     ) -> None:
         self._policies = load_policies(policy_dir)
-        self.cache = CwasmCache(cache_dir, mac_key, binding_here(policy_digest=self._policies[BUILD_POLICY].digest()))
+        self.cache = CwasmCache(cache_dir, mac_key, self._binding_here())
         self._wanted_tier = tier
         self._program = program or Program()
         self._zygote: ZygoteProcess | None = None
         self._hello: asyncio.Future[dict[str, Any]] | None = None
         self._jails: dict[int, JailLife] = {}
-        self._numbers = itertools.count(1)
+        self._next = 1
         self._tasks: set[asyncio.Task[None]] = set()
         self._compiling: dict[bytes, asyncio.Future[bytes]] = {}
         self._failed_starts = 0
@@ -107,7 +109,51 @@ class JailHost:
         self._hello = loop.create_future()
         self._zygote = ZygoteProcess(self._program, tuple(self._policies.values()))
         self._zygote.socket.setblocking(False)
+        self.cache.binding = self._binding_here()
         loop.add_reader(self._zygote.socket, self._on_zygote, self._zygote)
+
+    def _binding_here(self) -> Binding:
+        return binding_here(policy_digest=self._policies[BUILD_POLICY].digest())
+
+    def adopt(
+        self,
+        state: Mapping[str, Any],
+        unpacker: Unpacker,
+        *,
+        on_reply: Callable[[JailId, Reply], None],
+        on_exit: Callable[[JailId, JailExit], None],
+    ) -> list[Jail]:
+        """In place of `start`: the zygote and the jails of an earlier program of this process (`jail_handover`).
+
+        on_reply, on_exit: get the jail's id, as the host counts jails, first.  Nobody is listened to before `listen`.
+        The code cache serves what that zygote can load, until a zygote of ours takes its place.
+        Raises LocalError, OSError, KeyError, JailError, TierError.
+        """
+        allow_descriptors(_DESCRIPTORS_OTHER + JAILS_MAX * _DESCRIPTORS_A_JAIL)
+        zygote, hello = state["zygote"], state["hello"]
+        self._take_hello(hello)
+        self._hello = asyncio.get_running_loop().create_future()
+        self._hello.set_result(hello)
+        self._zygote = ZygoteProcess.of(zygote["pid"], unpacker.fd(zygote["socket"]))
+        self._next, self.zygote_starts = state["next"], state["starts"]
+        self.cache.binding = Binding(**state["binding"])
+        for one in state["jails"]:
+            number = JailId(one["link"]["id"])
+            jail = unpack_jail(
+                one, unpacker, self, functools.partial(on_reply, number), functools.partial(on_exit, number)
+            )
+            self._jails[number] = jail
+        return [jail for jail in self._jails.values() if isinstance(jail, Jail)]
+
+    def listen(self, *, on: bool) -> None:
+        """From now on read what the zygote and the jails say; off: from now on nobody does, and what they say waits."""
+        loop = asyncio.get_running_loop()
+        if self._zygote is not None and on:
+            loop.add_reader(self._zygote.socket, self._on_zygote, self._zygote)
+        elif self._zygote is not None:
+            loop.remove_reader(self._zygote.socket)
+        for jail in tuple(self._jails.values()):
+            jail.listen(on=on)
 
     async def _ready_zygote(self) -> ZygoteProcess:
         """The zygote, once it takes orders."""
@@ -121,9 +167,12 @@ class JailHost:
                 raise JailError(f"the zygote was not ready within {JAIL_READY_MS_MAX} ms") from None
             if hello is not self._hello or self._zygote is None:
                 continue  # it died meanwhile, and another one has been started
-            self.tier = choose_tier(told, self._wanted_tier)
-            self.layers = {name: (bool(ok), str(detail)) for name, (ok, detail) in told["layers"].items()}
+            self._take_hello(told)
             return self._zygote
+
+    def _take_hello(self, told: Mapping[str, Any]) -> None:
+        self.tier = choose_tier(told, self._wanted_tier)
+        self.layers = {name: (bool(ok), str(detail)) for name, (ok, detail) in told["layers"].items()}
 
     def _on_zygote(self, zygote: ZygoteProcess) -> None:
         try:
@@ -215,7 +264,8 @@ class JailHost:
     def _next_id(self) -> JailId:
         if len(self._jails) >= JAILS_MAX:
             raise LimitError(f"jails: at most {JAILS_MAX} (JAILS_MAX) at a time")
-        return JailId(next(self._numbers))
+        self._next += 1
+        return JailId(self._next - 1)
 
     async def _order(self, link: Link, policy: str) -> None:
         """Order a jail from the zygote.  The link is closed when that fails."""
