@@ -29,6 +29,7 @@ EXTRAS = {"numpy": "build", "sklearn": "examples", "paho": "swarm", "pyseccomp":
 # command -> (module below edgeswarm.app.cli, attribute, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "agent": ("agent", "agent", "Make, look at, run and deploy agent files."),
+    "audit": ("audit", "audit", "Show who changed what, and verify that the log of it is whole."),
     "broker": ("broker", "broker", "Run an MQTT broker for this machine or this site."),
     "config": ("config", "config", "Show the settings in force and where each came from."),
     "demo": ("demo_swarm", "demo", "Run a network across five devices here, break things, count what was lost."),
