@@ -86,18 +86,11 @@ class Rig:
     def serve(self, *arguments: str) -> None:
         """The controller, and the broker with it; returns when it answers."""
         self.start("controller", "fleet", "serve", "--broker", *arguments)
-        wait_for(self._answers, f"the controller answers\n{self.tail('controller')}", within_s=PATIENCE_S)
-
-    def _answers(self) -> bool:
-        assert self.processes["controller"].poll() is None, self.tail("controller")
-        if not socket_path(self.folder).exists():
-            return False
+        wait_for(socket_path(self.folder).exists, "the controller listens", within_s=PATIENCE_S)
         try:
-            self.cli("fleet", "status", "--json")
-        except CommandFailedError:
-            time.sleep(0.2)
-            return False
-        return True
+            self.cli("fleet", "status", "--wait", str(PATIENCE_S))
+        except CommandFailedError as error:
+            raise CommandFailedError(f"{error}\n{self.tail('controller')}") from None
 
     def run(self, device: str, **env: str) -> None:
         self.start(device, "run", "--state", str(self.state(device)), env=env)

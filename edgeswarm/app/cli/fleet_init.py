@@ -120,18 +120,31 @@ def serve(with_broker: bool, on_alert: str, log_level: str, fleet_dir: Path | No
 
 
 @click.command()
+@click.option("--wait", "wait_s", type=click.FloatRange(0, 3_600), default=0.0, help="Seconds to wait for an answer.")
 @output.fleet_option
 @output.json_option
-def status(fleet_dir: Path | None, as_json: bool) -> None:
+def status(wait_s: float, fleet_dir: Path | None, as_json: bool) -> None:
     """Show the fleet: its cell, leader, roster, devices by state.
 
     \b
     Examples:
       edgeswarm fleet status
+      edgeswarm fleet status --wait 30          (after `fleet serve`: until the controller answers)
       edgeswarm fleet status --json | jq .leader
     """
-    from edgeswarm.app.fleet.link import open_link
+    import time
 
-    with open_link(fleet_dir) as link:
-        found: dict[str, Any] = link.call("status")
+    from edgeswarm.app.fleet.link import open_link
+    from edgeswarm.errors import EdgeSwarmError
+
+    end = time.monotonic() + wait_s
+    while True:
+        try:
+            with open_link(fleet_dir) as link:
+                found: dict[str, Any] = link.call("status")
+            break
+        except EdgeSwarmError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.2)
     output.emit(found, as_json=as_json, text=lambda: "\n".join(f"{key:16} {value}" for key, value in found.items()))
