@@ -17,10 +17,12 @@ from edgeswarm.core.cell.types import (
     DeviceState,
     JobState,
     JobStatus,
+    RolloutState,
     Roster,
     StopFlag,
     TaskRun,
     TaskStatus,
+    TokenState,
 )
 from edgeswarm.limits import AUDIT_RECORDS_MAX, WHY_BYTES_MAX
 
@@ -60,7 +62,7 @@ class Graph:
 
 
 class Book:
-    """The data.  Everything down to `audit` is replicated; the rest is derived and rebuilt from it."""
+    """The data.  Everything down to `roots` is replicated; the rest is derived and rebuilt from it."""
 
     def __init__(self) -> None:
         self.version = 1
@@ -77,6 +79,16 @@ class Book:
         """The longest unused first."""
         self.stop: StopFlag | None = None
         self.audit: list[AuditRecord] = []
+        self.tokens: dict[str, TokenState] = {}
+        """The oldest first."""
+        self.token_time_s = 0
+        """Seconds since 1970: the latest that a join has named."""
+        self.labels: dict[str, tuple[str, ...]] = {}
+        """Of devices that have some, `key=value`, rising; the device may not have registered yet."""
+        self.rollouts: dict[str, RolloutState] = {}
+        """The oldest first, by the entry that started them."""
+        self.roots: tuple[bytes, ...] = ()
+        """Rotations of the fleet's root, the oldest first."""
 
         self.ready: dict[tuple[str, int], None] = {}
         """Tasks (job, index) that the leader may assign."""

@@ -219,6 +219,42 @@ class Answered:
     repeated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class TokenAdded:
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsed:
+    """public: of the device."""
+
+    token: str
+    device: str
+    public: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRevoked:
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsChanged:
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutChanged:
+    """It started, went on to more devices, or has another state."""
+
+    rollout: str
+
+
+@dataclass(frozen=True, slots=True)
+class RootRotated:
+    """The last of `state.roots` is new."""
+
+
 Change = (
     Rejected
     | Halted
@@ -248,4 +284,10 @@ Change = (
     | SessionOpened
     | SessionClosed
     | Answered
+    | TokenAdded
+    | TokenUsed
+    | TokenRevoked
+    | LabelsChanged
+    | RolloutChanged
+    | RootRotated
 )

@@ -13,6 +13,18 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 from edgeswarm.core.cell import shapes as s
+from edgeswarm.core.cell.commands_fleet import (
+    FLEET_KINDS,
+    AddToken,
+    AdvanceRollout,
+    FleetCommand,
+    RevokeToken,
+    RotateRoot,
+    SetLabels,
+    StartRollout,
+    SteerRollout,
+    UseToken,
+)
 from edgeswarm.core.cell.records import agent_spec, capabilities, task_spec
 from edgeswarm.core.cell.types import AgentSpec, Assignment, Capabilities, Move, TaskSpec, Want
 from edgeswarm.errors import CodecError, LocalError
@@ -27,8 +39,10 @@ from edgeswarm.limits import (
 )
 from edgeswarm.wire.codec import dumps, loads
 
-VERSION_LATEST = 2
+VERSION_LATEST = 3
 """The highest feature version that this program can apply."""
+__all__ = ["AddToken", "AdvanceRollout", "RevokeToken", "RotateRoot", "SetLabels", "StartRollout", "SteerRollout"]
+__all__ += ["UseToken"]  # of commands_fleet; mypy wants them named
 
 
 # --- the cell itself ------------------------------------------------------------------------------------------------
@@ -278,6 +292,7 @@ Command = (
     | CloseSession
     | WithSession
     | Batch
+    | FleetCommand
 )
 
 _task_index = s.uint(JOB_TASKS_MAX - 1)
@@ -320,6 +335,7 @@ _KINDS: Final = (
     _fields(41, 1, CloseSession, s.uint()),
     _fields(42, 1, WithSession, s.uint(), s.uint(SESSION_SEQ_MAX, 1), s.uint(SESSION_SEQ_MAX), _nested),
     _fields(43, 1, Batch, s.many(_nested, COMMAND_BATCH_MAX, 1)),
+    *[(kind, 3, make, reader) for kind, make, reader in FLEET_KINDS],
 )
 _BY_KIND: Final[dict[int, tuple[int, s.Reader[Command]]]] = {
     kind: (since, cast("s.Reader[Command]", reader)) for kind, since, _, reader in _KINDS

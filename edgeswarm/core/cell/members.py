@@ -87,6 +87,7 @@ def forget(book: Book, command: cmd.ForgetDevice) -> list[ch.Change]:
         changes.append(ch.Unplaced(agent_id, device.id, epoch))
     changes += release_tasks(book, device.id, "the device left the cell")
     del book.devices[device.id]
+    book.labels.pop(device.id, None)
     book.note(command.who, f"forget device {device.id}")
     return [*changes, ch.DeviceForgotten(device.id)]
 

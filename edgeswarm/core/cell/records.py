@@ -18,6 +18,7 @@ from edgeswarm.core.cell.types import (
     JobStatus,
     MapSpec,
     Needs,
+    RolloutState,
     StopFlag,
     TaskRun,
     TaskSpec,
@@ -33,6 +34,7 @@ from edgeswarm.limits import (
     JOB_TASKS_MAX,
     MAP_AGENTS_MAX,
     NEEDS_BYTES_MAX,
+    ROLLOUT_ORDER_BYTES_MAX,
     TASK_AFTER_MAX,
     TASK_INPUT_BYTES_MAX,
     TASK_MS_MAX,
@@ -192,6 +194,12 @@ def job_bytes(tasks: tuple[TaskSpec, ...]) -> int:
         + (66 * len(task.map.agents) if task.map else 0)
         for task in tasks
     )
+
+
+def rollout_bytes(rollout: RolloutState) -> int:
+    """What it takes of CELL_ROLLOUTS_BYTES_MAX.  Room for an order is kept: it can always be stopped."""
+    devices = rollout.devices
+    return len(rollout.plan) + ROLLOUT_ORDER_BYTES_MAX + sum(map(len, devices)) + 2 * len(devices)
 
 
 def digest_of(data: bytes) -> bytes:

@@ -89,6 +89,15 @@ def digest_or_empty(value: Any) -> bytes:
     return b"" if value == b"" and type(value) is bytes else digest(value)
 
 
+def exactly(size: int, what: str) -> Reader[bytes]:
+    def read(value: Any) -> bytes:
+        if type(value) is not bytes or len(value) != size:
+            raise CodecError(f"expected the {size} bytes of a {what}, found {_show(value)}")
+        return value
+
+    return read
+
+
 def optional(reader: Reader[T]) -> Reader[T | None]:
     def read(value: Any) -> T | None:
         return None if value is None else reader(value)
@@ -114,6 +123,16 @@ def ascending(reader: Reader[T], items_max: int) -> Reader[tuple[T, ...]]:
         if any(not a < b for a, b in pairwise(found)):  # type: ignore[operator]
             raise CodecError(f"expected items in rising order, each once, found {_show(value)}")
         return found
+
+    return read
+
+
+def as_set(reader: Reader[str], items_max: int) -> Reader[tuple[str, ...]]:
+    """A set as somebody listed it: read in rising order, each item once."""
+    listed = many(reader, items_max)
+
+    def read(value: Any) -> tuple[str, ...]:
+        return tuple(sorted(set(listed(value))))
 
     return read
 

@@ -14,6 +14,7 @@ from edgeswarm.core.cell import records as r
 from edgeswarm.core.cell import shapes as s
 from edgeswarm.core.cell.book import Answer, Book, Session
 from edgeswarm.core.cell.commands import VersionError
+from edgeswarm.core.cell.snapshot_fleet import FleetPart, fill_fleet, freeze_fleet, inner, read_fleet
 from edgeswarm.core.cell.types import AgentState, AuditRecord, DeviceState, JobState, Roster, StopFlag
 from edgeswarm.errors import CodecError, LimitError
 from edgeswarm.limits import (
@@ -30,7 +31,7 @@ from edgeswarm.limits import (
 from edgeswarm.wire.codec import dumps, loads
 
 FORMAT = 1
-_DEVICES, _AGENTS, _JOBS, _SESSIONS = 5, 6, 7, 9  # fields of Frozen
+_DEVICES, _AGENTS, _JOBS, _SESSIONS, _FLEET = 5, 6, 7, 9, 12  # fields of Frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,15 @@ class Frozen:
     sessions: tuple[Session, ...]
     stop: StopFlag | None
     audit: tuple[AuditRecord, ...]
+    fleet: FleetPart | None = None
 
     def encode(self) -> bytes:
         """Each record is a byte string of its own: the bounds of CBOR count for one, not for all of them."""
-        values = [getattr(self, field.name) for field in fields(self)]
+        values = [getattr(self, field.name) for field in fields(self)[:_FLEET]]
         for at in (_DEVICES, _AGENTS, _JOBS, _SESSIONS):
             values[at] = [dumps(s.plain(one)) for one in values[at]]
+        if self.fleet is not None:
+            values.append(self.fleet.encode())
         body = dumps([value if type(value) is list else s.plain(value) for value in values])
         return dumps([FORMAT, r.digest_of(body), body])
 
@@ -73,38 +77,29 @@ def freeze(book: Book) -> Frozen:
         tuple(book.sessions.values()),
         book.stop,
         tuple(book.audit),
+        freeze_fleet(book),
     )
-
-
-def _inner(reader: s.Reader[Any]) -> s.Reader[Any]:
-    """A record inside a byte string of its own."""
-
-    def read(value: Any) -> Any:
-        if type(value) is not bytes:
-            raise CodecError("expected the bytes of a record")
-        return reader(loads(value))
-
-    return read
 
 
 _answer = s.record(Answer, s.uint(SESSION_SEQ_MAX, 1), s.uint(), s.why)
 _session = s.record(Session, s.uint(), s.who, s.uint(SESSION_SEQ_MAX), s.many(_answer, SESSION_ANSWERS_MAX))
 _roster = s.record(Roster, s.uint(), s.blob(ROSTER_BYTES_MAX))
-_frozen = s.record(
-    Frozen,
+_fields = (
     s.uint(1 << 16, 1),
     s.uint(),
     s.uint(),
     s.uint(),
     _roster,
-    s.many(_inner(r.device_state), CELL_DEVICES_MAX),
-    s.many(_inner(r.agent_state), CELL_AGENTS_MAX),
-    s.many(_inner(r.job_state), CELL_JOBS_MAX),
+    s.many(inner(r.device_state), CELL_DEVICES_MAX),
+    s.many(inner(r.agent_state), CELL_AGENTS_MAX),
+    s.many(inner(r.job_state), CELL_JOBS_MAX),
     s.many(s.job_id, CELL_JOBS_MAX),
-    s.many(_inner(_session), CELL_SESSIONS_MAX),
+    s.many(inner(_session), CELL_SESSIONS_MAX),
     s.optional(r.stop_flag),
     s.many(r.audit_record, AUDIT_RECORDS_MAX),
 )
+_without_fleet = s.record(Frozen, *_fields)
+_with_fleet = s.record(Frozen, *_fields, read_fleet)
 
 
 def thaw(data: bytes, book: Book, *, supported: int, who: str) -> None:
@@ -122,11 +117,14 @@ def thaw(data: bytes, book: Book, *, supported: int, who: str) -> None:
     version = body[0] if type(body) is list and body else None
     if type(version) is int and version > supported:
         raise VersionError(f"the cell is at feature version {version}, this program knows {supported}", who=who)
+    whole = type(body) is list and len(body) > _FLEET
     try:
-        frozen = _frozen(body)
+        frozen = (_with_fleet if whole else _without_fleet)(body)
+        _fill(frozen, book, who)
+        if frozen.fleet is not None:
+            fill_fleet(frozen.fleet, book)
     except CodecError as error:
-        raise CodecError(str(error), who=who) from None
-    _fill(frozen, book, who)
+        raise error if error.who else CodecError(str(error), who=who) from None
 
 
 def _fill(frozen: Frozen, book: Book, who: str) -> None:

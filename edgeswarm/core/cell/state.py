@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from edgeswarm.core.cell import changes as ch
 from edgeswarm.core.cell import commands as cmd
-from edgeswarm.core.cell import members, tasks
+from edgeswarm.core.cell import fleet, members, rollouts, tasks
 from edgeswarm.core.cell.book import Answer, Book, Refused, Session, short
 from edgeswarm.core.cell.commands import VERSION_LATEST
 from edgeswarm.core.cell.records import digest_of
@@ -97,6 +97,10 @@ class CellState(Book):
                 session, floor=floor, answers=tuple(sorted(kept, key=lambda one: one.seq))
             )
         return [*changes, _answer(command, answer)]
+
+    def desired(self, device: str) -> tuple[tuple[str, bytes, str], ...]:
+        """(agent, artefact, rollout) for each agent that a rollout has brought to `device`, by agent."""
+        return rollouts.desired(self, device)
 
     def freeze(self) -> Frozen:
         """A copy that `snapshot.Frozen.encode` can write in another thread while this state goes on."""
@@ -214,4 +218,12 @@ _HANDLERS: Final[dict[type, Callable[[CellState, Any], list[ch.Change]]]] = {
     cmd.CancelJob: tasks.cancel,
     cmd.OpenSession: _open_session,
     cmd.CloseSession: _end_session,
+    cmd.AddToken: fleet.add_token,
+    cmd.UseToken: fleet.use_token,
+    cmd.RevokeToken: fleet.revoke_token,
+    cmd.SetLabels: fleet.set_labels,
+    cmd.RotateRoot: fleet.rotate_root,
+    cmd.StartRollout: rollouts.start,
+    cmd.AdvanceRollout: rollouts.advance,
+    cmd.SteerRollout: rollouts.steer,
 }

@@ -12,6 +12,9 @@ from enum import IntEnum
 TIERS = ("A", "B", "C")
 """Isolation tiers, the strongest first."""
 AGGREGATES = ("mean", "vote", "top-k", "kernel")
+TOKEN_ROLES = ("worker", "reader", "coordinator")
+"""What a device may join as."""
+ROLLOUT_STATES = ("running", "paused", "aborted", "rolled_back", "done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,3 +235,47 @@ class Assignment:
     task: int
     attempt: int
     device: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenState:
+    """A join token.  public: of the key derived from its secret; the secret is nowhere in the cell."""
+
+    id: str
+    public: bytes
+    role: str
+    uses: int
+    expires_s: int
+    approval: bool
+    labels: tuple[str, ...]
+    grants: tuple[str, ...]
+    who: str
+    used: tuple[tuple[str, bytes], ...] = ()
+    """(device, its public key), in the order in which they joined; at most `uses`."""
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutState:
+    """An artefact on its way to the devices of an agent.  plan, order: as somebody signed them."""
+
+    id: str
+    agent: str
+    artefact: bytes
+    plan: bytes
+    who: str
+    index: int
+    """Of the entry that started it."""
+    state: str = "running"
+    wave: int = 0
+    """Of the devices that were added last; 0: none yet."""
+    devices: tuple[str, ...] = ()
+    """All that it has reached, rising."""
+    order: bytes = b""
+    why: str = ""
+    """Of the order, and of the last change of its state."""
+
+    @property
+    def open(self) -> bool:
+        """It may go on."""
+        return self.state in ("running", "paused")
