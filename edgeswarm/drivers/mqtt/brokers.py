@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -29,12 +29,17 @@ class TlsFiles:
 
     certificate, key: ours, shown to the broker; None where the broker asks for none.
     server_name: the name the broker's certificate must carry, if that is not the host connected to.
+    check: judges the broker's own certificate (DER) on every connection, before anything is said on it; raises
+    RemoteError.  authority None: nothing else does (a token's pin).  dated: False where this machine's clock is not to
+    be believed: OpenSSL then judges no dates, `check` must.
     """
 
-    authority: Path
+    authority: Path | None
     certificate: Path | None = None
     key: Path | None = None
     server_name: str | None = None
+    check: Callable[[bytes], None] | None = None
+    dated: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from edgeswarm.limits import (
     MQTT_WRITE_BYTES_MAX,
 )
 
+_NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, openssl/x509_vfy.h: Python has no name for it
 HANDSHAKE_BYTES_MAX = 16 * 1024  # the broker's half of a WebSocket handshake: a page of HTTP headers
 
 
@@ -130,8 +131,16 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
     """TLS 1.3 and nothing older; only `files.authority` is trusted; LocalError if a file does not load."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if files.authority is None:
+        if files.check is None:
+            raise LocalError("tls: neither an authority nor a check of the broker's certificate")
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # `check` decides, on the socket itself
+    if not files.dated:
+        context.verify_flags |= _NO_CHECK_TIME
     try:
-        context.load_verify_locations(cafile=files.authority)
+        if files.authority is not None:
+            context.load_verify_locations(cafile=files.authority)
         if files.certificate is not None:
             context.load_cert_chain(files.certificate, files.key)
     except (OSError, ssl.SSLError) as error:
@@ -151,7 +160,7 @@ class Opening:
         self._abandoned = False
 
     def open(self) -> Stream:
-        """DNS, TCP, TLS.  Raises OSError (ssl.SSLError is one) or LocalError."""
+        """DNS, TCP, TLS.  Raises OSError (ssl.SSLError is one), LocalError, or what `check` of the broker's raises."""
         sock = self._keep(socket.create_connection((self._broker.host, self._broker.port), self._timeout_s))
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -164,6 +173,8 @@ class Opening:
                 )
                 sock.settimeout(self._timeout_s)
                 sock.do_handshake()  # type: ignore[attr-defined]
+                if tls.check is not None:
+                    tls.check(sock.getpeercert(True) or b"")  # type: ignore[attr-defined]
             return Stream(sock)
         except BaseException:
             sock.close()
