@@ -411,6 +411,8 @@ WATCHDOG_S_MIN = 0.2  # half of it is a beat every 100 ms: what is shorter was m
 TRIAL_STARTS_MAX = 3  # of a new version that never became healthy; the launcher of a bundle says the same number
 TRIAL_BYTES_MAX = 256  # two version names and a digit
 INSTALL_FILES_MAX = 256  # that one installation may have written: units, drop-ins, scripts; it writes about ten
+INSTALL_ACCOUNT_BYTES_MAX = 4 * MIB  # of /etc/passwd and its like: 50,000 accounts
+INSTALL_NOTE_BYTES_MAX = 256 * KIB  # what an installation wrote down of itself: INSTALL_FILES_MAX paths with hashes
 INSTALL_COMMAND_S = 120.0  # one command of the service manager: a stop waits until every agent has drained
 INSTALL_OUTPUT_CHARS_MAX = 2_000  # of such a command in an error text
 
