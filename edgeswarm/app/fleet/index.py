@@ -372,6 +372,11 @@ class Index:
         await self.flush()
         return tuple(await self.read(index_read.ids, parsed, seed=seed))
 
+    async def summarise(self, events_s: float, busiest: int) -> dict[str, Any]:
+        """Totals; events_s: how far back events are counted."""
+        await self.flush()
+        return await self.read(index_read.summary, since_s=self._clock() - events_s, busiest=busiest)
+
     async def acknowledge(self, ids: Sequence[int], who: str) -> list[int]:
         """Those that were open."""
         assert self._store is not None

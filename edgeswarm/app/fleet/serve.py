@@ -91,6 +91,10 @@ async def _begin(
 async def start_parts(controller: Controller, ends: AsyncExitStack, *, on_alert: str = "") -> None:
     """The parts, in the order of their needs; `ends` closes them."""
     ends.push_async_callback(controller.close)
+    from edgeswarm.app.fleet import view
+
+    for close in await view.start(controller, on_alert=on_alert):
+        ends.push_async_callback(close)
     await _drain(controller)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm.app.swarm import config as cell_config
-from edgeswarm.app.swarm import measures
+from edgeswarm.app.swarm import log_tail, measures
 from edgeswarm.app.swarm.artefacts import Artefacts
 from edgeswarm.app.swarm.asking import Asking
 from edgeswarm.app.swarm.audited import Audited
@@ -136,6 +136,7 @@ class SwarmNode(Asking, Voting):
         self.replica.on_fault = lambda error: self.log.crash("swarm_fault", error)
         self.heard.load()
         self.serve()
+        log_tail.serve(self)
         self.peer.start()
         self.orders.start()
         self.follower = FeedFollower(
