@@ -1,0 +1,208 @@
+"""FLEET/broker, kept as the roster and the certificates want it: what is there is left alone unless something changed.
+
+Writes configuration, access lists, the broker's certificate and the bridge's, and the revocation list; says what it
+wrote, so that the broker is told.  A revocation list of another issuer of this fleet is kept as it is: mosquitto
+refuses every certificate whose issuer has no list in the file, so taking a list out shuts an issuer's certificates out.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edgeswarm.app.fleet.folder import FleetFolder
+from edgeswarm.drivers import broker_fleet, keys
+from edgeswarm.drivers.broker_fleet import BrokerSettings, Files
+from edgeswarm.drivers.broker_fleet_acl import JOIN, PROBE_CELL, device_acl, join_acl
+from edgeswarm.drivers.pki import sealed, x509
+from edgeswarm.errors import ConfigError, LocalError
+from edgeswarm.limits import BROKER_CRL_DAYS, BROKER_RENEW_DAYS, BROKER_REVOKED_DAYS
+from edgeswarm.wire.certificate import CertificateError
+from edgeswarm.wire.roster import Roster
+
+PROBE_SERIAL: Final = int.from_bytes(b"edgeswarm probe")
+"""Always revoked: `fleet broker check` signs itself a certificate of this number.  Random ones are longer."""
+
+RELOADED: Final = frozenset({"acl", "crl.pem", "server.crt", "ca.crt"})
+"""What mosquitto reads again on SIGHUP."""
+JOIN_RESTARTED: Final = frozenset({"mosquitto-join.conf", "bridge.crt", "acl-join"})
+RESTARTED: Final = frozenset({"mosquitto.conf"})
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Who signs here: the seed of its key, and its certificate."""
+
+    key: keys.SigningKey
+    pem: bytes
+
+    @classmethod
+    def load(cls, folder: FleetFolder) -> Issuer:
+        """Raises ConfigError, PermissionDeniedError, OSError."""
+        issuer = cls(sealed.load_key(folder.issuer_key, None), (folder.pki / "issuer.crt").read_bytes())
+        if x509.public_of(issuer.pem) != issuer.key.public:
+            raise ConfigError(f"{folder.pki / 'issuer.crt'}: it is of another key than {folder.issuer_key}")
+        return issuer
+
+
+def write_first(
+    folder: FleetFolder,
+    roster: Roster,
+    *,
+    hosts: Iterable[str],
+    port: int = 8883,
+    join_port: int = 8884,
+    bind: str = "0.0.0.0",
+    now_s: int,
+    home: Path | None = None,
+) -> set[str]:
+    """FLEET/broker of a fleet that is being made.  home: where `folder` will lie once it is whole."""
+    settings = BrokerSettings(tuple(hosts), port, join_port, bind)
+    if port == join_port:
+        raise LocalError(f"broker: devices and newcomers need two ports, found {port} twice")
+    folder.broker.mkdir(parents=True, exist_ok=True, mode=0o700)
+    broker_fleet.write(folder.broker / "broker.toml", broker_fleet.settings_text(settings), user=None)
+    broker_fleet.load_settings(folder.broker)  # bad host names, ports and addresses are told here
+    return write(folder, roster, now_s=now_s, home=home)
+
+
+def write(
+    folder: FleetFolder,
+    roster: Roster,
+    revoked: Iterable[tuple[int, int]] = (),
+    *,
+    now_s: int,
+    home: Path | None = None,
+) -> set[str]:
+    """Bring FLEET/broker up to date; the names of the files that changed.
+
+    revoked: (serial number, seconds since 1970) beside those that the list has.  now_s: a clock that is behind the
+    roster is not believed.  Raises ConfigError, LocalError, CertificateError, OSError.
+    """
+    files, home_files = Files(folder.broker), Files((home or folder.path).absolute() / "broker")
+    settings, issuer = broker_fleet.load_settings(folder.broker), Issuer.load(folder)
+    now_s = max(now_s, roster.created_s)
+    if roster.cell == PROBE_CELL:
+        raise LocalError(f"broker: a cell must not be called {PROBE_CELL}: `fleet broker check` uses that name")
+    plugin = broker_fleet.plugin_path()
+    if plugin is None:
+        raise LocalError(f"{broker_fleet.PLUGIN} is not there: apt-get install mosquitto (2.0 or later)")
+    user = broker_fleet.runs_as(home_files.folder.parent)
+    broker_fleet.make_folders(files, user=user)
+    texts: dict[str, bytes | str] = {
+        "ca.crt": (folder.pki / "ca.crt").read_bytes(),
+        "acl": device_acl(roster, folder.config.controller),
+        "acl-join": join_acl(roster.fleet),
+        "crl.pem": _crl(files, issuer, dict(revoked), now_s),
+        "mosquitto.conf": broker_fleet.config_text(settings, home_files, user=user, plugin=plugin),
+        "mosquitto-join.conf": broker_fleet.join_config_text(
+            settings, home_files, roster.fleet, user=user, secret=_secret(files)
+        ),
+    }
+    changed = set()
+    for name, certificate in (("server", _server), ("bridge", _bridge)):
+        public = _key_pair(files, f"{name}.key", user)
+        texts[f"{name}.crt"] = certificate(files, issuer, settings, public, now_s)
+    for name, text in texts.items():
+        secret = name not in ("ca.crt", "server.crt", "bridge.crt", "crl.pem")
+        if broker_fleet.write(files / name, text, user=user, secret=secret):
+            changed.add(name)
+    return changed
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _key_pair(files: Files, name: str, user: str | None) -> bytes:
+    """The public key of a private one that is made once: renewing a certificate changes one file."""
+    path = files / name
+    if not path.exists():
+        broker_fleet.write(path, x509.pkcs8_pem(os.urandom(32)), user=user, secret=True)
+    return x509.public_of_key(path.read_bytes(), who=str(path))
+
+
+def _server(files: Files, issuer: Issuer, settings: BrokerSettings, public: bytes, now_s: int) -> bytes:
+    kept = _kept(files / "server.crt", issuer, public, now_s)
+    if kept is not None and set(x509.hosts_of(kept)) == set(map(_as_certified, settings.names)):
+        return kept
+    return x509.chain(x509.make_server(issuer.key.seed, issuer.pem, public, settings.names, now_s), issuer.pem)
+
+
+def _bridge(files: Files, issuer: Issuer, settings: BrokerSettings, public: bytes, now_s: int) -> bytes:
+    kept = _kept(files / "bridge.crt", issuer, public, now_s)
+    if kept is not None:
+        return kept
+    span = now_s - 3_600, now_s + x509.SERVER_S
+    return x509.chain(x509.make_device(issuer.key.seed, issuer.pem, JOIN, public, *span), issuer.pem)
+
+
+def _kept(path: Path, issuer: Issuer, public: bytes, now_s: int) -> bytes | None:
+    """The certificate in `path` unless it has to be made anew."""
+    try:
+        pem = path.read_bytes()
+        good = (
+            x509.signed_by(pem, issuer.key.public)
+            and x509.public_of(pem) == public
+            and x509.not_before_of(pem) <= now_s < x509.not_after_of(pem) - BROKER_RENEW_DAYS * x509.DAY_S
+            and pem.endswith(x509.chain(issuer.pem))
+        )
+    except (FileNotFoundError, CertificateError):
+        return None
+    return pem if good else None
+
+
+def _as_certified(host: str) -> str:
+    return host.lower() if not _is_address(host) else str(_address(host))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        _address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _address(host: str) -> object:
+    import ipaddress
+
+    return ipaddress.ip_address(host)
+
+
+def _crl(files: Files, issuer: Issuer, revoked: dict[int, int], now_s: int) -> bytes:
+    """This issuer's list, made anew where it has to be, and after it the lists of others that were there."""
+    try:
+        lists = x509.read_crls((files / "crl.pem").read_bytes(), who=str(files / "crl.pem"))
+    except (FileNotFoundError, CertificateError):
+        lists = []  # the roster is the truth on who is in: a damaged list is replaced, and its devices stay shut out
+    own = [each for each in lists if each.signed_by(issuer.key.public)]
+    others = [each.pem for each in lists if each not in own]
+    wanted = {PROBE_SERIAL: 0}
+    for each in own:
+        wanted |= each.revoked
+    wanted |= revoked
+    oldest_s = now_s - BROKER_REVOKED_DAYS * x509.DAY_S
+    wanted = {serial: at_s for serial, at_s in wanted.items() if at_s >= oldest_s or serial == PROBE_SERIAL}
+    fresh = (
+        len(own) == 1
+        and dict(own[0].revoked) == wanted
+        and own[0].made_s <= now_s < own[0].made_s + BROKER_CRL_DAYS * x509.DAY_S
+        and own[0].until_s > now_s + x509.YEAR_S
+    )
+    mine = own[0].pem if fresh else x509.make_crl(issuer.key.seed, issuer.pem, sorted(wanted.items()), now_s)
+    return x509.chain(mine, *others)
+
+
+def _secret(files: Files) -> str:
+    """The bridge's client id at the newcomers' broker, kept: the configuration must not change without a reason."""
+    try:
+        for line in (files / "mosquitto-join.conf").read_text().splitlines():
+            if line.startswith(f"local_clientid {JOIN}-"):
+                return line.rsplit("-", 1)[1]
+    except FileNotFoundError:
+        pass
+    return secrets.token_hex(16)
