@@ -364,6 +364,14 @@ AUDIT_CHECKPOINT_LINES = 64  # lines between two signatures in the log itself; t
 AUDIT_WAITING_MAX = 4_096  # lines that wait for the disk; further ones are counted, and the count is written
 AUDIT_REFUSALS_BURST = 100  # refusals that peers can put into the log at once
 AUDIT_REFUSALS_PER_S = 0.1  # and then: at 300 bytes each a flood needs 12 days to push older lines out
+RENEWAL_REQUEST_BYTES_MAX = 2 * KIB  # two signatures, three keys and two names
+RENEWAL_ANSWER_BYTES_MAX = ROSTER_BYTES_MAX + 256 * KIB  # a roster, certificates, and all changes of the root
+RENEWAL_LATE_MAX = 256  # renewals through the listener for newcomers under way at one time; others ask again
+RENEWAL_BATCH_S = 0.2  # renewals of so long become one roster
+RENEWAL_LOOK_S = 600.0  # between two looks at a certificate's dates: a clock may be set meanwhile
+RENEWAL_RETRY_S = 30.0  # after a renewal that failed; doubled up to
+RENEWAL_RETRY_S_MAX = 3_600.0  # this: ten days are left
+RENEWAL_SETTLE_S = 3.0  # after a roster names the new key, until messages are signed with it: others hear of it first
 AUDIT_SEGMENTS_MAX = 1_024  # files that `audit verify` reads: AUDIT_BYTES_MAX of the smallest segments that make sense
 
 # --- issue 4: broker and certificates -------------------------------------------------------------------------------
