@@ -8,6 +8,8 @@ from edgeswarm.core.cell import commands as c
 from edgeswarm.core.cell.changes import Change
 from edgeswarm.core.cell.state import CellState
 from edgeswarm.core.cell.types import (
+    ROLLOUT_STATES,
+    TOKEN_ROLES,
     AgentSpec,
     Assignment,
     Capabilities,
@@ -69,9 +71,39 @@ def task_lists(draw: st.DrawFn) -> tuple[TaskSpec, ...]:
 
 moves = st.builds(Move, agents, st.one_of(st.none(), devices), small)
 assignments = st.builds(Assignment, jobs, st.integers(0, 4), st.integers(1, 4), devices)
+keys = st.sampled_from([bytes(32), b"\x01" * 32])
+tokens = st.sampled_from(["a" * 13, "b2" * 6 + "c"])
+rollouts = st.sampled_from(["0" * 16, "f" * 16, "01" * 8])
+rollout_states = st.sampled_from(ROLLOUT_STATES)
+labels = st.lists(st.sampled_from(["room=a", "x=", "zone=1 b"]), unique=True, max_size=3).map(
+    lambda found: tuple(sorted(found))
+)
+some_devices = st.lists(devices, unique=True, max_size=3).map(lambda found: tuple(sorted(found)))
+fleet_commands = st.one_of(
+    st.builds(
+        c.AddToken,
+        tokens,
+        keys,
+        st.sampled_from(TOKEN_ROLES),
+        st.integers(1, 3),
+        st.integers(1, 12),
+        st.booleans(),
+        labels,
+        names,
+        texts,
+    ),
+    st.builds(c.UseToken, tokens, devices, keys, small),
+    st.builds(c.RevokeToken, tokens, texts),
+    st.builds(c.SetLabels, devices, labels, texts),
+    st.builds(c.StartRollout, rollouts, agents, digests, st.binary(max_size=3), texts),
+    st.builds(c.AdvanceRollout, rollouts, st.integers(0, 3), some_devices, texts),
+    st.builds(c.SteerRollout, rollouts, rollout_states, st.binary(max_size=3), texts, texts),
+    st.builds(c.RotateRoot, st.binary(max_size=3), texts),
+)
 plain_commands = st.one_of(
+    fleet_commands,
     st.just(c.Noop()),
-    st.builds(c.SetVersion, st.integers(1, 3)),
+    st.builds(c.SetVersion, st.integers(1, 4)),
     st.builds(c.SetRoster, st.integers(1, 3), st.sampled_from([b"", bytes(32)]), st.binary(max_size=3)),
     st.builds(c.Stop, texts, texts),
     st.builds(c.Resume, texts, texts),

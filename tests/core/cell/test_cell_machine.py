@@ -17,7 +17,7 @@ from edgeswarm.core.cell.types import Assignment, Capabilities, Move, TaskRun, T
 class CellMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
-        self.cell = Cell()
+        self.cell = Cell(version=3)
         self.replica = replayed(self.cell.log)
         self.epochs: dict[str, int] = {}
         self.highest = 0

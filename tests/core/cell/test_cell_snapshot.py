@@ -22,7 +22,7 @@ from edgeswarm.wire.codec import dumps, loads
 
 
 def filled() -> Cell:
-    cell = Cell()
+    cell = Cell(version=3)
     cell(c.SetRoster(1, b"", b"roster"))
     cell.device("d1", sensors=("temp",))
     cell.device("d2")
@@ -35,6 +35,17 @@ def filled() -> Cell:
     cell(c.CancelJob("k", WHO, "enough"))
     session = cell(c.OpenSession("ann"))[0]
     cell(c.WithSession(session.session, 1, 0, c.encode(c.Noop())))  # type: ignore[union-attr]
+    cell(c.AddToken("a" * 13, bytes(32), "worker", 2, 9, True, ("room=a",), ("neural.compute",), WHO))
+    cell(c.AddToken("b" * 13, bytes(32), "reader", 1, 9, False, (), (), WHO))
+    cell(c.UseToken("a" * 13, "d2", b"k" * 32, 7))
+    cell(c.RevokeToken("b" * 13, WHO))
+    cell(c.SetLabels("d1", ("room=a", "zone=1"), WHO))
+    cell(c.StartRollout("f" * 16, "fuse", bytes(32), b"plan", WHO))
+    cell(c.AdvanceRollout("f" * 16, 1, ("d1", "d2"), WHO))
+    cell(c.SteerRollout("f" * 16, "done", b"", "all healthy", WHO))
+    cell(c.StartRollout("0" * 16, "fuse", b"\x01" * 32, b"plan", WHO))
+    cell(c.AdvanceRollout("0" * 16, 1, ("d1",), WHO))
+    cell(c.RotateRoot(b"root", WHO))
     return cell
 
 
@@ -68,6 +79,9 @@ def test_a_filled_state_comes_back_whole() -> None:
     assert back.to_snapshot() == data
     for name in ("roster", "devices", "agents", "jobs", "stop", "audit", "sessions", "ended", "epoch_last"):
         assert getattr(back, name) == getattr(cell.state, name)
+    for name in ("tokens", "token_time_s", "labels", "rollouts", "roots"):
+        assert getattr(back, name) == getattr(cell.state, name) != type(getattr(back, name))()
+    assert list(back.rollouts) == ["f" * 16, "0" * 16], "the oldest first, not by id"
 
 
 def test_what_is_forgotten_next_survives_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,13 +145,13 @@ def test_a_forged_body_with_a_right_hash_is_refused_or_is_a_sound_state(data: st
     assert list(state.faults()) == []
     for index, order in enumerate(data.draw(st.lists(commands, max_size=5)), state.index + 1):
         state.apply(index, 1, c.encode(order))
-    CellState.from_snapshot(state.to_snapshot(), supported=max(2, state.version))
+    CellState.from_snapshot(state.to_snapshot(), supported=max(3, state.version))
 
 
 def _paths(value: object, at: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
     """Where values are; inside byte strings that hold records, too ("*" stands for opening one)."""
     found = [at] if at else []
-    if isinstance(value, bytes) and at and at[0] in (5, 6, 7, 9):
+    if isinstance(value, bytes) and at and at[0] in (5, 6, 7, 9, 12):
         try:
             return found + _paths(loads(value), (*at, "*"))
         except CodecError:
@@ -184,6 +198,12 @@ def test_the_largest_state_fits_into_a_snapshot() -> None:
         + limits.CELL_JOBS_MAX * job
         + limits.CELL_JOBS_BYTES_MAX
         + limits.ROSTER_BYTES_MAX
+        + limits.CELL_TOKENS_MAX * (13 + 32 + 11 + limits.TOKEN_NAMES_BYTES_MAX + limits.WHO_BYTES_MAX + head)
+        + limits.CELL_TOKEN_USES_MAX * (63 + 32 + 6)
+        + limits.CELL_DEVICES_MAX * (63 + limits.LABELS_BYTES_MAX + 16)
+        + limits.CELL_ROLLOUTS_MAX * (name + 64 + limits.WHO_BYTES_MAX + limits.WHY_BYTES_MAX + head)
+        + limits.CELL_ROLLOUTS_BYTES_MAX
+        + limits.CELL_ROOTS_MAX * (limits.ROOT_ROTATION_BYTES_MAX + 3)
     )
     assert total <= limits.CELL_SNAPSHOT_BYTES_MAX
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from cell_commands import WHO, Cell, commands
 from hypothesis import given
@@ -11,6 +13,8 @@ from edgeswarm.core.cell import changes as ch
 from edgeswarm.core.cell import commands as c
 from edgeswarm.core.cell.state import CellState
 from edgeswarm.core.cell.types import Capabilities
+from edgeswarm.errors import CodecError
+from edgeswarm.wire.codec import dumps, loads
 
 
 def test_a_newer_command_is_rejected_until_the_version_is_set() -> None:
@@ -42,10 +46,11 @@ def sets_version(command: c.Command) -> bool:
             return False
 
 
-@given(st.lists(commands.filter(lambda command: not sets_version(command)), max_size=20))
-def test_old_and_new_programs_agree_byte_for_byte_before_the_upgrade(orders: list[c.Command]) -> None:
-    """The same log, also with newer commands in it, on a program that knows version 1 only and on the latest."""
-    old, new = CellState(supported=1), CellState()
+@given(st.sampled_from([1, 2]), st.lists(commands.filter(lambda command: not sets_version(command)), max_size=20))
+def test_old_and_new_programs_agree_byte_for_byte_before_the_upgrade(version: int, orders: list[c.Command]) -> None:
+    """The same log, also with newer commands in it, on a program that knows an older version only and on the latest."""
+    old, new = CellState(supported=version), CellState()
+    orders = [c.SetVersion(step) for step in range(2, version + 1)] + orders
     for index, order in enumerate(orders, 1):
         data = c.encode(order)
         assert old.apply(index, 1, data) == new.apply(index, 1, data)
@@ -76,3 +81,54 @@ def test_a_program_updated_after_it_halted_catches_up() -> None:
     for index, data in enumerate(log, 1):
         updated.apply(index, 1, data)
     assert updated.to_snapshot() == new.state.to_snapshot()
+
+
+# --- version 3: the fleet ---------------------------------------------------------------------------------------------
+
+VERSION_2 = bytes.fromhex(
+    "8301582057d91857801b70a2d319b342c0d5bedae0ded4de27b46029f12c2c746a0df0f4584d8c0203010182004081581c876264318a"
+    "6764656661756c74614360000000808080800102f501f580808080f6818403016c6f70657261746f722d616e6e6f647261696e206465"
+    "76696365206431"
+)
+"""A snapshot that the program before version 3 wrote: `cell.device("d1")`, then `Drain("d1", True, WHO)`."""
+
+
+def fleet_of(cell: Cell) -> object:
+    """The 13th field of the snapshot's body, if it is there."""
+    body = loads(loads(cell.state.to_snapshot())[2])  # type: ignore[index,arg-type]
+    assert isinstance(body, list)
+    return body[12:]
+
+
+def test_a_cell_below_version_3_writes_what_programs_before_it_wrote() -> None:
+    cell = Cell(version=2)
+    cell.device("d1")
+    cell(c.Drain("d1", True, WHO))
+    assert cell.state.to_snapshot() == VERSION_2
+    assert isinstance(cell(c.SetLabels("d1", ("room=a",), WHO))[0], ch.Rejected)
+    assert fleet_of(cell) == []
+
+
+def test_a_snapshot_of_version_2_opens_and_goes_on() -> None:
+    cell = Cell()
+    cell.state = CellState.from_snapshot(VERSION_2)
+    cell.log = [b""] * cell.state.index
+    assert cell.state.devices["d1"].drained
+    assert cell(c.SetVersion(3)) == [ch.VersionChanged(3)]
+    assert fleet_of(cell) == [], "as a program that halted here has it"
+    assert cell(c.SetLabels("d1", ("room=a",), WHO)) == [ch.LabelsChanged("d1")]
+    assert len(fleet_of(cell)) == 1  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fleet", [[[], 0, [], [], [b"root"]], [[], 0, [], [], []], [], None])
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_fleet_where_none_can_be_is_refused(fleet: object, version: int) -> None:
+    """In a cell of version 2; or empty, which is not written; or of another shape."""
+    body = loads(loads(VERSION_2)[2])  # type: ignore[index,arg-type]
+    encoded = dumps([version, *body[1:], fleet])  # type: ignore[index]
+    data = dumps([1, hashlib.sha256(encoded).digest(), encoded])
+    if version == 3 and fleet == [[], 0, [], [], [b"root"]]:
+        assert CellState.from_snapshot(data).roots == (b"root",)
+        return
+    with pytest.raises(CodecError):
+        CellState.from_snapshot(data)
