@@ -102,7 +102,7 @@ def logs(
     with common.connect(state, config_file, timeout_s=common.FOLLOW_S_MAX) as client:
         try:
             for line in client.follow("logs", lines=lines, follow=follow):
-                entry = _entry(line)
+                entry = entry_of(line)
                 if (needle is None or needle in line) and _rank(entry) >= LEVELS.index(level):
                     click.echo(line if as_json else pretty(entry))
                     sys.stdout.flush()
@@ -110,7 +110,7 @@ def logs(
             pass  # how one leaves --follow
 
 
-def _entry(line: str) -> dict[str, Any]:
+def entry_of(line: str) -> dict[str, Any]:
     try:
         entry = json.loads(line)
     except ValueError:

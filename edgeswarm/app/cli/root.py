@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "audit": ("audit", "audit", "Show who changed what, and verify that the log of it is whole."),
     "broker": ("broker", "broker", "Run an MQTT broker for this machine or this site."),
     "config": ("config", "config", "Show the settings in force and where each came from."),
+    "daemon": ("daemon_group", "daemon", "The supervisor as a service: install, upgrade, status, logs."),
     "demo": ("demo_swarm", "demo", "Run a network across five devices here, break things, count what was lost."),
     "doctor": ("doctor", "doctor", "Try every isolation layer for real and say what this machine can do."),
     "fleet": ("fleet", "fleet", "Make a fleet, run its controller, and manage it: tokens, devices, rollouts."),
