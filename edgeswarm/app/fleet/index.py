@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -382,7 +382,7 @@ class Index:
         assert self._store is not None
         return await self._in_thread(self._store.acknowledge, list(ids), who, self._clock())
 
-    async def follow(self, wanted: Callable[[EventRow], bool]) -> AsyncIterator[EventRow]:
+    async def follow(self, wanted: Callable[[EventRow], bool]) -> AsyncGenerator[EventRow, None]:
         """Events from now on.  Raises LimitError."""
         if len(self._followers) >= INDEX_FOLLOWERS_MAX:
             raise LimitError(f"events: at most {INDEX_FOLLOWERS_MAX} follow at one time (INDEX_FOLLOWERS_MAX)")

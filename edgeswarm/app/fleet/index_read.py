@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Integer, func, or_, select, tuple_
 
 from edgeswarm.app.fleet import index_tables as t
 from edgeswarm.app.fleet.index_sql import condition
@@ -157,7 +157,7 @@ def summary(run: Connection, *, since_s: float, busiest: int = 10) -> dict[str, 
     everybody = condition(EVERYBODY)
     counted = select(t.events.c.severity, func.count()).where(t.events.c.at_s >= since_s).group_by(t.events.c.severity)
     total = run.execute(select(func.count(), func.sum(d.agents), func.sum(d.failed), func.sum(d.restarts))).one()
-    share = d.cpu_used_milli * 1000 / func.max(d.cpu_milli, 1)
+    share = d.cpu_used_milli * 1000 // func.max(d.cpu_milli, 1, type_=Integer)
     rank = or_(d.failed > 0, d.state == "silent").desc()
     columns = [d.device, d.state, d.agents, d.failed, d.restarts, share.label("busy_permille"), d.memory_bytes,
                d.memory_free_bytes, d.temperature_c, d.queue_rows, d.seen_s]  # fmt: skip

@@ -38,7 +38,7 @@ DAY_S = 24 * 3600
 EARLY_S = 300  # certificates begin this long ago: clocks differ
 ISSUER_GRANTS = ("memory.access", "neural.compute", "stream.publish:*", "tool:*")
 """What a join token may give without an operator's signature on the device itself."""
-CONTROLLER_GRANTS = ("deploy", "revoke", "token")
+CONTROLLER_GRANTS = ("deploy", "revoke", "token", "tool:logs")
 CONSOLE_GRANTS = ("deploy", "memory.access", "neural.compute", "revoke", "stream.publish:*", "token", "tool:*")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import edgeswarm
@@ -189,8 +190,9 @@ class View:
                 and (not severities or row.severity in severities)
             )
 
-        async for row in self._index.follow(wanted):
-            yield row.plain()
+        async with aclosing(self._index.follow(wanted)) as rows:
+            async for row in rows:
+                yield row.plain()
 
     async def alerts(self, args: dict[str, Any], who: str) -> Any:
         """device, all (acknowledged ones too), before, limit: newest first."""
