@@ -502,3 +502,15 @@ BROKER_REVOKED_DAYS = 800  # a revoked certificate leaves the list after that: a
 BROKER_PROBE_S = 5.0  # one answer of the broker to a probe, on a loaded SD-card machine
 BROKER_PROBE_SILENCE_S = 0.4  # nothing came in so long: it was not delivered
 BROKER_RESTART_S_MAX = 30.0  # between two starts of a mosquitto that ends by itself; doubles from 0.5 s
+
+# --- issue 4: an upgrade of the supervisor --------------------------------------------------------------------------
+WEBHOOK_LEAVE_S = 1.0  # a request that is under way when the supervisor hands over; most are answered by then
+UPGRADE_REST_S = 10.0  # until nobody is being started, swapped or asked; then the upgrade is refused, not the agents
+UPGRADE_ASKS_S = 2.0  # until rows that programs ask about are answered; then they are told to ask again
+UPGRADE_CHECK_S = 60.0  # the self-check of another version: Python starts in 5 s on the smallest board, under load in 30
+UPGRADE_START_S = 60.0  # from the exec until the new version serves; then the old one takes over again
+UPGRADE_HEALTHY_S = 30.0  # a new version that served so long without a fault of its own stays
+UPGRADE_S_MAX = 3_600.0  # the longest that either may be set to
+UPGRADE_PROGRAM_ARGUMENTS_MAX = 64  # words of the command that starts another version, 4 KiB each at most
+HANDOVER_HEADER_BYTES_MAX = 1 * MIB  # command, environment and descriptors of the one who leaves: Linux allows 2 MiB
+HANDOVER_BYTES_MAX = 512 * MIB  # the state: queues and frames of all agents, mostly a few hundred KiB

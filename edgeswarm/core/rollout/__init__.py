@@ -1,1 +1,1 @@
-"""Rollouts: what a device converges to, and when a wave may follow another.  Pure."""
+"""Rollouts: how a device converges to what it should run, and how a controller goes from wave to wave.  Pure."""
