@@ -13,10 +13,11 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from edgeswarm.drivers.handover import HandedProcess, Packer, Unpacker
 from edgeswarm.limits import CHILD_KILL_MS, CHILD_STDERR_BYTES, CHILD_STOP_MS
 
 ENVIRONMENT: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
@@ -28,22 +29,58 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 class Child:
     """One running command.  Make it with `start`, end it with `stop`."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stderr is not None
+    def __init__(self, process: subprocess.Popen[bytes] | HandedProcess, *, listens: bool = True) -> None:
+        """listens: to its standard error and its end; else `listen` begins it."""
         self._process = process
         self._loop = asyncio.get_running_loop()
-        self._pidfd = os.pidfd_open(process.pid)
         self._exited = asyncio.Event()
-        self._stderr = process.stderr.fileno()
+        if process.returncode is None:
+            self._pidfd = os.pidfd_open(process.pid)
+        else:  # what it wrote may still be read
+            self._exited.set()
+        self._stderr = process.stderr.fileno() if process.stderr is not None else -1
         self._tail = b""
+        self._stderr_over = False
         self.pid = process.pid
         self.stdin_fd = process.stdin.fileno() if process.stdin is not None else -1
         self.stdout_fd = process.stdout.fileno() if process.stdout is not None else -1
         for fd in (self._stderr, self.stdin_fd, self.stdout_fd):
             if fd >= 0:
                 os.set_blocking(fd, False)
-        self._loop.add_reader(self._pidfd, self._on_exit)
-        self._loop.add_reader(self._stderr, self._on_stderr)
+        if listens:
+            self.listen(on=True)
+
+    def listen(self, *, on: bool) -> None:
+        """Begin to hear of its end and its standard error, or stop for a hand-over."""
+        if not self.running:
+            return
+        if on:
+            self._loop.add_reader(self._pidfd, self._on_exit)
+            if not self._stderr_over:
+                self._loop.add_reader(self._stderr, self._on_stderr)
+        else:
+            self._loop.remove_reader(self._pidfd)
+            self._loop.remove_reader(self._stderr)
+
+    def parcel(self, packer: Packer) -> dict[str, object]:
+        """For the next program of this process; nobody listens to the child from now on."""
+        self.listen(on=False)
+        if self.running:
+            packer.child(self.pid)
+        files = (self._process.stdin, self._process.stdout, self._process.stderr)
+        stdio = [packer.fd(file.fileno()) if file is not None and not file.closed else -1 for file in files]
+        code = self._process.returncode
+        return {"pid": self.pid, "stdio": stdio, "code": code, "tail": self._tail, "stderr_over": self._stderr_over}
+
+    @classmethod
+    def unpack(cls, parcel: Mapping[str, Any], unpacker: Unpacker) -> Child:
+        """One that an earlier program of this process has started; `listen` to it.  Raises LocalError, OSError."""
+        stdin, stdout, stderr = (unpacker.fd(fd) if fd >= 0 else fd for fd in parcel["stdio"])
+        process = HandedProcess(parcel["pid"], stdin=stdin, stdout=stdout, stderr=stderr)
+        process.returncode = parcel["code"]
+        child = cls(process, listens=False)
+        child._tail, child._stderr_over = parcel["tail"], parcel["stderr_over"]
+        return child
 
     @classmethod
     def start(cls, command: Sequence[str], *, cwd: Path, feeds: bool) -> Child:
@@ -75,7 +112,7 @@ class Child:
     async def exit(self) -> tuple[int, str]:
         """Its exit code (negative: the signal) and the end of what it said on standard error, once it is over."""
         await self._exited.wait()
-        return self._process.returncode, self._tail.decode(errors="replace").strip()
+        return self._process.returncode or 0, self._tail.decode(errors="replace").strip()
 
     def terminate(self) -> None:
         """Ask it and all it started to end; SIGKILL follows by `stop`."""
@@ -144,6 +181,7 @@ class Child:
         except OSError:
             return False
         if not data:
+            self._stderr_over = True
             self._loop.remove_reader(self._stderr)
         self._tail = (self._tail + data)[-CHILD_STDERR_BYTES:]
         return bool(data)

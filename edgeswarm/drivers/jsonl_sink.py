@@ -7,8 +7,11 @@ end before the first new line, and no line is in two files.  A file that somebod
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from edgeswarm.drivers.handover import Packer, Unpacker
 from edgeswarm.drivers.sinks import Outbox, Sink, SinkSetup, outbox_counts
 from edgeswarm.limits import SINK_RETRY_MS
 
@@ -109,6 +112,19 @@ class JsonlSink(Sink):
 
     def counts(self) -> dict[str, int]:
         return {**outbox_counts(self._outbox, self.failed), "rotated": self.rotated}
+
+    async def parcel(self, packer: Packer) -> dict[str, Any]:
+        """With the open file, so that a line that is out in part is completed."""
+        file = None if self._file is None else [packer.fd(self._file), self._inode, self._size]
+        return {**await super().parcel(packer), "outbox": self._outbox.state(), "file": file, "rotated": self.rotated}
+
+    def unpack(self, parcel: Mapping[str, Any], unpacker: Unpacker) -> None:
+        super().unpack(parcel, unpacker)
+        self._outbox.restore(parcel["outbox"])
+        self.rotated = parcel["rotated"]
+        if parcel["file"] is not None:
+            number, self._inode, self._size = parcel["file"]
+            self._file = unpacker.fd(number)
 
     def close(self) -> None:
         self.flush()

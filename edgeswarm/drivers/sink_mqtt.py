@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from edgeswarm.agentfile.wiring import MqttSink as MqttSinkSpec
+from edgeswarm.drivers.handover import Packer, Unpacker
 from edgeswarm.drivers.mqtt.link import Link
 from edgeswarm.drivers.sinks import Outbox, Sink, SinkSetup, outbox_counts
 from edgeswarm.drivers.sources_mqtt_session import Listener, Session
@@ -36,17 +39,46 @@ class MqttSink(Sink):
         self.opened = 0
         listener = Listener(up=self._up, down=self._down, failed=self._refused, acked=self._acked, writable=self.flush)
         self._session = Session(spec, secrets, listener)
+        self._leaving = False
+        self._task: asyncio.Task[None] | None = None
+        if setup.begins:
+            self.begin()
+
+    def begin(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
         try:
             await self._session.run()
         finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self._leaving:
             lost = len(self._again) + len(self._inflight)
             self._outbox.dropped += lost
             self._again.clear()
             self._inflight.clear()
             self.note_dropped(lost + self._outbox.clear(), "closed")
+
+    async def parcel(self, packer: Packer) -> dict[str, Any]:
+        """The connection stays behind; what the broker has not acknowledged goes again."""
+        self._leaving = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        again = [*self._inflight.values(), *self._again]
+        return {
+            **await super().parcel(packer),
+            "outbox": self._outbox.state(),
+            "again": again,
+            "opened": self.opened,
+        }
+
+    def unpack(self, parcel: Mapping[str, Any], unpacker: Unpacker) -> None:
+        super().unpack(parcel, unpacker)
+        self._outbox.restore(parcel["outbox"])
+        self._again, self.opened = deque(parcel["again"]), parcel["opened"]
 
     def write_line(self, line: bytes) -> None:
         dropped = self._outbox.push(line)
@@ -107,7 +139,7 @@ class MqttSink(Sink):
     def _down(self, why: str) -> None:
         self._again.extendleft(reversed(self._inflight.values()))
         self._inflight.clear()
-        if not self._closing:
+        if not self._closing and not self._leaving:
             self._note("lost", ConnectionError(why))
 
     def _refused(self, error: EdgeSwarmError) -> None:
@@ -142,8 +174,9 @@ class MqttSink(Sink):
             await asyncio.wait_for(self._empty.wait(), CHILD_STOP_MS / 1000 if self._session.link else 0.0)
         except TimeoutError:
             pass
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def closed(self) -> None:
         """Returns once the connection is gone."""

@@ -12,15 +12,18 @@ import asyncio
 import ipaddress
 import random
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from edgeswarm.agentfile.wiring import WebhookSink as WebhookSpec
 from edgeswarm.drivers import secrets
+from edgeswarm.drivers.handover import Packer, Unpacker
 from edgeswarm.drivers.sink_webhook_http import PrivateAddressError, is_public, parse, post
 from edgeswarm.drivers.sinks import Outbox, Sink, SinkSetup, outbox_counts
 from edgeswarm.drivers.sources import Backoff
 from edgeswarm.errors import CapabilityError, EdgeSwarmError
-from edgeswarm.limits import CHILD_STOP_MS, WEBHOOK_RETRY_AFTER_S_MAX
+from edgeswarm.limits import CHILD_STOP_MS, WEBHOOK_LEAVE_S, WEBHOOK_RETRY_AFTER_S_MAX
 
 _PASSING = frozenset({408, 425, 429})
 
@@ -47,7 +50,35 @@ class WebhookSink(Sink):
         self._closing = asyncio.Event()
         self.requests = 0
         self._failing = False
+        self._leaving = False
+        self._task: asyncio.Task[None] | None = None
+        if setup.begins:
+            self.begin()
+
+    def begin(self) -> None:
+        if self._outbox:
+            self._some.set()
         self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def parcel(self, packer: Packer) -> dict[str, Any]:
+        """The request on its way has WEBHOOK_LEAVE_S to end, else its records go again: a server may see them twice."""
+        self._leaving = True
+        if self._task is not None:
+            if self._flight:
+                await asyncio.wait((self._task,), timeout=WEBHOOK_LEAVE_S)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        lines, *rest = self._outbox.state()
+        return {
+            **await super().parcel(packer),
+            "outbox": [[*self._flight, *lines], *rest],
+            "requests": self.requests,
+        }
+
+    def unpack(self, parcel: Mapping[str, Any], unpacker: Unpacker) -> None:
+        super().unpack(parcel, unpacker)
+        self._outbox.restore(parcel["outbox"])
+        self.requests = parcel["requests"]
 
     def write_line(self, line: bytes) -> None:
         dropped = self._outbox.push(line)
@@ -63,16 +94,17 @@ class WebhookSink(Sink):
 
     async def _run(self) -> None:
         try:
-            while self._outbox or not self._closing.is_set():
+            while not self._leaving and (self._outbox or not self._closing.is_set()):
                 await self._gather()
                 self._flight = self._outbox.take(self._spec.batch)
                 if self._flight:
                     await self._deliver(self._flight)
         finally:
-            unsent = len(self._flight)
-            self._outbox.dropped += unsent
-            self._flight = []
-            self.note_dropped(unsent + self._outbox.clear(), "closed")
+            if not self._leaving:
+                unsent = len(self._flight)
+                self._outbox.dropped += unsent
+                self._flight = []
+                self.note_dropped(unsent + self._outbox.clear(), "closed")
 
     async def _gather(self) -> None:
         """Until there is a request's worth of records, or the first has waited long enough."""
@@ -147,11 +179,13 @@ class WebhookSink(Sink):
         """What waits has CHILD_STOP_MS from now on to be posted; `closed` waits for it."""
         if not self._closing.is_set():
             self._closing.set()
-            asyncio.get_running_loop().call_later(CHILD_STOP_MS / 1000, self._task.cancel)
+            if self._task is not None:
+                asyncio.get_running_loop().call_later(CHILD_STOP_MS / 1000, self._task.cancel)
 
     async def closed(self) -> None:
         """Returns once the last request is over."""
-        await asyncio.gather(self._task, return_exceptions=True)
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
 
 
 async def _either(one: asyncio.Event, other: asyncio.Event, timeout_s: float | None) -> None:

@@ -16,12 +16,13 @@ import select
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from edgeswarm.agentfile import wiring
+from edgeswarm.drivers.handover import Packer, Unpacker
 from edgeswarm.drivers.profiles import Network
 from edgeswarm.drivers.secrets import SECRETS
 from edgeswarm.errors import CapabilityError
@@ -94,6 +95,15 @@ class Outbox:
         self._bytes -= sum(map(len, lines))
         return lines
 
+    def state(self) -> list[Any]:
+        """Everything, for `restore` in the next program."""
+        return [list(self._lines), self._sent, self.accepted, self.dropped, self.written]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        lines, self._sent, self.accepted, self.dropped, self.written = state
+        self._lines = deque(lines)
+        self._bytes = sum(map(len, lines))
+
     @property
     def partial(self) -> bool:
         """True while a line is out in part."""
@@ -117,11 +127,15 @@ class Outbox:
 
 @dataclass(frozen=True, slots=True)
 class SinkSetup:
-    """What every sink is given.  agent: whose answers these are, in events."""
+    """What every sink is given.  agent: whose answers these are, in events.
+
+    begins: at once; else it does nothing before `unpack` and `begin`.
+    """
 
     agent: str
     on_event: OnEvent = ignore_event
     now_ns: Callable[[], int] = time.monotonic_ns
+    begins: bool = True
 
 
 class Sink(ABC):
@@ -169,6 +183,20 @@ class Sink(ABC):
 
     async def closed(self) -> None:  # noqa: B027 - most have nothing to wait for
         """Returns once what `close` began is over: at once, but for commands."""
+
+    async def parcel(self, packer: Packer) -> dict[str, Any]:
+        """In place of `close`: what waits, and what is open, for a sink of the same declaration in the next program of
+        this process.  It writes nothing more."""
+        return {"failed": self.failed}
+
+    def unpack(self, parcel: Mapping[str, Any], unpacker: Unpacker) -> None:
+        """Go on where `parcel` says, before the first `write`; `begin` follows.  Raises KeyError, LocalError,
+        OSError."""
+        self.failed = parcel["failed"]
+
+    def begin(self) -> None:
+        """After `unpack`: from now on write what waits."""
+        self.flush()
 
     def note_failed(self, what: str, error: Exception) -> None:
         """Count and tell a write that failed."""
@@ -277,6 +305,16 @@ class StdoutSink(Sink):
     def counts(self) -> dict[str, int]:
         return outbox_counts(self._outbox, self.failed)
 
+    async def parcel(self, packer: Packer) -> dict[str, Any]:
+        """Standard output itself goes along by being standard output."""
+        self._writer.stop()
+        return {**await super().parcel(packer), "outbox": self._outbox.state(), "closed": self._closed}
+
+    def unpack(self, parcel: Mapping[str, Any], unpacker: Unpacker) -> None:
+        super().unpack(parcel, unpacker)
+        self._outbox.restore(parcel["outbox"])
+        self._closed = parcel["closed"]
+
     def close(self) -> None:
         self.flush()
         self._writer.stop()
@@ -306,14 +344,15 @@ def make_sink(
     now_ns: Callable[[], int] = time.monotonic_ns,
     network: Network | None = None,
     stdout_fd: int = 1,
+    begins: bool = True,
 ) -> Sink:
     """The driver of a declared sink, open where that can fail for good.  Needs a running loop.
 
     base_dir: where relative paths and commands start, and the folder secrets/ is.  runtime_dir: where sockets are, as
-    `<name>.sock`.  network: what the device allows; absent: what the default profile does.
+    `<name>.sock`.  network: what the device allows; absent: what the default profile does.  begins: see SinkSetup.
     Raises CapabilityError if the agent lacks the capability, LocalError for a socket that cannot be there.
     """
-    setup = SinkSetup(agent, on_event, now_ns)
+    setup = SinkSetup(agent, on_event, now_ns, begins)
     match spec:
         case wiring.StdoutSink():
             return StdoutSink(setup, when=spec.when, fd=stdout_fd)

@@ -11,9 +11,11 @@ import asyncio
 import os
 import socket
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgeswarm.drivers.handover import Packer, Unpacker
 from edgeswarm.drivers.sinks import Outbox, Sink, SinkSetup, Writer
 from edgeswarm.errors import LocalError
 from edgeswarm.limits import SOCKET_PATH_BYTES_MAX, SOCKET_READER_BYTES_MAX, SOCKET_READERS_MAX
@@ -43,9 +45,17 @@ class SocketSink(Sink):
         self._readers: dict[int, _Reader] = {}
         self._gone = {"accepted": 0, "written": 0, "dropped": 0}  # of readers that left
         self._loop = asyncio.get_running_loop()
-        self._listener = _listen(path)
-        self._inode = os.stat(path).st_ino
+        self._inode = 0
+        if setup.begins:
+            self._listener = _listen(path)
+            self._inode = os.stat(path).st_ino
+            self.begin()
+
+    def begin(self) -> None:
         self._loop.add_reader(self._listener.fileno(), self._accept)
+        for reader in self._readers.values():
+            self._loop.add_reader(reader.connection.fileno(), self._heard, reader)
+        self.flush()
 
     @property
     def readers(self) -> int:
@@ -110,6 +120,32 @@ class SocketSink(Sink):
         totals = {name: count + sum(getattr(one, name) for one in outboxes) for name, count in self._gone.items()}
         waiting = sum(map(len, outboxes))
         return {**totals, "waiting": waiting, "failed": self.failed, "readers": self.readers, "refused": self.refused}
+
+    async def parcel(self, packer: Packer) -> dict[str, Any]:
+        """With the socket and all who are connected."""
+        self._loop.remove_reader(self._listener.fileno())
+        readers = []
+        for fd, reader in self._readers.items():
+            reader.writer.stop()
+            self._loop.remove_reader(fd)
+            readers.append([packer.fd(fd), reader.outbox.state()])
+        return {
+            **await super().parcel(packer),
+            "listener": packer.fd(self._listener.fileno()),
+            "inode": self._inode,
+            "readers": readers,
+            "gone": self._gone,
+            "refused": self.refused,
+        }
+
+    def unpack(self, parcel: Mapping[str, Any], unpacker: Unpacker) -> None:
+        super().unpack(parcel, unpacker)
+        self._listener = socket.socket(fileno=unpacker.fd(parcel["listener"]))
+        self._inode, self._gone, self.refused = parcel["inode"], dict(parcel["gone"]), parcel["refused"]
+        for number, outbox in parcel["readers"]:
+            connection = socket.socket(fileno=unpacker.fd(number))
+            reader = self._readers[connection.fileno()] = _Reader(connection, self)
+            reader.outbox.restore(outbox)
 
     def close(self) -> None:
         if self._listener.fileno() < 0:

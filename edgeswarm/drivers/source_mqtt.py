@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from edgeswarm.agentfile.wiring import MqttSource as MqttSourceSpec
+from edgeswarm.drivers.handover import Packer, Unpacker
 from edgeswarm.drivers.mqtt.link import Link
 from edgeswarm.drivers.mqtt.properties import Incoming
 from edgeswarm.drivers.sources import Offer, Setup
@@ -55,16 +57,34 @@ class MqttSource(TextSource):
                     finally:
                         some.cancel()
                     continue
-                row = self._row_in(self._take())
-                if row is not None:
-                    await self.give(row, offer)
+                await self._give_first(offer)
             session.result()  # it does not end by itself: raise what it raised
         finally:
             session.cancel()
             await asyncio.gather(session, return_exceptions=True)
-            if self._waiting:
+            if self._waiting and not self.leaving:
                 self.counts.unread += len(self._waiting)
                 self.reporter.report("source_unread", lines=len(self._waiting))
+
+    async def _give_first(self, offer: Offer) -> None:
+        payload = self._take()
+        row, before = self._row_in(payload), self.counts.rows
+        try:
+            if row is not None:
+                await self.give(row, offer)
+        except asyncio.CancelledError:
+            if self.leaving and self.counts.rows == before:
+                self._waiting.appendleft(payload)
+            raise
+
+    def parcel(self, packer: Packer) -> dict[str, object]:
+        """The connection stays behind: what the broker sends meanwhile is lost to us, as whenever it is away."""
+        return {**super().parcel(packer), "waiting": list(self._waiting)}
+
+    def unpack(self, parcel: Mapping[str, Any], unpacker: Unpacker) -> None:
+        super().unpack(parcel, unpacker)
+        self._waiting = deque(parcel["waiting"])
+        self._bytes = sum(map(len, self._waiting))
 
     def _take(self) -> bytes:
         payload = self._waiting.popleft()

@@ -11,14 +11,16 @@ before the loop goes round; nothing a source keeps grows without bound.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from edgeswarm.agentfile import wiring
+from edgeswarm.drivers.handover import Packer, Unpacker
 from edgeswarm.drivers.profiles import Network
 from edgeswarm.drivers.secrets import SECRETS
 from edgeswarm.errors import CapabilityError, ConfigError, LocalError
@@ -94,6 +96,10 @@ class Source(ABC):
         self._stalled = False
         self._burst = 0
         self._timer: asyncio.TimerHandle | None = None
+        self.leaving = False
+        """Set before `run` is cancelled for a hand-over: what is read and not given, and what runs, is kept for
+        `parcel`."""
+        self.kept: Row | None = None  # of a paced source: read, and not given when it was handed over
 
     async def run(self, offer: Offer) -> None:
         """Hand over rows until the data ends; a stall is looked for meanwhile."""
@@ -124,6 +130,20 @@ class Source(ABC):
     def restore(self, state: Mapping[str, object]) -> None:
         """Go on where `state` says, before `run`.  Raises LocalError when it is not a state of this source."""
         raise LocalError(f"source {self.name}: a {self.kind} source has no position to go on from")
+
+    def parcel(self, packer: Packer) -> dict[str, object]:
+        """After `run` was cancelled with `leaving` set: everything, for a source of the same declaration in the next
+        program of this process.  Unlike `state` it may hold descriptors, and loses and repeats nothing."""
+        return {"counts": dataclasses.asdict(self.counts), "state": self.state(), "kept": self.kept}
+
+    def unpack(self, parcel: Mapping[str, Any], unpacker: Unpacker) -> None:
+        """Go on where `parcel` says, before `run`.  Raises LocalError, KeyError, TypeError, OSError."""
+        for name, value in parcel["counts"].items():
+            if hasattr(self.counts, name):
+                setattr(self.counts, name, value)
+        self.kept = None if parcel["kept"] is None else tuple(parcel["kept"])
+        if parcel["state"] is not None:
+            self.restore(parcel["state"])
 
     def check(self, now_ns: int) -> None:
         """Count and tell a stall."""
@@ -206,9 +226,15 @@ async def paced(source: Source, rate_hz: float, read: Callable[[], Row | None], 
     due_ns = clock.now_ns()
     source.waits()
     while True:
-        row = read()
+        row, source.kept = source.kept or read(), None
         if row is not None:
-            await source.give(row, offer)
+            before = source.counts.rows
+            try:
+                await source.give(row, offer)
+            except asyncio.CancelledError:
+                if source.leaving and source.counts.rows == before:
+                    source.kept = row
+                raise
         due_ns += period_ns
         behind_ns = clock.now_ns() - due_ns
         if behind_ns > 0:

@@ -12,9 +12,10 @@ import asyncio
 import csv
 import json
 import os
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
+from edgeswarm.drivers.handover import Packer, Unpacker
 from edgeswarm.drivers.sources import Offer, Setup, Source
 from edgeswarm.errors import LocalError
 from edgeswarm.limits import LINE_BYTES_MAX, SOURCE_READ_BYTES
@@ -55,6 +56,13 @@ class LineSplitter:
         line, size = self._take()
         return line, size - 1
 
+    def state(self) -> list[object]:
+        """What is incomplete, for `restore`."""
+        return [self._rest, self._skipped]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        self._rest, self._skipped = state
+
     def clear(self) -> int:
         """Forget what is incomplete; returns how many bytes that was."""
         size = len(self._rest) + self._skipped
@@ -88,6 +96,7 @@ class TextSource(Source):
     ) -> None:
         super().__init__(fields, setup)
         self._parse = self._parse_csv if format == "csv" else self._parse_jsonl
+        self._left: list[Line] = []  # lines that were read and not given when the source was handed over
 
     def row_from(self, line: bytes | None) -> Row | None:
         """The row in a line; None for a blank line, a header, and for one that is malformed, which is counted."""
@@ -111,11 +120,26 @@ class TextSource(Source):
             try:
                 await self.give(row, offer)
             except asyncio.CancelledError:
+                if self.leaving:
+                    self._left = list(lines[index + self.counts.rows - before :])
+                    raise
                 unread = len(lines) - index - (self.counts.rows - before)
                 self.counts.unread += unread
                 if unread:
                     self.reporter.report("source_unread", lines=unread)
                 raise
+
+    async def give_left(self, offer: Offer) -> None:
+        """The lines that an earlier program had read."""
+        lines, self._left = self._left, []
+        await self.give_lines(lines, offer)
+
+    def parcel(self, packer: Packer) -> dict[str, object]:
+        return {**super().parcel(packer), "left": [list(line) for line in self._left]}
+
+    def unpack(self, parcel: Mapping[str, Any], unpacker: Unpacker) -> None:
+        super().unpack(parcel, unpacker)
+        self._left = [(line, size) for line, size in parcel["left"]]
 
     def _parse_jsonl(self, text: str) -> Row | None:
         try:
@@ -203,23 +227,40 @@ class StdinLines(TextSource):
     def __init__(self, fields: Sequence[str], setup: Setup, *, fd: int = 0) -> None:
         super().__init__(fields, setup)
         self._fd = fd
+        self._splitter = LineSplitter()
+        self._over = False  # it has ended, or failed for good
+        self._resumed = False
 
     async def give_rows(self, offer: Offer) -> None:
-        splitter = LineSplitter()
-        self.counts.opened += 1
+        splitter = self._splitter
+        self.counts.opened += not self._resumed
         self.waits()
+        await self.give_left(offer)
+        if self._over:
+            return
         while True:
             try:
                 chunk = await read_some(self._fd)
             except OSError as error:
                 self.failed("read", error)
+                self._over = True
                 return
             lines = splitter.feed(chunk)
+            self._over = not chunk
             if not chunk and (last := splitter.flush()) is not None:
                 lines = [last]
             await self.give_lines(lines, offer)
             if not chunk:
                 return
+
+    def parcel(self, packer: Packer) -> dict[str, object]:
+        """Standard input itself goes along by being standard input."""
+        return {**super().parcel(packer), "part": self._splitter.state(), "over": self._over}
+
+    def unpack(self, parcel: Mapping[str, Any], unpacker: Unpacker) -> None:
+        super().unpack(parcel, unpacker)
+        self._splitter.restore(parcel["part"])
+        self._over, self._resumed = parcel["over"], True
 
     def probe(self) -> None:
         try:

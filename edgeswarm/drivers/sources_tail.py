@@ -15,7 +15,9 @@ import stat
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from edgeswarm.drivers.handover import Packer, Unpacker
 from edgeswarm.drivers.sources import Backoff, Offer, Setup
 from edgeswarm.drivers.sources_lines import Format, LineSplitter, TextSource
 from edgeswarm.errors import LocalError
@@ -64,7 +66,8 @@ class Tail(TextSource):
                     continue
                 await self.clock.sleep(backoff.next_s() if self._gone else TAIL_POLL_MS / 1000)
         finally:
-            self._close()
+            if not self.leaving:
+                self._close()
 
     def _open(self) -> bool:
         try:
@@ -178,6 +181,23 @@ class Tail(TextSource):
             raise LocalError(f"source {self.name}: {self._path}: {error.strerror}") from None
         if not stat.S_ISREG(found.st_mode):
             raise LocalError(f"source {self.name}: {self._path}: expected a plain file")
+
+    def parcel(self, packer: Packer) -> dict[str, object]:
+        """With the open file: it may be rotated before the next program looks."""
+        return {
+            **super().parcel(packer),
+            "file": None if self._file is None else packer.fd(self._file),
+            "inode": self._inode,
+            "line_at": self._line_at,
+            "flags": [self._cut_first, self._from_start, self._gone],
+        }
+
+    def unpack(self, parcel: Mapping[str, Any], unpacker: Unpacker) -> None:
+        super().unpack(parcel, unpacker)
+        self._cut_first, self._from_start, self._gone = parcel["flags"]
+        if parcel["file"] is not None:
+            self._file, self._inode, self._resume = unpacker.fd(parcel["file"]), parcel["inode"], None
+            self._begin_at(os.lseek(self._file, parcel["line_at"], os.SEEK_SET))
 
     def state(self, *, unanswered: int = 0) -> dict[str, object] | None:
         if self._resume is not None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edgeswarm.agentfile.wiring import AgentSource
 from edgeswarm.core.cell.types import AgentState
+from edgeswarm.drivers.handover import Packer, Unpacker
 from edgeswarm.drivers.sources import Offer, Setup, Source, SourceCounts
 from edgeswarm.errors import CodecError, LimitError, LocalError
 from edgeswarm.ids import AgentName
@@ -97,8 +98,9 @@ class RemoteSource(Source):
                 await self._some.wait()
         finally:
             self._unlisten(self)
-            self.counts.unread += len(self._waiting)
-            if self._waiting:
+            unread = 0 if self.leaving else len(self._waiting)
+            self.counts.unread += unread
+            if unread:
                 self.reporter.report("source_unread", lines=len(self._waiting))
                 self._waiting.clear()
 
@@ -116,8 +118,18 @@ class RemoteSource(Source):
         try:
             await self.give(row, since)
         except asyncio.CancelledError:
-            self.counts.unread += self.counts.rows == before
+            if self.counts.rows == before and self.leaving:
+                self._waiting.appendleft((row, made_ns))
+            elif self.counts.rows == before:
+                self.counts.unread += 1
             raise
+
+    def parcel(self, packer: Packer) -> dict[str, object]:
+        """The rows that wait; what is heard is another matter, the next program comes into the cell anew."""
+        return {"waiting": [[list(row), made_ns] for row, made_ns in self._waiting]}
+
+    def unpack(self, parcel: Mapping[str, Any], unpacker: Unpacker) -> None:
+        self.take_over([(tuple(row), made_ns) for row, made_ns in parcel["waiting"]])
 
     def probe(self) -> None:
         if self.subscriber.device is None:
