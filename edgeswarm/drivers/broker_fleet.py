@@ -22,7 +22,6 @@ import json
 import os
 import shutil
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -340,6 +339,47 @@ def _group(user: str | None) -> str:
     return grp.getgrgid(pwd.getpwnam(user).pw_gid).gr_name
 
 
-def commands(files: Files, program: str) -> Sequence[Sequence[str]]:
-    """What runs the broker: the process for devices, then the one for newcomers."""
-    return [[program, "-c", str(files.config)], [program, "-c", str(files.join_config)]]
+def unit_text(fleet: Path, program: str = "/usr/bin/env edgeswarm") -> str:
+    """A systemd unit for `edgeswarm fleet broker run`.  fleet: FLEET, absolute."""
+    if any(character.isspace() or character in "%\"'\\$" for character in str(fleet)):
+        raise LocalError(f"broker: a unit cannot name {str(fleet)!r}: no blanks, quotes, percent or dollar signs")
+    return f"""\
+# Written by `edgeswarm fleet broker unit`.  It starts as root to read the fleet's folder; mosquitto itself runs as its
+# own user.  Debian's own service takes no part: systemctl disable --now mosquitto
+[Unit]
+Description=EdgeSwarm fleet broker
+After=network-online.target
+Wants=network-online.target
+Conflicts=mosquitto.service
+
+[Service]
+Type=notify
+ExecStart={program} fleet broker run --fleet {fleet}
+Restart=always
+RestartSec=2
+LimitNOFILE=65536
+UMask=0077
+CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_KILL CAP_NET_BIND_SERVICE
+NoNewPrivileges=yes
+ProtectSystem=strict
+ReadWritePaths={fleet}
+ProtectHome={"no" if str(fleet).startswith(("/home/", "/root/")) else "yes"}
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+
+[Install]
+WantedBy=multi-user.target
+"""

@@ -45,6 +45,10 @@ class RefusedError(RemoteError):
     """The broker did not take the connection, or ended it; the text says how."""
 
 
+class UnreachableError(RefusedError):
+    """Nobody listens there, or the way there is closed: nothing was refused."""
+
+
 class Said(NamedTuple):
     topic: str
     payload: bytes
@@ -87,11 +91,12 @@ def context(ca: bytes, certificate: bytes = b"", key: bytes = b"") -> Iterator[s
 
 
 def connect(where: Where, *, client_id: str, user: str | None = None, timeout_s: float = BROKER_PROBE_S) -> Session:
-    """A connected session.  Raises RefusedError: no connection, no TLS, or no CONNACK that says yes."""
+    """A connected session.  Raises UnreachableError, RefusedError: no TLS, or no CONNACK that says yes."""
     try:
         sock = socket.create_connection((where.host, where.port), timeout_s)
     except OSError as error:
-        raise RefusedError(f"no connection: {error.strerror or error}", who=str(where)) from None
+        raise UnreachableError(f"no connection: {error.strerror or error}", who=str(where)) from None
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         if where.tls is not None:
             sock = where.tls.wrap_socket(sock, server_hostname=where.server_name or where.host)

@@ -9,6 +9,7 @@ from edgeswarm.app.cli.root import CONTEXT_SETTINGS, LazyGroup
 # command -> (module below edgeswarm.app.cli, attribute, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "backup": ("fleet_backup", "backup", "Write an encrypted backup of keys and controller."),
+    "broker": ("fleet_broker", "broker", "Run the fleet's broker, write its configuration, prove what it refuses."),
     "init": ("fleet_init", "init", "Make a fleet: keys, certificates, broker configuration, first operator."),
     "operator": ("fleet_operator", "operator", "Appoint operators, and give them the kit to work from elsewhere."),
     "restore": ("fleet_backup", "restore", "Bring a fleet's keys and controller back from a backup."),

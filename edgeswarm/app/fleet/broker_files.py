@@ -7,8 +7,10 @@ refuses every certificate whose issuer has no list in the file, so taking a list
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import secrets
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +116,11 @@ def write(
     return changed
 
 
+def write_now(folder: FleetFolder, roster: Roster) -> set[str]:
+    """`write` by this machine's clock, for who runs the broker without a controller."""
+    return write(folder, roster, now_s=int(time.time()))
+
+
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
@@ -156,21 +163,10 @@ def _kept(path: Path, issuer: Issuer, public: bytes, now_s: int) -> bytes | None
 
 
 def _as_certified(host: str) -> str:
-    return host.lower() if not _is_address(host) else str(_address(host))
-
-
-def _is_address(host: str) -> bool:
     try:
-        _address(host)
+        return str(ipaddress.ip_address(host))
     except ValueError:
-        return False
-    return True
-
-
-def _address(host: str) -> object:
-    import ipaddress
-
-    return ipaddress.ip_address(host)
+        return host.lower()
 
 
 def _crl(files: Files, issuer: Issuer, revoked: dict[int, int], now_s: int) -> bytes:

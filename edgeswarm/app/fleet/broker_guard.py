@@ -120,7 +120,7 @@ class BrokerGuard:
         await self.update(revoked)
 
     async def kick(self, device: str) -> bool:
-        """End every session of the device; False: the broker did not do it (yet), the guard goes on trying."""
+        """End every session of the device.  False: the broker did not do it yet; the guard goes on trying."""
         if not topics.is_device(device):
             raise LocalError(f"expected a device id, found {device!r:.80}")
         self._pending[device] = _started_s(self.files)

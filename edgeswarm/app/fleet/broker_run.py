@@ -33,6 +33,8 @@ async def run_broker(folder: FleetFolder, log: Log) -> AsyncIterator[None]:
     for path in (files.config, files.join_config):
         if not path.exists():
             raise LocalError(f"{path}: is not there; `edgeswarm fleet broker config --write` writes it")
+    if broker_fleet.runs_as(folder.path) == "root":
+        log.warning("broker_runs_as_root", why=f"a folder above {folder.path} is closed to mosquitto's own user")
     rows = (("devices", files.config, settings.port), ("join", files.join_config, settings.join_port))
     processes = [Process(name, program, path, settings.local, port, log) for name, path, port in rows]
     try:
@@ -63,7 +65,7 @@ class Process:
         """It listens when this returns.  Raises BrokerFailedError."""
         if await self._listens():
             raise BrokerFailedError(
-                f"broker: {self._host}:{self._port} is taken; if by another mosquitto: systemctl disable --now mosquitto"
+                f"broker: {self._host}:{self._port} is taken (by another mosquitto? systemctl disable --now mosquitto)"
             )
         self._task = asyncio.create_task(self._run(), name=f"mosquitto {self.name}")
         end = asyncio.get_running_loop().time() + BROKER_START_S
