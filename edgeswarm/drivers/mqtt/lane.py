@@ -12,11 +12,12 @@ import random
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from edgeswarm.drivers.mqtt.brokers import Entry
+from edgeswarm.drivers.mqtt.brokers import Broker, Entry
 from edgeswarm.drivers.mqtt.connack import ClosedEarlyError, Will
 from edgeswarm.drivers.mqtt.link import Link, speaks_5
 from edgeswarm.drivers.mqtt.queue import Drops, Outgoing, Priority, PriorityQueue
 from edgeswarm.drivers.mqtt.subscriptions import Handler, Subscriptions
+from edgeswarm.drivers.mqtt.succession import Succession
 from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.limits import (
     MQTT_CONNECT_S,
@@ -73,7 +74,7 @@ class Counters:
     pauses: int = 0
 
 
-class Lane:
+class Lane(Succession):
     """name: control or bulk.  Connects from `start` on; a message or a subscription asks for that (`is_wanted`)."""
 
     def __init__(
@@ -92,7 +93,7 @@ class Lane:
         self._drops = drops
         self._queue = PriorityQueue(drops)
         self._subscriptions = Subscriptions()
-        self._inflight: dict[int, tuple[Outgoing, float]] = {}
+        self._inflight: dict[tuple[Link, int], tuple[Outgoing, float]] = {}
         self._link: Link | None = None
         self._task: asyncio.Task[None] | None = None
         self._pumping = False
@@ -148,6 +149,9 @@ class Lane:
                 held = self._loop.call_later(self._settings.held_s, self._owner.held, self, entry)
                 self._up(entry, link)
                 why = await lost
+                while self._heir is not None:  # another connection took its place while it was up
+                    (link, lost), self._heir = self._heir, None
+                    why = await lost
                 held.cancel()
                 lasted = self._loop.time() - since >= self._settings.held_s
                 self.short_lived = 0 if lasted else self.short_lived + 1
@@ -171,19 +175,7 @@ class Lane:
         except EdgeSwarmError as error:
             self.last_error = str(error)
             return None
-        link = Link(
-            entry.broker,
-            client_id=self._client_id,
-            protocol=protocol,
-            will=self._owner.will if self.name == "control" else None,
-            keepalive_s=self._settings.keepalive_s,
-            connect_s=self._settings.connect_s,
-            deliver=self._subscriptions.deliver,
-            acked=self._acked,
-            granted=self._subscriptions.granted,
-            writable=self._pump,
-            lost=lambda why: None if lost.done() else lost.set_result(why),
-        )
+        link = self._link_to(entry.broker, protocol, self._client_id, lost)
         try:
             await link.connect()
         except EdgeSwarmError as error:
@@ -192,6 +184,23 @@ class Lane:
             self.last_error = str(error)
             return None
         self.last_error = ""
+        return link
+
+    def _link_to(self, broker: Broker, protocol: int, client_id: str, lost: asyncio.Future[str]) -> Link:
+        """A link that is not connected yet."""
+        link = Link(
+            broker,
+            client_id=client_id,
+            protocol=protocol,
+            will=self._owner.will if self.name == "control" else None,
+            keepalive_s=self._settings.keepalive_s,
+            connect_s=self._settings.connect_s,
+            deliver=self._subscriptions.deliver,
+            acked=lambda mid, reason: self._acked(link, mid, reason),
+            granted=self._subscriptions.granted,
+            writable=self._pump,
+            lost=lambda why: None if lost.done() else lost.set_result(why),
+        )
         return link
 
     async def _protocol_of(self, entry: Entry) -> int:
@@ -221,11 +230,14 @@ class Lane:
         assert entry is not None
         self.counters.taken_over += link.taken_over
         self.counters.reads_bounded += link.reads_bounded
-        under_way = [message for message, _ in self._inflight.values()]
-        self._inflight.clear()
-        for message in reversed(under_way):
-            self._park(message, first=True)
+        self._take_back(link)
         self._owner.went_down(self, entry, why)
+
+    def _take_back(self, link: Link) -> None:
+        """What this link had under way waits again, before all else."""
+        under_way = [key for key in self._inflight if key[0] is link]
+        for message, _ in [self._inflight.pop(key) for key in reversed(under_way)]:
+            self._park(message, first=True)
 
     # --- out ---------------------------------------------------------------------------------------------------------
     @property
@@ -295,7 +307,7 @@ class Lane:
         self.counters.sent[message.priority] += 1
         self.counters.sent_bytes += len(message.payload)
         if qos:
-            self._inflight[mid] = (message, now)
+            self._inflight[link, mid] = (message, now)
         elif message.settled is not None:
             settled, message.settled = message.settled, None
             settled(None)
@@ -314,8 +326,8 @@ class Lane:
         finally:
             self._pumping = False
 
-    def _acked(self, mid: int, reason: int) -> None:
-        message, _ = self._inflight.pop(mid, (None, 0.0))
+    def _acked(self, link: Link, mid: int, reason: int) -> None:
+        message, _ = self._inflight.pop((link, mid), (None, 0.0))
         if message is None:
             return
         if reason >= 128:

@@ -73,6 +73,11 @@ class Subscriptions:
             if link is not None:
                 link.unsubscribe(topic_filter)
 
+    @property
+    def is_asking(self) -> bool:
+        """The broker has not answered every subscription yet."""
+        return bool(self._asked)
+
     def renew(self, link: Link) -> None:
         """On a new connection: everything once more."""
         self._asked.clear()

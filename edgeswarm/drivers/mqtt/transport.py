@@ -19,7 +19,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeswarm.drivers.mqtt.brokers import Broker, BrokerList, Entry, TlsFiles
@@ -137,6 +137,21 @@ class Transport:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def succeed(self, tls: TlsFiles) -> str:
+        """Go over to connections with these TLS files, each made before the old one ends.  Empty, or what went wrong.
+
+        Later connections take the files that the brokers were given: whoever calls this then exchanges those.
+        """
+        for lane in (self._control, self._bulk):
+            if lane.entry is None and lane is self._bulk:
+                continue  # it is not there: it will come up with the files of then
+            broker = lane.entry.broker if lane.entry is not None else self.brokers.entries[0].broker
+            if broker.tls is None:
+                return "no TLS"
+            if not await lane.succeed(replace(broker, tls=tls)):
+                return lane.last_error
+        return ""
 
     @property
     def is_connected(self) -> bool:
