@@ -31,7 +31,7 @@ def names(roster: Roster, root_public: bytes) -> list[dict[str, object]]:
     """The operators of a roster: name, key id, until when."""
     found = roster.open_authorities(root_public)
     return [
-        {"name": one.name, "key": one.kid.hex(), "until_s": one.not_after_s}
+        {"name": one.name, "key": one.kid.decode(), "until_s": one.not_after_s}
         for one in sorted(found.values(), key=lambda one: one.name)
         if one.duty == "operator"
     ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -90,9 +89,13 @@ async def _begin(
 
 async def start_parts(controller: Controller, ends: AsyncExitStack, *, on_alert: str = "") -> None:
     """The parts, in the order of their needs; `ends` closes them."""
-    ends.push_async_callback(controller.close)
-    from edgeswarm.app.fleet import view
+    from edgeswarm.app.fleet import broker_guard, overview, view
 
+    ends.push_async_callback(controller.close)
+    overview.register(controller)
+    guard = broker_guard.register(controller)
+    ends.push_async_callback(guard.close)
+    await guard.start()
     for close in await view.start(controller, on_alert=on_alert):
         ends.push_async_callback(close)
     await _drain(controller)
@@ -110,8 +113,3 @@ async def _drain(controller: Controller) -> None:
             await node.propose(cmd.encode(cmd.Drain(device, True, device)))
             return
         await asyncio.sleep(WAIT_S)
-
-
-def closing(part: object) -> Callable[[], object]:
-    """`part.close`, for who has one."""
-    return getattr(part, "close", lambda: None)
