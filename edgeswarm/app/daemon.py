@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from edgeswarm.app import report
 from edgeswarm.app.config import Settings
 from edgeswarm.app.control_ops import ControlOps
+from edgeswarm.app.join.door import Door
 from edgeswarm.app.log import Log
 from edgeswarm.app.supervisor import Supervisor
 from edgeswarm.app.swarm.config import is_member
@@ -91,6 +92,8 @@ async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, byt
         ends.callback(watch.cancel)
         swarm = Joining(supervisor, ops)
         ends.push_async_callback(swarm.close)
+        door = Door(supervisor, ops, swarm, control)
+        ends.push_async_callback(door.close)
         ends.push_async_callback(control.close)
         ends.push_async_callback(metrics.close)
         await supervisor.start()
@@ -101,6 +104,9 @@ async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, byt
         notifier.ready(f"{settings.device}: the control socket listens")  # a broker may be long in coming
         if is_member(settings.state_dir):
             await swarm.start()
-        log.info("control_listening", path=str(settings.socket_path), metrics_port=settings.profile.metrics.port)
+        await door.start()
+        log.info(
+            "control_listening", path=str(supervisor.settings.socket_path), metrics_port=settings.profile.metrics.port
+        )
         await ended.wait()
     return 0

@@ -76,6 +76,17 @@ class ControlServer:
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
 
+    @property
+    def listener_fd(self) -> int:
+        """Of the socket that is listened on, for who takes over; -1 when there is none."""
+        return -1 if self._server is None else self._server.sockets[0].fileno()
+
+    async def adopt(self, listener: int) -> None:
+        """In place of `start`: go on with a copy of `listener_fd`; who has knocked meanwhile is let in."""
+        ours = socket.socket(fileno=listener)
+        ours.setblocking(False)
+        self._server = await asyncio.start_unix_server(self._serve, sock=ours)
+
     async def start(self) -> None:
         """Raises LocalError if the path is too long or another supervisor listens there."""
         if len(os.fsencode(self._path)) > SOCKET_PATH_BYTES_MAX:
@@ -93,6 +104,12 @@ class ControlServer:
             self._server = await asyncio.start_unix_server(self._serve, str(self._path))
         finally:
             os.umask(old)
+
+    def move(self, path: Path) -> None:
+        """Be found at another path of the same folder from now on; who is connected stays so.  Raises OSError."""
+        if self._server is not None:
+            self._path.rename(path)
+        self._path = path
 
     async def close(self) -> None:
         if self._server is not None:

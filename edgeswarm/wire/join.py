@@ -20,6 +20,7 @@ from edgeswarm.wire import codec, cose, topics
 from edgeswarm.wire.certificate import Signatory
 from edgeswarm.wire.join_form import (
     KEY_BYTES,
+    NONCE_BYTES,
     Answer,
     Code,
     Inventory,
@@ -37,6 +38,7 @@ from edgeswarm.wire.join_form import (
 from edgeswarm.wire.token import is_token_id
 
 __all__ = [
+    "NONCE_BYTES",
     "Answer",
     "Code",
     "Inventory",

@@ -47,7 +47,7 @@ Code = Literal[
     "not-allowed",
 ]
 """Why: a stable word.  Empty when joined."""
-_LABEL: Final = re.compile(r"[a-z][a-z0-9._-]{0,62}=[A-Za-z0-9._:/+-]{0,64}")
+_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,62}=[^\x00-\x1f\x7f]{0,63}")  # as core/cell reads them
 
 
 class JoinError(RemoteError):

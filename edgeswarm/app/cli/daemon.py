@@ -45,9 +45,12 @@ def run(
       edgeswarm run -c site.toml --profile rpi-zero-2w --log-level warning
     """
     from edgeswarm.app.daemon import serve
+    from edgeswarm.app.join.folder import settle_at_start
     from edgeswarm.app.log import Log
 
     settings = common.settings_of(state, config_file, profile=profile)
+    if settle_at_start(settings.state_dir):  # a power cut while it joined: it may have another name now
+        settings = common.settings_of(state, config_file, profile=profile)
     agents = [(str(path), common.read_agent_file(path)) for path in files]
     log = Log(level=log_level or settings.profile.log.level)
     return asyncio.run(serve(settings, log, deploy=agents))

@@ -36,6 +36,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("demo_swarm", "demo", "Run a network across five devices here, break things, count what was lost."),
     "doctor": ("doctor", "doctor", "Try every isolation layer for real and say what this machine can do."),
     "fleet": ("fleet", "fleet", "Make a fleet, run its controller, and manage it: tokens, devices, rollouts."),
+    "join": ("join", "join", "Put this device into a fleet."),
+    "leave": ("leave", "leave", "Take this device out of its fleet, or reset it."),
     "logs": ("daemon", "logs", "Show what the supervisor logged."),
     "metrics": ("daemon", "metrics", "Print the supervisor's metrics as Prometheus text."),
     "run": ("daemon", "run", "Run the supervisor in the foreground."),
