@@ -1,6 +1,6 @@
 # EdgeSwarm: `make help` says what there is.  Every target sets up what it needs first; PYTHON=... chooses the interpreter.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo demo demo-device check test sim e2e bench soak kernels seccomp golden wheel clean
+.PHONY: help setup setup-demo demo demo-device check test sim e2e bench soak kernels seccomp golden wheel bundle clean
 MAKEFLAGS += --no-print-directory
 export PYTHON
 PY := .venv/bin/python
@@ -56,6 +56,10 @@ golden: setup ## rewrite the golden files; read the diff before you commit it
 
 wheel: setup ## dist/edgeswarm-*.whl and the sdist
 	$(PY) -m build --no-isolation --outdir dist .
+
+ARCH ?= x86_64,aarch64
+bundle: setup ## dist/edgeswarm-*-ARCH.tar.gz: installs without pip or network (ARCH=x86_64, aarch64 or both)
+	@.ci/bundle ARCH=$(ARCH) $(ARGS)
 
 clean: ## remove what was made, .venv included
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
