@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -156,3 +159,58 @@ class FakeController:
 def _covers(topic_filter: str, topic: str) -> bool:
     wanted, found = topic_filter.split("/"), topic.split("/")
     return len(wanted) == len(found) and all(one in ("+", other) for one, other in zip(wanted, found, strict=True))
+
+
+class FakeLink:
+    """`edgeswarm.app.fleet.link.open_link` in a test: the FakeController in a loop of its own thread."""
+
+    def __init__(self, path: Path, devices: dict[str, tuple[str, tuple[str, ...]]]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.desk: FakeController = self.run(self._make(path, devices))
+
+    async def _make(self, path: Path, devices: dict[str, tuple[str, tuple[str, ...]]]) -> FakeController:
+        from edgeswarm.app.fleet import view
+
+        made = FakeController(path, devices)
+        await made.index.start()
+        view.register(made)  # type: ignore[arg-type]
+        return made
+
+    def run(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+    def do(self, work: Callable[[], Any]) -> None:
+        """In the controller's loop, and written."""
+
+        async def doing() -> None:
+            work()
+            await self.desk.index.flush()
+
+        self.run(doing())
+
+    def call(self, what: str, **args: Any) -> Any:
+        return self.run(self.desk.one[what](args, "ann-console"))
+
+    def follow(self, what: str, **args: Any) -> Any:
+        rows = self.desk.many[what](args, "ann-console")
+
+        async def following() -> Any:
+            return await anext(rows)
+
+        try:
+            while True:
+                yield self.run(following())
+        finally:
+            self.run(rows.aclose())
+
+    @contextmanager
+    def open(self, fleet_dir: Path | None) -> Any:
+        yield self
+
+    def close(self) -> None:
+        self.run(self.desk.index.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()

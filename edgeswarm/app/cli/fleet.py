@@ -8,13 +8,32 @@ from edgeswarm.app.cli.root import CONTEXT_SETTINGS, LazyGroup
 
 # command -> (module below edgeswarm.app.cli, attribute, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "alerts": ("fleet_events", "alerts", "Show what somebody should look at, or say that somebody has."),
     "backup": ("fleet_backup", "backup", "Write an encrypted backup of keys and controller."),
     "broker": ("fleet_broker", "broker", "Run the fleet's broker, write its configuration, prove what it refuses."),
+    "desired": ("fleet_devices", "desired", "Show what a device is wanted to run."),
+    "devices": ("fleet_devices", "devices", "List the devices: all, or those that a selector names."),
+    "events": ("fleet_events", "events", "Show what happened, and follow it."),
+    "home-assistant": (
+        "fleet_home_assistant",
+        "home_assistant",
+        "Show the fleet to a Home Assistant.",
+    ),
     "init": ("fleet_init", "init", "Make a fleet: keys, certificates, broker configuration, first operator."),
+    "labels": ("fleet_devices", "labels", "Show or change the labels of a device."),
+    "logs": ("fleet_events", "logs", "Show what a device logged, asked of it now."),
     "operator": ("fleet_operator", "operator", "Appoint operators, and give them the kit to work from elsewhere."),
+    "reported": ("fleet_devices", "reported", "Show what a device has, and how that differs from what is wanted."),
     "restore": ("fleet_backup", "restore", "Bring a fleet's keys and controller back from a backup."),
     "serve": ("fleet_init", "serve", "Run the controller: issuer, artefacts, waves, index."),
+    "show": ("fleet_devices", "show", "Show everything about one device."),
     "status": ("fleet_init", "status", "Show the fleet: its cell, leader, roster."),
+    "support-bundle": (
+        "fleet_support",
+        "support_bundle",
+        "Write one file for who helps from afar; no secret is in it.",
+    ),
+    "top": ("fleet_devices", "top", "Watch the fleet live."),
 }
 
 

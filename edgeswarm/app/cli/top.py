@@ -15,7 +15,7 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,8 +57,14 @@ def top(state: Path | None, config_file: Path | None, interval: float, count: in
             if as_json or not output.is_terminal():
                 _print_each(client, interval, count, as_json=as_json)
             else:
-                with _screen() as keyboard:
-                    _redraw(client, interval, count, keyboard)
+                seen: list[dict[str, Any] | None] = [None]
+
+                def picture() -> list[str]:
+                    before, seen[0] = seen[0], _status(client)
+                    assert seen[0] is not None
+                    return view.lines_of(seen[0], before)
+
+                redraw(picture, interval, count)
         except KeyboardInterrupt:
             pass  # how one leaves it
 
@@ -86,18 +92,18 @@ def _print_each(client: ControlClient, interval: float, count: int | None, *, as
         time.sleep(interval)
 
 
-def _redraw(client: ControlClient, interval: float, count: int | None, keyboard: int | None) -> None:
-    before = None
-    for shown in itertools.count(1):
-        now = _status(client)
-        size = shutil.get_terminal_size()
-        lines = view.fit(view.lines_of(now, before), columns=size.columns, rows=size.lines - 2)
-        footer = f"every {interval:g} s; q quits"[: size.columns]
-        sys.stdout.write(_HOME + "".join(line + _LINE_END for line in lines) + _LINE_END + footer + _SCREEN_END)
-        sys.stdout.flush()
-        if shown == count or _quit_within(interval, keyboard):
-            return
-        before = now
+def redraw(picture: Callable[[], list[str]], interval: float, count: int | None) -> None:
+    """Draw what `picture` gives in place, each `interval` seconds, until somebody leaves or `count` is reached."""
+    with _screen() as keyboard:
+        for shown in itertools.count(1):
+            found = picture()
+            size = shutil.get_terminal_size()
+            lines = view.fit(found, columns=size.columns, rows=size.lines - 2)
+            footer = f"every {interval:g} s; q quits"[: size.columns]
+            sys.stdout.write(_HOME + "".join(line + _LINE_END for line in lines) + _LINE_END + footer + _SCREEN_END)
+            sys.stdout.flush()
+            if shown == count or _quit_within(interval, keyboard):
+                return
 
 
 def _quit_within(seconds: float, keyboard: int | None) -> bool:
