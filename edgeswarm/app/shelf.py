@@ -16,19 +16,26 @@ from edgeswarm.agentfile.wiring import AgentSource
 from edgeswarm.app.config import Settings
 from edgeswarm.app.golden import check_golden
 from edgeswarm.app.log import Log
+from edgeswarm.app.swarm.rotation_files import KeyFiles
 from edgeswarm.compile.abi import Layout, read_layout
 from edgeswarm.core.events import AgentPlan, Need, Supervision
 from edgeswarm.drivers import checkpoints, keys
+from edgeswarm.drivers.jail_cache import Binding
 from edgeswarm.drivers.jails import JailHost, KernelSpec
 from edgeswarm.drivers.profiles import Timing
 from edgeswarm.errors import AgentFileError, ConfigError, EdgeSwarmError, KernelError, LimitError
 from edgeswarm.ids import AgentName, KeyId, NetworkName
 from edgeswarm.limits import AF_FILE_BYTES_MAX
 
+CHECKPOINT_PURPOSE = "es-checkpoint"
+
 
 @dataclass(slots=True)
 class Artefact:
-    """One version of an agent.  cwasm is filled by Shelf.prepare; weights follow a swap of the weights alone."""
+    """One version of an agent.  weights follow a swap of the weights alone.
+
+    cwasm, binding: filled by Shelf.prepare, and what that code is good for.
+    """
 
     plan: AgentPlan
     file: AgentFile
@@ -37,6 +44,7 @@ class Artefact:
     weights: bytes = field(repr=False)
     deadline_ms: int
     cwasm: bytes | None = field(default=None, repr=False)
+    binding: Binding | None = None
 
     @property
     def header(self) -> Header:
@@ -121,11 +129,20 @@ class Shelf:
     def __init__(self, settings: Settings, *, log: Log) -> None:
         self.settings = settings
         self.log = log
-        self.device_key, _ = keys.load_or_make(settings.state_dir / "keys" / "device.key")
-        self.checkpoint_key = self.device_key.derive("es-checkpoint")
+        folder = settings.state_dir / "keys"
+        files = KeyFiles(settings.state_dir)
+        if files.settle(self.keep_local_keys):
+            log.info("key_changed_at_start")
+        self.device_key, _ = keys.load_or_make(folder / "device.key")
+        files.clean()
+        self.checkpoint_key = keys.local_key(folder, self.device_key, CHECKPOINT_PURPOSE)
         self._current: dict[AgentName, Artefact] = {}
         self._pending: dict[AgentName, Artefact] = {}
         self._golden_passed: set[str] = set()
+
+    def keep_local_keys(self, key: keys.SigningKey) -> None:
+        """The device's key goes: its checkpoints must still open."""
+        keys.keep_local_key(self.settings.state_dir / "keys", key, CHECKPOINT_PURPOSE)
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
@@ -144,21 +161,26 @@ class Shelf:
             raise ConfigError(
                 f"{who}: sandbox: expected one of {', '.join(allowed)} (profile), found {header.sandbox!r}"
             )
-        layout = check_kernel(file, who=who)
-        timing = self.settings.profile.timing
-        plan = plan_of(header, artefact=file.sha256, publisher=publisher, timing=timing)
         for warning in file.warnings:
             self.log.warning("agent_file_warning", agent=header.name, text=str(warning))
-        deadline_ms = min(header.kernel.deadline_ms, timing.deadline_ms_max)
+        return self._artefact(file, data, publisher, who)
+
+    def _artefact(self, file: AgentFile, data: bytes, publisher: KeyId, who: str) -> Artefact:
+        layout = check_kernel(file, who=who)
+        timing = self.settings.profile.timing
+        plan = plan_of(file.header, artefact=file.sha256, publisher=publisher, timing=timing)
+        deadline_ms = min(file.header.kernel.deadline_ms, timing.deadline_ms_max)
         return Artefact(plan, file, layout, data, file.sections.get("neural_weights", b""), deadline_ms)
 
     async def prepare(self, artefact: Artefact, host: JailHost) -> None:
         """Compile in a build jail (or take from the cache), then hold the kernel against its golden vectors."""
         wasm = artefact.file.sections["wasm_kernel"]
+        binding = host.cache.binding
         artefact.cwasm = await host.compile(wasm)
         if artefact.plan.artefact not in self._golden_passed:
             await check_golden(artefact.kernel_spec(0), artefact.file, host)
             self._golden_passed.add(artefact.plan.artefact)
+        artefact.binding = binding
         self.recall_weights(artefact)  # after the check: the golden vectors are those of the file's own weights
 
     # --- places -------------------------------------------------------------------------------------------------------
@@ -251,6 +273,29 @@ class Shelf:
         if found.plan.artefact != artefact:
             raise AgentFileError(f"expected SHA-256 {artefact}, found {found.plan.artefact}", who=str(path))
         return found
+
+    def is_kept(self, name: AgentName) -> bool:
+        """Whether the current version's file is on disk."""
+        return self._path(name, self._current[name].plan.artefact).is_file()
+
+    def load_handed(self, name: str, artefact: str, publisher: str) -> Artefact:
+        """What an earlier program of this process has admitted, and runs: it is not judged again, only read.
+
+        Raises OSError, AgentFileError, KernelError.
+        """
+        path = self._path(name, artefact)
+        data = path.read_bytes()
+        file = agentfile.read(data, who=str(path))
+        if file.sha256 != artefact:
+            raise AgentFileError(f"expected SHA-256 {artefact}, found {file.sha256}", who=str(path))
+        found = self._artefact(file, data, KeyId(publisher), str(path))
+        self.recall_weights(found)
+        return found
+
+    @property
+    def golden_passed(self) -> set[str]:
+        """Artefacts whose golden vectors were held against their kernel on this device."""
+        return self._golden_passed
 
     def forget(self, name: AgentName) -> None:
         self._current.pop(name, None)

@@ -15,6 +15,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgeswarm.drivers.files import write_whole
 from edgeswarm.errors import ConfigError, PermissionDeniedError
 from edgeswarm.ids import KeyId
 
@@ -83,6 +84,22 @@ def _make(path: Path) -> SigningKey:
         file.flush()
         os.fsync(descriptor)
     return key
+
+
+def local_key(directory: Path, key: SigningKey, purpose: str) -> bytes:
+    """The 32-byte key that local files are sealed under: of `key`, or as it was kept when the device's key changed.
+
+    Raises ConfigError, PermissionDeniedError.
+    """
+    path = directory / f"{purpose}.key"
+    return load_or_make(path)[0].seed if path.exists() else key.derive(purpose)
+
+
+def keep_local_key(directory: Path, key: SigningKey, purpose: str) -> None:
+    """`key` goes: what was sealed under a key derived from it must still open."""
+    path = directory / f"{purpose}.key"
+    if not path.exists():
+        write_whole(path, key.derive(purpose).hex().encode() + b"\n")
 
 
 def pub_line(public: bytes, comment: str = "") -> str:

@@ -67,7 +67,7 @@ class Answer:
     """code, reason: why not, for programs and for people; the rest is there if code is empty.
 
     chain, ca: PEM, the device's certificate with the issuer's, and the roots.  roster: the one that names the new key.
-    roots: statements of the fleet's changes of its root, in order.  join_brokers: where one asks that no broker lets in.
+    roots: statements of the fleet's changes of its root, in order.  join_brokers: of the listener for newcomers.
     """
 
     code: Code = ""
@@ -155,9 +155,9 @@ def sign_request(request: Request, *, new: Signatory, old: Signatory) -> bytes:
 
 
 def open_request(data: bytes, *, fleet: str, device: str) -> Request:
-    """The request, once both keys that it names have signed it.  Whether `old` is the device's is for who asks to judge.
+    """The request, once both keys that it names have signed it.  Raises RenewalError.
 
-    Raises RenewalError.
+    Whether `old` is the device's is for the caller to judge.
     """
     who = f"renewal of {device}"
     if len(data) > RENEWAL_REQUEST_BYTES_MAX:
@@ -210,7 +210,7 @@ def sign_answer(answer: Answer, request: Request, issuer: Signatory) -> bytes:
 
 
 def read_answer(data: bytes) -> Answer:
-    """What it says, its signature *not* checked: its roster may name the issuer that signed it.  Raises RenewalError."""
+    """What it says, its signature *not* checked: its roster may name who signed it.  Raises RenewalError."""
     who = "renewal: the issuer's answer"
     if len(data) > RENEWAL_ANSWER_BYTES_MAX:
         raise RenewalError(f"at most {RENEWAL_ANSWER_BYTES_MAX} bytes, found {len(data)}", who=who)

@@ -54,6 +54,7 @@ class Console:
             lookup=self.rosters.lookup,
             log=log,
             cipher=load_cipher(config, folder),
+            check=self.rosters.check,
         )
         self.peer = Peer(self.post, self.rosters, log=log)
         self.peer.addresses[controller] = topics.controller

@@ -42,6 +42,7 @@ class SwarmControl:
             "transfer": self._transfer,
             "log": self._log,
             "order": self._order,
+            "rotate": self._rotate,
             "note": self._note,
             "roster": self._roster,
         }
@@ -75,6 +76,9 @@ class SwarmControl:
             "roster_version": node.rosters.current.version,
             "lease": node.lease.held,
             "stopped": node.orders.halted,
+            "revoked": node.rotation.revoked,
+            "certificate_until_s": 0 if node.rotation.certificate is None else node.rotation.certificate.not_after_s,
+            "certificate_trouble": node.rotation.trouble,
             "stop_number": node.orders.number,
             "agents": sorted(node.hosted.running),
             "refused": dict(node.post.refused),
@@ -235,14 +239,19 @@ class SwarmControl:
         await node.artefacts.spread(digest)
         known = node.replica.state.agents.get(header.name)
         wants = header.resources.requirements
+        stateful = argument(args, "stateful", bool, header.memory.width > 0)
         spec = AgentSpec(
             id=header.name,
             artefact=digest,
-            needs=Needs(memory_bytes=wants.minimum_memory_mb << 20, cpu_milli=round(wants.minimum_cpu_cores * 1000)),
+            needs=Needs(
+                memory_bytes=wants.minimum_memory_mb << 20,
+                cpu_milli=round(wants.minimum_cpu_cores * 1000),
+                grants=(MEMORY,) if stateful else (),
+            ),
             pin=argument(args, "pin", str, ""),
             near=_names(args, "near"),
             apart=_names(args, "apart"),
-            stateful=argument(args, "stateful", bool, header.memory.width > 0),
+            stateful=stateful,
             runs_alone=argument(args, "runs_alone", bool, False),
         )
         command = cmd.Deploy(spec, 0 if known is None else known.version, node.config.device)
@@ -279,6 +288,11 @@ class SwarmControl:
                 return {"leader": device, "term": now.term}
             await asyncio.sleep(0.02)
         raise RemoteError(f"device {device} does not lead after 5 s", who=leader.device)
+
+    async def _rotate(self, args: dict[str, Any]) -> Any:
+        """Renew this device's certificate now."""
+        self._node.rotation.force()
+        return {}
 
     async def _order(self, args: dict[str, Any]) -> Any:
         """Give a signed order to everybody; without data: the number that the next one must be above."""

@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm.app.swarm import config as cell_config
-from edgeswarm.app.swarm import log_tail, measures
+from edgeswarm.app.swarm import log_tail, measures, rights
 from edgeswarm.app.swarm.artefacts import Artefacts
 from edgeswarm.app.swarm.asking import Asking
 from edgeswarm.app.swarm.audited import Audited
 from edgeswarm.app.swarm.connect import Waiting, load_cipher, make_transport
+from edgeswarm.app.swarm.converge import Converge
 from edgeswarm.app.swarm.duties import Duties
 from edgeswarm.app.swarm.feed import FeedFollower, FeedWriter, LeaseKeeper
 from edgeswarm.app.swarm.heard import Heard
@@ -27,6 +28,8 @@ from edgeswarm.app.swarm.post import Letter, Post
 from edgeswarm.app.swarm.replica import Replica
 from edgeswarm.app.swarm.reports import Reports
 from edgeswarm.app.swarm.rosters import RosterBook
+from edgeswarm.app.swarm.rotation import Rotation
+from edgeswarm.app.swarm.rotation_files import KeyFiles
 from edgeswarm.app.swarm.streams import Streams
 from edgeswarm.app.swarm.tasks_run import Worker
 from edgeswarm.app.swarm.tasks_work import Work
@@ -36,6 +39,7 @@ from edgeswarm.app.swarm.voting import CLONE_LIVES, CLONE_TOLD_S, Voting
 from edgeswarm.core.cell import changes as ch
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.core.cell.state import CellState
+from edgeswarm.core.cell.types import AgentState
 from edgeswarm.core.raft.member import Turn
 from edgeswarm.drivers.mqtt.transport import Connected, Disconnected, Priority, Will
 from edgeswarm.errors import EdgeSwarmError, LocalError
@@ -63,9 +67,10 @@ class SwarmNode(Asking, Voting):
         self.config = config = cell_config.load(state_dir)
         self.folder = cell_config.folder(state_dir)
         self.rosters = RosterBook.load(state_dir, fleet=config.fleet, cell=config.cell)
-        key = supervisor.shelf.device_key
-        if self.rosters.lookup(config.device) != key.public:
+        key = KeyFiles(state_dir).choose(self.rosters.lookup(config.device))
+        if key is None:
             raise LocalError(f"swarm: the key of this state directory is not the roster's for device {config.device}")
+        supervisor.shelf.device_key = key  # it may be the next one: rotation.py
         self.boot = cell_config.next_boot(state_dir)
         self.topics = Topics(config.fleet, config.cell)
         self._offline = Waiting()
@@ -85,8 +90,10 @@ class SwarmNode(Asking, Voting):
             lookup=self.rosters.lookup,
             log=self.log,
             cipher=load_cipher(config, self.folder),
+            check=self.rosters.check,
         )
         self.post.on_clone = self._cloned
+        self.post.allowed = lambda sender, topic: rights.check_topic(self.rosters.current, sender, topic)
         self.peer = Peer(self.post, self.rosters, log=self.log)
         self.peer.on_false = self._facts_soon
         self.peer.on_leader.append(self._led)
@@ -102,18 +109,20 @@ class SwarmNode(Asking, Voting):
             device=config.device,
             supervisor=supervisor,
             replica=self.replica,
-            fetch=self.artefacts.fetch,
+            fetch=self._fetch_agent,
             lease=lambda: (self.lease.lease, self.lease.now()),
             halted=lambda: self.orders.halted,
             told=self._agent_told,
             folder=self.folder,
-            before=self.travel.bring,
+            before=self._before_agent,
         )
         self.reports = Reports(self)
+        self.converge = Converge(self)
         self.streams = Streams(self)
         self.duties = Duties(self)
         self.work = Work(self)
         self.worker = Worker(self, self.work.do)
+        self.rotation = Rotation(self)
         self.voter: Voter | None = None
         self.follower: FeedFollower | None = None
         self._writer: FeedWriter | None = None
@@ -146,6 +155,7 @@ class SwarmNode(Asking, Voting):
         await self.artefacts.start()
         self.streams.start()
         self.hosted.start()
+        self.converge.start()
         self.travel.start()
         await self.work.start()
         self.worker.start()
@@ -153,6 +163,7 @@ class SwarmNode(Asking, Voting):
         await self.transport.start()
         self.reports.start()
         self.heard.start()
+        self.rotation.start()
         self._tick()
         self.audited.joined()
         self.log.info(
@@ -172,8 +183,20 @@ class SwarmNode(Asking, Voting):
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        closes: list[Callable[[], Awaitable[None]]] = [self.duties.close, self.streams.close, self.worker.close]
-        closes += [self.work.close, self.hosted.close, self.travel.close, self.reports.close, self.artefacts.close]
+        closes: list[Callable[[], Awaitable[None]]] = [
+            self.rotation.close,
+            self.duties.close,
+            self.streams.close,
+            self.worker.close,
+        ]
+        closes += [
+            self.work.close,
+            self.converge.close,
+            self.hosted.close,
+            self.travel.close,
+            self.reports.close,
+            self.artefacts.close,
+        ]
         closes += [] if self.follower is None else [self.follower.close]
         closes += [self.peer.close, self._leave, self.transport.close, self._offline.close]
         closes += [self.heard.close]
@@ -194,6 +217,10 @@ class SwarmNode(Asking, Voting):
             await voter.close()
         self.audited.joined(left=True)
 
+    def may(self, capability: str, agent: str = "", *, device: str = "") -> bool:
+        """Whether the roster grants this to `device` (empty: to this one), for `agent` if one is named."""
+        return self.rosters.current.may(device or self.config.device, capability, agent)
+
     def task(self, work: Any) -> None:
         if self._closed:
             work.close()
@@ -210,10 +237,12 @@ class SwarmNode(Asking, Voting):
     # --- what is heard ------------------------------------------------------------------------------------------------
 
     def _on_state(self, state: Connected | Disconnected) -> None:
+        self.rotation.connected(up=isinstance(state, Connected))
         if isinstance(state, Connected):
             self.log.info("broker_connected", broker=state.broker, protocol=state.protocol, count=state.count)
             self.duties.listen_again()
             self.reports.soon()
+            self.converge.soon(again=True)
             self._facts_soon()
         else:
             if state.taken_over or state.short_lived >= CLONE_LIVES:  # not every broker says why it hangs up
@@ -247,6 +276,7 @@ class SwarmNode(Asking, Voting):
                     self.orders.replicated()
         self.duties.changed(changes)
         self.reports.changed(changes)
+        self.converge.changed(changes)
         self._wake()
 
     def _take_roster(self) -> None:
@@ -261,6 +291,7 @@ class SwarmNode(Asking, Voting):
 
     def _restored(self) -> None:
         self._take_roster()
+        self.converge.look()
         self.duties.restored()
         self._wake()
 
@@ -326,6 +357,17 @@ class SwarmNode(Asking, Voting):
     def alert(self, severity: Any, code: str, text: str) -> None:
         message = msg.Alert(device=self.config.device, severity=severity, code=code, text=text)
         self.post.send(self.topics.event("critical", "alert"), msg.encode(message), priority=Priority.CRITICAL, qos=1)
+
+    async def _fetch_agent(self, digest: bytes, agent: str) -> bytes:
+        """The file of an agent that the cell brings here, if it uses nothing that this device is not granted."""
+        data = await self.artefacts.fetch(digest, agent)
+        header = self.supervisor.shelf.admit(data, who=f"agent {agent}").header
+        rights.check_tools(self.rosters.current, self.config.device, header)
+        return data
+
+    async def _before_agent(self, agent: AgentState) -> None:
+        rights.check_hosts(self.rosters.current, self.config.device, agent.spec.id)
+        await self.travel.bring(agent)
 
     def _agent_told(self, agent: str, status: str, why: str) -> None:
         self.audited.agent(agent, status, why)

@@ -43,7 +43,10 @@ Handler = Callable[[Letter], None]
 
 
 class Post:
-    """lookup: device id -> its public key now, or None.  cipher: where the cell encrypts its contents."""
+    """lookup: device id -> its public key now, or None.  cipher: where the cell encrypts its contents.
+
+    check: whether a signature holds for that key; RosterBook.check takes the key before it too, for a while.
+    """
 
     def __init__(
         self,
@@ -56,13 +59,18 @@ class Post:
         lookup: Callable[[str], bytes | None],
         log: Log,
         cipher: envelope.Cipher | None = None,
+        check: cose.Verify = cose.check,
     ) -> None:
         self.transport, self.topics, self.device, self.boot = transport, topics, device, boot
-        self.sign = cose.signer(seed)
+        self.sign = self.seal_sign = cose.signer(seed)
+        """What votes and statements are signed with, and what envelopes are: they differ while the key changes."""
+        self._check = check
         self.lookup = lookup
         self.replay = ReplayWindow()
         self.refused: Counter[str] = Counter()
         self.on_clone: Callable[[int], None] = lambda boot: None
+        self.allowed: Callable[[str, Topic], None] = lambda sender, topic: None
+        """Raises where nothing that this sender says on this topic is to be heard."""
         self._cipher = cipher
         self._log = log
         self._seq = 0
@@ -85,7 +93,7 @@ class Post:
             sender=self.device,
             boot=self.boot,
             seq=self._seq,
-            sign=self.sign,
+            sign=self.seal_sign,
             cipher=self._cipher,
         )
 
@@ -143,12 +151,18 @@ class Post:
                 raise LimitError(f"{message.topic}: at most {rule.bytes_max} bytes, found {len(message.payload)}")
             return Letter(topic, "", 0, 0, message.payload, message.retain)
         opened = envelope.open_(
-            message.payload, topic=message.topic, lookup=self.lookup, bytes_max=rule.bytes_max, cipher=self._cipher
+            message.payload,
+            topic=message.topic,
+            lookup=self.lookup,
+            verify=self._check,
+            bytes_max=rule.bytes_max,
+            cipher=self._cipher,
         )
         if opened.sender == self.device:
             if (opened.boot, opened.seq) > (self.boot, self._seq):
                 self.on_clone(opened.boot)
             return None
+        self.allowed(opened.sender, topic)
         if rule.register:
             self.replay.admit_register(opened.sender, opened.boot, opened.seq, lane=_LANES[topic.kind])
         else:

@@ -7,6 +7,7 @@ Invariant: versions only grow; every roster in the book was verified against the
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from edgeswarm.app.swarm.config import folder
@@ -14,6 +15,7 @@ from edgeswarm.drivers import keys
 from edgeswarm.drivers.files import write_whole
 from edgeswarm.errors import ConfigError, LocalError
 from edgeswarm.limits import ROSTERS_KEPT_MAX
+from edgeswarm.wire import cose
 from edgeswarm.wire.roster import Roster, RosterError
 
 
@@ -25,6 +27,7 @@ class RosterBook:
         self._rosters = rosters
         self._directory = directory
         self._devices: dict[int, str] = {}
+        self._older: dict[bytes, tuple[tuple[int, bytes], ...]] = {}
         self._remember()
 
     @classmethod
@@ -92,6 +95,23 @@ class RosterBook:
         """The public key of `device` now."""
         return self.current.lookup(device)
 
+    def check(self, public: bytes, signed: bytes, signature: bytes) -> bool:
+        """Whether the signature holds for the device whose key is `public` now: cose.Verify.
+
+        By that key, or by the one before it while its certificate lasts: what was signed before the device changed its
+        key is still on its way, or retained.
+        """
+        if cose.check(public, signed, signature):
+            return True
+        before = self._older.get(public, ())[-1:]
+        now_s = time.time()
+        return any(until_s >= now_s and cose.check(old, signed, signature) for until_s, old in before)
+
+    def check_ever(self, public: bytes, signed: bytes, signature: bytes) -> bool:
+        """The same by any key that the device has had, for what is kept for long."""
+        olds = [old for _, old in self._older.get(public, ())]
+        return any(cose.check(each, signed, signature) for each in (public, *olds))
+
     def device_of(self, number: int) -> str | None:
         return self._devices.get(number)
 
@@ -105,3 +125,8 @@ class RosterBook:
 
     def _remember(self) -> None:
         self._devices = {member.entry.number: member.entry.device for member in self.current.members}
+        self._older = {
+            member.public: tuple((key.certificate.not_after_s, key.certificate.public) for key in member.keys[:-1])
+            for member in self.current.members
+            if len(member.keys) > 1
+        }

@@ -45,14 +45,21 @@ def pack(state: dict[str, Any], *, agent: str, epoch: int, device: str, sign: co
     return len(signature).to_bytes(2, "big") + signature + body
 
 
-def unpack(data: bytes, *, agent: str, lookup: Callable[[bytes], bytes | None], aad: bytes) -> dict[str, Any]:
+def unpack(
+    data: bytes,
+    *,
+    agent: str,
+    lookup: Callable[[bytes], bytes | None],
+    aad: bytes,
+    check: cose.Verify = cose.check,
+) -> dict[str, Any]:
     """The state, once a device of the roster has signed it for this agent.  Raises CheckpointError, CoseError."""
     who = f"checkpoint of {agent}"
     at = 2 + int.from_bytes(data[:2], "big")
     if len(data) < at or len(data) > at + CHECKPOINT_BYTES_MAX + 1024:
         raise CheckpointError("truncated, or too large", who=who)
     body = data[at:]
-    cose.verify1(data[2:at], lookup=lookup, payload=body, external_aad=aad, who=who)
+    cose.verify1(data[2:at], lookup=lookup, payload=body, external_aad=aad, who=who, verify=check)
     try:
         found = cbor2.load(io.BytesIO(body))
     except (cbor2.CBORDecodeError, ValueError, RecursionError, MemoryError, OverflowError) as error:
@@ -71,6 +78,7 @@ class Travel:
         self._node = node
         self._folder = node.folder / "travelled"
         self._seen: dict[str, int] = {}
+        self._told: set[str] = set()
         """Agent -> st_mtime_ns of the file that was sent last."""
         self._since: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
@@ -111,7 +119,7 @@ class Travel:
         node, epoch = self._node, self._node.hosted.epoch_of(name)
         shelf = node.supervisor.shelf
         path = shelf.checkpoint_path(name)
-        if epoch is None or not path.exists():
+        if epoch is None or not path.exists() or not self._granted(name):
             return False
         changed = path.stat().st_mtime_ns
         if self._seen.get(name) == changed:
@@ -139,6 +147,8 @@ class Travel:
         node, name = self._node, agent.spec.id
         if not agent.spec.stateful or not agent.checkpoint or self._is_here(agent):
             return
+        if not self._granted(name):
+            return
         now = asyncio.get_running_loop().time()
         try:
             data = await node.artefacts.fetch(agent.checkpoint, name)
@@ -152,7 +162,7 @@ class Travel:
             if now - self._since.get(name, now) >= CHECKPOINT_WAIT_S:
                 self._since.pop(name, None)
         try:
-            state = unpack(data, agent=name, lookup=self._key_of, aad=self._aad(name))
+            state = unpack(data, agent=name, lookup=partial(self._key_of, name), aad=self._aad(name), check=node.rosters.check_ever)
         except (CoseError, CodecError, CheckpointError) as error:
             node.log.error("checkpoint_refused", agent=name, error=str(error))
             node.alert("critical", "checkpoint-refused", f"agent {name}: {error}"[:500])
@@ -171,8 +181,17 @@ class Travel:
         path = self._node.supervisor.shelf.checkpoint_path(agent.spec.id)
         return path.exists() and mark.exists() and mark.read_bytes() == agent.checkpoint
 
-    def _key_of(self, kid: bytes) -> bytes | None:
+    def _key_of(self, agent: str, kid: bytes) -> bytes | None:
         device = kid.decode(errors="replace")
-        if self._node.rosters.current.role(device) in (None, "reader"):
+        if self._node.rosters.current.role(device) == "reader" or not self._node.may(MEMORY, agent, device=device):
             return None
         return self._node.rosters.lookup(device)
+
+    def _granted(self, agent: str) -> bool:
+        """Whether this device may hold what the agent remembers; told once if not."""
+        granted = self._node.may(MEMORY, agent)
+        if not granted and agent not in self._told:
+            why = f"{MEMORY} is not granted to {self._node.config.device}: what it remembers neither comes nor goes"
+            self._node.log.error("checkpoint_not_granted", agent=agent, error=why)
+        (self._told.discard if granted else self._told.add)(agent)
+        return granted

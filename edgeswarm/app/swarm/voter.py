@@ -26,7 +26,7 @@ from edgeswarm.drivers.mqtt.transport import Priority
 from edgeswarm.drivers.raft_store import RaftStore
 from edgeswarm.errors import CodecError, EdgeSwarmError, LimitError, RemoteError
 from edgeswarm.limits import MQTT_CONTROL_BYTES_MAX, RAFT_SNAPSHOT_EVERY
-from edgeswarm.wire import codec, cose
+from edgeswarm.wire import codec
 from edgeswarm.wire.raft import ConfState, EntryType, HardState, Snapshot
 
 GENESIS_INDEX = GENESIS_TERM = 1
@@ -131,7 +131,7 @@ class Voter:
             fleet=config.fleet,
             cell=config.cell,
             roster_version=roster_version,
-            sign=peer.post.sign,
+            sign=lambda data: peer.post.seal_sign(data),  # it changes with the device's key
             verify=self._verify,
         )
         self._conf = self.member.conf
@@ -190,7 +190,7 @@ class Voter:
 
     def _verify(self, voter: int, signed: bytes, signature: bytes) -> bool:
         public = self.peer.rosters.public_of(voter)
-        return public is not None and cose.check(public, signed, signature)
+        return public is not None and self.peer.rosters.check(public, signed, signature)
 
     def propose(self, command: bytes) -> asyncio.Future[Applied]:
         """What will have become of a command of ours.  Raises ProposalDroppedError when nothing was proposed."""
