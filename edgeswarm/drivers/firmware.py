@@ -87,7 +87,24 @@ class Contains:
     text: Text
 
 
-Verify = Kconfig | Sysctl | Same | Contains
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A path has a line that holds all of these words, in any order: a kernel's command line."""
+
+    type: Literal["words"]
+    path: Absolute
+    words: Annotated[tuple[Text, ...], Length(1, 16)]
+
+
+Verify = Kconfig | Sysctl | Same | Contains | Words
+
+
+@dataclass(frozen=True, slots=True)
+class Applies:
+    """How a machine of this target is known: a path that is there, with a line that starts with `text`."""
+
+    path: Absolute
+    text: Annotated[str, Length(0, 300)] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +123,7 @@ class Manifest:
     """The pieces of one target."""
 
     pieces: Annotated[tuple[Piece, ...], Length(1, 64)]
+    applies: Annotated[Applies | None, Doc("absent: only who names the target is checked against it")] = None
 
 
 State = Literal["ok", "missing", "unknown", "not_here"]
@@ -139,9 +157,26 @@ def load(target: str, folder: Path | None = None) -> Manifest:
         raise ConfigError(str(error)) from None
     for piece in manifest.pieces:
         for item in (*piece.steps, *piece.verify):
-            if not isinstance(item, Contains) and not (base / target / item.file).is_file():
+            if not isinstance(item, Contains | Words) and not (base / target / item.file).is_file():
                 raise ConfigError(f"{path}: piece {piece.name}: {item.file}: no such file in {target}/")
     return manifest
+
+
+def here(*, root: Path = Path("/"), folder: Path | None = None) -> list[str]:
+    """The targets that this machine is one of, "linux" first: boards and init systems are recognised, not guessed."""
+    found = [target for target in targets(folder) if target != "linux" and _applies(load(target, folder).applies, root)]
+    return ["linux", *found]
+
+
+def _applies(applies: Applies | None, root: Path) -> bool:
+    if applies is None or not _at(root, applies.path).exists():
+        return False
+    if not applies.text:
+        return True
+    try:
+        return any(line.startswith(applies.text) for line in _read(_at(root, applies.path)).splitlines())
+    except OSError:
+        return False  # nobody can tell
 
 
 def check(target: str, *, root: Path = Path("/"), folder: Path | None = None) -> dict[str, Finding]:
@@ -188,6 +223,13 @@ def _wrong(verify: Verify, base: Path, root: Path) -> list[str]:
                 return [f"{verify.path} is not there"]
             found = any(line.startswith(verify.text) for line in _read(path).splitlines())
             return [] if found else [f"{verify.path}: no line starts with {verify.text.strip()!r}"]
+        case Words():
+            path = _at(root, verify.path)
+            if not path.exists():
+                return [f"{verify.path} is not there"]
+            lines = [set(line.split()) for line in _read(path).splitlines()]
+            missing = min((sorted(set(verify.words) - line) for line in lines), key=len, default=sorted(verify.words))
+            return [f"{verify.path}: expected {' '.join(missing)} as well"] if missing else []
         case _:
             assert_never(verify)
 

@@ -84,7 +84,11 @@ def examine(*, seconds_max: float = SECONDS_MAX, python: str = sys.executable) -
     facts = read_facts()
     found = _run_probe(seconds_max, python)
     report = judge(found, facts)
-    pieces = {name: _from_finding(finding) for name, finding in firmware.check("linux").items()}
+    pieces = {
+        (name if target == "linux" else f"{target}: {name}"): _from_finding(finding)
+        for target in firmware.here()
+        for name, finding in firmware.check(target).items()
+    }
     took_ms = round((time.monotonic() - began) * 1000)
     return Report(
         tier=report.tier,
