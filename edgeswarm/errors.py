@@ -32,6 +32,10 @@ class LearningNotAvailableError(LocalError):
     """Learning from feedback is asked for; this version does not have it yet."""
 
 
+class HandingOverError(LocalError):
+    """The supervisor is handing over to another version of itself: nothing was done; ask again in a moment."""
+
+
 class PermissionDeniedError(LocalError):
     """The operating system did not let us do this."""
 

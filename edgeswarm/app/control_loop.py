@@ -6,7 +6,6 @@ Invariants: one event at a time; an effect that raises is logged and does not st
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
@@ -18,7 +17,7 @@ from edgeswarm.core import effects as do
 from edgeswarm.core import events as ev
 from edgeswarm.core.node import Node
 from edgeswarm.core.priority import Priority, PriorityInbox
-from edgeswarm.errors import LocalError
+from edgeswarm.errors import HandingOverError, LocalError
 from edgeswarm.ids import AgentName, Cause
 from edgeswarm.limits import CONTROL_INBOX_MAX
 
@@ -64,12 +63,20 @@ class ControlLoop(ABC):
         self._wake = asyncio.Event()
         self._ended = asyncio.Event()
         self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        self._due: dict[tuple[str, str], do.ArmTimer] = {}  # what the timers were armed with
+        self.leaving = ""  # why nothing new is begun: the supervisor hands over to another version
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiters: list[_Waiter] = []
-        self._causes = itertools.count(1)
+        self._cause = 0
 
     def cause(self, what: str) -> Cause:
-        return Cause(f"{what}-{next(self._causes)}")
+        self._cause += 1
+        return Cause(f"{what}-{self._cause}")
+
+    def check_stays(self) -> None:
+        """Raises HandingOverError while the supervisor hands over: what would begin now would not be finished."""
+        if self.leaving:
+            raise HandingOverError(self.leaving)
 
     def post(self, event: ev.Event) -> None:
         """Hand an event to the control loop; handled in the order of its class.  Raises LimitError when it is full."""
@@ -113,23 +120,27 @@ class ControlLoop(ABC):
 
     def _arm(self, effect: do.ArmTimer) -> None:
         self._disarm(effect.key)
+        self._due[effect.key] = effect
         delay_s = max(0.0, effect.at_ms / 1000 - time.monotonic())
         event = ev.TimerFired(effect.key, effect.cause)
         self._timers[effect.key] = asyncio.get_running_loop().call_later(delay_s, self._timer_fired, event)
 
     def _timer_fired(self, event: ev.TimerFired) -> None:
         self._timers.pop(event.key, None)
+        self._due.pop(event.key, None)
         self.post(event)
 
     def _disarm(self, key: tuple[str, str]) -> None:
         timer = self._timers.pop(key, None)
+        self._due.pop(key, None)
         if timer is not None:
             timer.cancel()
 
     # --- who waits -----------------------------------------------------------------------------------------------
 
     async def _ask(self, event: ev.Event, name: AgentName, until: frozenset[str]) -> str:
-        """Post `event` and wait until the agent's status is one of `until`.  Raises Refused."""
+        """Post `event` and wait until the agent's status is one of `until`.  Raises Refused, HandingOverError."""
+        self.check_stays()
         if self._ended.is_set():
             raise Refused(f"agent {name}: the supervisor was stopped")
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()

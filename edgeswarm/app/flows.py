@@ -119,14 +119,7 @@ class Flows:
     async def open(self, name: AgentName, artefact: Artefact) -> None:
         """A flow with its state, sources and sinks, joined to those of its neighbours."""
         header = artefact.header
-        flow = AgentFlow(
-            name=name,
-            pipeline=self.make_pipeline(header, {h.name: h for h in self._sup.shelf.known()}),
-            on_fault=self._fault,
-            on_probed=self._probed,
-            on_set_aside=self._sup.set_aside,
-            version=header.agent_version,
-        )
+        flow = self.make_flow(name, header)
         old = self.flows.get(name)
         if old is not None:
             self.joins.unjoin(old)
@@ -137,6 +130,17 @@ class Flows:
         self.joins.join(flow)
         if self._sup.remote is not None:
             self._sup.remote.opened(flow, header)
+
+    def make_flow(self, name: AgentName, header: Header) -> AgentFlow:
+        """A flow without anything around it."""
+        return AgentFlow(
+            name=name,
+            pipeline=self.make_pipeline(header, {h.name: h for h in self._sup.shelf.known()}),
+            on_fault=self._fault,
+            on_probed=self._probed,
+            on_set_aside=self._sup.set_aside,
+            version=header.agent_version,
+        )
 
     async def close(self, name: AgentName) -> None:
         """Answer what is in flight, save the state, close sources and sinks."""

@@ -19,6 +19,8 @@ from edgeswarm.app.pump import AgentFlow, Sink
 from edgeswarm.app.shelf import Artefact
 from edgeswarm.app.swarm.config import is_member
 from edgeswarm.drivers import checkpoints
+from edgeswarm.drivers.handover import Unpacker
+from edgeswarm.drivers.sinks import Sink as DriverSink
 from edgeswarm.drivers.sinks import make_sink
 from edgeswarm.drivers.sources import Source, make_source
 from edgeswarm.errors import EdgeSwarmError
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Inlet:
+class Inlet:
     """An open source and the task that runs it."""
 
     source: Source
@@ -47,9 +49,11 @@ class Lifecycle:
     def __init__(self, supervisor: Supervisor, *, remake: Callable[[AgentName], Pipeline]) -> None:
         self._sup = supervisor
         self._remake = remake
-        self._inlets: dict[AgentName, dict[int, _Inlet]] = {}  # by the source's index in the wiring
+        self._inlets: dict[AgentName, dict[int, Inlet]] = {}  # by the source's index in the wiring
         self._closing: set[asyncio.Task[None]] = set()
         self._positions: dict[AgentName, dict[int, Any]] = {}
+        self.parcels: dict[tuple[AgentName, int], Any] = {}
+        """Of sources of other devices' streams, which an earlier program has handed over: until this one has them."""
         self._steps: dict[str, Callable[[AgentFlow], Awaitable[str]]] = {
             "load_neural_network": self._loaded,
             "initialize_memory": self._restore,
@@ -80,7 +84,7 @@ class Lifecycle:
         for spec in header.wiring.sinks:
             flow.sinks.append(self._make_sink(flow.name, spec, header))
 
-    def _make_sink(self, name: AgentName, spec: SinkSpec, header: Header) -> Sink:
+    def _make_sink(self, name: AgentName, spec: SinkSpec, header: Header, *, begins: bool = True) -> DriverSink:
         settings = self._sup.settings
         return make_sink(
             spec,
@@ -90,6 +94,7 @@ class Lifecycle:
             capabilities=header.capabilities,
             network=settings.profile.network,
             on_event=self.on_event(name),
+            begins=begins,
         )
 
     def start_sources(self, flow: AgentFlow, header: Header) -> None:
@@ -108,6 +113,11 @@ class Lifecycle:
             if isinstance(spec, AgentSource) and spec.device and not (spec.device == ANY and spec.name in here):
                 self._sup.log.warning("stream_not_in_swarm", agent=name, source=spec.agent)
 
+    @property
+    def is_closing(self) -> bool:
+        """A sink has yet to let go."""
+        return bool(self._closing)
+
     def is_open(self, name: AgentName) -> bool:
         """True from when its sources were started until it is closed."""
         return name in self._inlets
@@ -117,6 +127,8 @@ class Lifecycle:
         inlets = self._inlets[flow.name]
         for index, source in self._make_sources(flow.name, header).items():
             if index not in inlets:
+                if (parcel := self.parcels.pop((flow.name, index), None)) is not None:
+                    source.unpack(parcel, Unpacker(()))
                 self._start_source(flow, index, source, None)
 
     def take_over(self, name: AgentName, index: int, rows: Sequence[tuple[Row, int]]) -> bool:
@@ -145,7 +157,7 @@ class Lifecycle:
         if position is not None:
             self._go_back(flow.name, source, position)
         task = asyncio.create_task(self._run_source(flow, index, source))
-        self._inlets[flow.name][index] = _Inlet(source, task)
+        self._inlets[flow.name][index] = Inlet(source, task)
 
     def _go_back(self, name: AgentName, source: Source, position: Any) -> None:
         try:
@@ -177,7 +189,7 @@ class Lifecycle:
         await self._clean_up(flow)
         self._inlets.pop(flow.name, None)
 
-    async def _stop_sources(self, inlets: Iterable[_Inlet]) -> None:
+    async def _stop_sources(self, inlets: Iterable[Inlet]) -> None:
         tasks = [inlet.task for inlet in inlets]
         for task in tasks:
             task.cancel()

@@ -74,7 +74,8 @@ class Operations(ControlLoop):
 
     @contextmanager
     def _claim(self, names: Sequence[AgentName]) -> Iterator[None]:
-        """No other deploy or swap of these until this one is over."""
+        """No other deploy or swap of these until this one is over.  Raises Refused, HandingOverError."""
+        self.check_stays()
         for name in names:
             if name in self._claimed:
                 raise Refused(f"agent {name}: a deploy or a swap of it is under way")
@@ -178,8 +179,10 @@ class Operations(ControlLoop):
     async def ask(self, name: str, row: Sequence[float], timeout_s: float) -> Outcome | None:
         """One row for source 0 of an agent with an `api` source, and its answer.
 
-        Raises LocalError where there is no such agent or source, InputError, TrapError, JailGoneError.
+        Raises LocalError where there is no such agent or source, InputError, TrapError, JailGoneError, HandingOverError
+        (then the row may have been taken, and its answer goes to the sinks).
         """
+        self.check_stays()
         flow = self.flows.flows.get(AgentName(name))
         if flow is None:
             raise LocalError(f"agent {name}: no agent of that name runs")

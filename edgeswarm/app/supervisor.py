@@ -74,15 +74,9 @@ class Supervisor(Operations):
         self.store = await Store.open(self.settings.state_dir / "edgeswarm.db")
         self.audit.record("supervisor.start", who="edgeswarm", target=self.settings.device)
         self.settings.runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.host = JailHost(
-            policy_dir=asset("sandbox"),
-            cache_dir=self.settings.state_dir / "cache",
-            mac_key=self.shelf.device_key.derive("es-cwasm"),
-        )
+        self.host = self.make_host()
         await self.host.start()
-        least = self.settings.profile.jails.min_tier
-        if self.host.tier > least:  # "A" < "B" < "C": a later letter is less isolation
-            raise TierError(f"isolation tier: the profile wants {least} or better, this machine has {self.host.tier}")
+        self.check_tier()
         self._loop_task = asyncio.create_task(self._run())
         self.log.info("supervisor_started", device=self.settings.device, tier=self.host.tier, pid=os.getpid())
         wanted = await self.store.agents()
@@ -95,6 +89,20 @@ class Supervisor(Operations):
         for artefact, result in zip(artefacts, await self._deploy(artefacts), strict=True):
             if isinstance(result, BaseException):
                 self.log.error("agent_not_resumed", agent=artefact[0].plan.name, error=str(result))
+
+    def make_host(self) -> JailHost:
+        return JailHost(
+            policy_dir=asset("sandbox"),
+            cache_dir=self.settings.state_dir / "cache",
+            mac_key=self.shelf.device_key.derive("es-cwasm"),
+        )
+
+    def check_tier(self) -> None:
+        """Raises TierError."""
+        assert self.host is not None
+        least = self.settings.profile.jails.min_tier
+        if self.host.tier > least:  # "A" < "B" < "C": a later letter is less isolation
+            raise TierError(f"isolation tier: the profile wants {least} or better, this machine has {self.host.tier}")
 
     async def close(self) -> None:
         """Stop every agent (drain, checkpoint), end the jails, close the state."""
@@ -209,9 +217,11 @@ class Supervisor(Operations):
         assert self.host is not None
         began = time.monotonic()
         try:
-            specs = [
-                self.shelf.find(name, artefact).kernel_spec(slot) for slot, (name, artefact) in enumerate(effect.agents)
-            ]
+            artefacts = [self.shelf.find(name, artefact) for name, artefact in effect.agents]
+            for one in artefacts:  # of before a hand-over, or before another zygote
+                if one.binding != self.host.cache.binding:
+                    await self.shelf.prepare(one, self.host)
+            specs = [artefact.kernel_spec(slot) for slot, artefact in enumerate(artefacts)]
             jail = await self.host.spawn(
                 specs,
                 policy=effect.policy,

@@ -66,7 +66,7 @@ class JailHost:
         program: Program | None = None,
     ) -> None:
         self._policies = load_policies(policy_dir)
-        self.cache = CwasmCache(cache_dir, mac_key, self._binding_here())
+        self.cache = CwasmCache(cache_dir, mac_key, self.binding_here())
         self._wanted_tier = tier
         self._program = program or Program()
         self._zygote: ZygoteProcess | None = None
@@ -109,10 +109,11 @@ class JailHost:
         self._hello = loop.create_future()
         self._zygote = ZygoteProcess(self._program, tuple(self._policies.values()))
         self._zygote.socket.setblocking(False)
-        self.cache.binding = self._binding_here()
+        self.cache.binding = self.binding_here()
         loop.add_reader(self._zygote.socket, self._on_zygote, self._zygote)
 
-    def _binding_here(self) -> Binding:
+    def binding_here(self) -> Binding:
+        """What code is good for that a zygote of this program compiles."""
         return binding_here(policy_digest=self._policies[BUILD_POLICY].digest())
 
     def adopt(

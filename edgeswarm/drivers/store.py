@@ -49,23 +49,30 @@ class Deployed:
 class Store:
     """Open with `await Store.open(path)`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, lock: int = -1) -> None:
         self._path = path
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._database: sqlite3.Connection | None = None
-        self._directory = -1
+        self._directory = lock
 
     @classmethod
-    async def open(cls, path: Path) -> Store:
-        """Raises LocalError where another supervisor has it open, RemoteError if the file is no database of ours or of
+    async def open(cls, path: Path, *, lock: int = -1) -> Store:
+        """lock: a copy of `lock_fd` of the store that an earlier program of this process had open, else -1.
+
+        Raises LocalError where another supervisor has it open, RemoteError if the file is no database of ours or of
         a newer version, StoreError, OSError."""
-        store = cls(path)
+        store = cls(path, lock=lock)
         try:
             await store.run(store._connect)
         except BaseException:
             await store.close()
             raise
         return store
+
+    @property
+    def lock_fd(self) -> int:
+        """The descriptor that keeps other supervisors off the directory, as long as any copy of it is open."""
+        return self._directory
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` in the store's thread.  Raises StoreError."""
@@ -77,7 +84,8 @@ class Store:
     def _connect(self) -> None:
         folder = self._path.parent
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if self._directory < 0:
+            self._directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -141,10 +149,14 @@ class Store:
         sql = "SELECT seq, why, frame FROM set_aside WHERE agent = ? ORDER BY id"
         return await self.run(lambda: self._db.execute(sql, (agent,)).fetchall())
 
-    async def close(self) -> None:
+    async def close(self, *, unlock: bool = True) -> None:
+        """unlock: False keeps `lock_fd` open, for who takes over."""
         if self._database is not None:
             await self.run(self._database.close)
             self._database = None
+        if not unlock:
+            self._thread.shutdown()
+            return
         if self._directory >= 0:
             os.close(self._directory)
             self._directory = -1
