@@ -89,13 +89,16 @@ async def _begin(
 
 async def start_parts(controller: Controller, ends: AsyncExitStack, *, on_alert: str = "") -> None:
     """The parts, in the order of their needs; `ends` closes them."""
-    from edgeswarm.app.fleet import broker_guard, overview, view
+    from edgeswarm.app.fleet import broker_guard, overview, revocation, rotation, view
 
+    controller.audit = controller.node.supervisor.audit
     ends.push_async_callback(controller.close)
     overview.register(controller)
     guard = broker_guard.register(controller)
     ends.push_async_callback(guard.close)
     await guard.start()
+    ends.push_async_callback(rotation.register(controller).close)
+    ends.push_async_callback(revocation.register(controller).close)
     for close in await view.start(controller, on_alert=on_alert):
         ends.push_async_callback(close)
     await _drain(controller)
