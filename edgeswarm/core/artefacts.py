@@ -15,6 +15,7 @@ from typing import Final
 
 from edgeswarm.errors import LimitError, RemoteError
 from edgeswarm.limits import (
+    ARTEFACT_AGAIN_S,
     ARTEFACT_BYTES_MAX,
     ARTEFACT_CHUNK_BYTES_MAX,
     ARTEFACT_PIECE_BYTES,
@@ -181,6 +182,9 @@ class Serve:
         self.sent_bytes = 0
         self.refused = 0
         """Chunks asked for that we do not have, or that found the queue full."""
+        self.spared = 0
+        """Chunks asked for that had just been sent to everybody."""
+        self._lately: dict[tuple[bytes, int], float] = {}
 
     def __len__(self) -> int:
         return len(self._wanted)
@@ -201,9 +205,14 @@ class Serve:
         if manifest is None or have is None or first < 0 or count < 1:
             self.refused += 1
             return self.tick(now)
+        if len(self._lately) >= ARTEFACT_SERVE_CHUNKS_MAX:
+            self._lately = {key: at for key, at in self._lately.items() if at + ARTEFACT_AGAIN_S > now}
         queue = self._queues.setdefault(peer, OrderedDict())
         for index in range(first, min(first + count, manifest.count)):
             key = digest, index
+            if self._lately.get(key, -ARTEFACT_AGAIN_S) + ARTEFACT_AGAIN_S > now and key not in self._wanted:
+                self.spared += 1  # it went to all who listen, and who asks listens
+                continue
             full = len(queue) >= ARTEFACT_SERVE_PEER_CHUNKS_MAX
             if index not in have or full or (key not in self._wanted and len(self) >= ARTEFACT_SERVE_CHUNKS_MAX):
                 self.refused += 1
@@ -234,6 +243,7 @@ class Serve:
             sends.append(SendChunk(*key, tuple(sorted(self._wanted[key]))))
             self.sent += 1
             self.sent_bytes += size
+            self._lately[key] = now
             self._done(key)
             if peer in self._queues:
                 self._queues.move_to_end(peer)

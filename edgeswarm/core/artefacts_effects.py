@@ -25,10 +25,14 @@ class AskChunks:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """This manifest is in use from here on; keep: the chunks on disk that hold under it.  Comes before any Store."""
+    """This manifest is in use from here on; keep: the chunks on disk that hold under it.  Comes before any Store.
+
+    seeded: chunks that count as stored, because the driver has their bytes from elsewhere and writes them now.
+    """
 
     manifest: Manifest
     keep: bytes
+    seeded: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ The driver keeps the order of the effects, answers Store with stored() or store_
 
 from __future__ import annotations
 
+import hashlib
 import random
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from typing import Final
 
 from edgeswarm.core.artefacts import Chunks, Manifest, TokenBucket
@@ -29,6 +30,7 @@ from edgeswarm.core.artefacts_effects import (
     Store,
     Use,
 )
+from edgeswarm.core.artefacts_peers import Asked, Peer
 from edgeswarm.limits import (
     ARTEFACT_ASK_CHUNKS_MAX,
     ARTEFACT_BACKOFF_S_MAX,
@@ -38,31 +40,12 @@ from edgeswarm.limits import (
     ARTEFACT_MANIFESTS_MAX,
     ARTEFACT_PEER_CHUNKS,
     ARTEFACT_PEERS_MAX,
+    ARTEFACT_QUIET_S,
+    ARTEFACT_SPREAD_S,
     ARTEFACT_STALL_S,
     ARTEFACT_WINDOW_CHUNKS,
     MESSAGE_ITEMS_MAX,
 )
-
-
-@dataclass(slots=True)
-class _Peer:
-    """offered: the manifest that it vouched for; bits: its chunks as on the wire; asked: chunks it has not sent yet."""
-
-    offered: Manifest | None = None
-    bits: bytes = b""
-    asked: int = 0
-    silent: int = 0  # requests in a row that it let pass
-    heard_at: float = 0.0
-    not_before: float = 0.0
-    offer_asked: bool = False
-    useless: bool = False  # sent what the manifest in use does not name, without having vouched for it
-
-
-@dataclass(slots=True)
-class _Asked:
-    peer: str
-    at: float
-
 
 _NOT_THIS: Final = "vouched for a manifest whose chunks are not this artefact"
 _OFFER_S: Final = 2.0  # between two calls for offers
@@ -83,24 +66,33 @@ class Fetch:
         bytes_per_s: float = ARTEFACT_FETCH_BYTES_PER_S,
         manifest: Manifest | None = None,
         have: bytes | None = None,
+        seed: Callable[[Manifest], Collection[int]] | None = None,
+        shared: bool = False,
     ) -> None:
-        """manifest, have: what an earlier try left on disk, each chunk checked again; have as Chunks takes it."""
+        """manifest, have: what an earlier try left on disk, each chunk checked again; have as Chunks takes it.
+
+        seed: chunks of a manifest whose bytes the driver has from elsewhere, checked.  shared: many fetch this now:
+        all ask the same peers for the same chunks, each after a while, and not while what others asked for comes.
+        """
         self.digest = digest
         self._rng = rng
         self._bucket = TokenBucket(bytes_per_s, max(bytes_per_s / 4, ARTEFACT_CHUNK_BYTES_MAX), now)
-        self._peers: dict[str, _Peer] = {}
+        self._peers: dict[str, Peer] = {}
         self._blamed: dict[str, str] = {}
         self._condemned: set[Manifest] = set()
         self._manifest = manifest
         self._have = Chunks(0 if manifest is None else manifest.count, have if manifest is not None else None)
         self._before: tuple[Manifest, Chunks] | None = None  # the manifest before, and what is on disk of it
-        self._asked: dict[int, _Asked] = {}
+        self._asked: dict[int, Asked] = {}
         self._storing: set[int] = set()
         self._cursor = 0
         self._tokens_at: float | None = None  # when more may be asked for; None: that is not what it waits for
         self._progress_at = now
         self._offer_at = now
         self._checking = False
+        self._seed = seed or (lambda _: ())
+        self._shared = shared
+        self._hold_until = now + rng.uniform(0, ARTEFACT_SPREAD_S) if shared else now
         self.over: Done | Failed | None = None
 
     # --- events -----------------------------------------------------------------------------------------------------
@@ -123,7 +115,7 @@ class Fetch:
         if known is None:
             if len(self._peers) >= ARTEFACT_PEERS_MAX:
                 return []
-            known = self._peers[peer] = _Peer()
+            known = self._peers[peer] = Peer()
         if manifest is not None:
             manifest = self._admit_manifest(manifest, peer)
         if manifest is not None:
@@ -154,6 +146,8 @@ class Fetch:
         asked = self._asked.pop(index, None)
         if asked is not None:
             self._peers[asked.peer].asked -= 1
+        elif self._shared:  # only what is right and new: nobody can hold us off for ever
+            self._hold_until = now + ARTEFACT_QUIET_S * self._rng.uniform(1.0, 3.0)
         if known is not None:
             known.silent, known.not_before, known.heard_at = 0, now, now
         self._storing.add(index)
@@ -251,7 +245,7 @@ class Fetch:
             self._offer_at = now + _OFFER_S
         return effects + asks
 
-    def _usable(self, peer: _Peer) -> bool:
+    def _usable(self, peer: Peer) -> bool:
         """Whether the manifest in use is its own, or it has none and was right so far."""
         return peer.offered == self._manifest or (peer.offered is None and not peer.useless)
 
@@ -290,8 +284,11 @@ class Fetch:
             for index, (ours, theirs) in enumerate(zip(manifest.chunks, before.chunks, strict=False)):
                 if ours == theirs and index in have and before.size_of(index) == manifest.size_of(index):
                     self._have.add(index)
-        self._cursor = self._rng.randrange(manifest.count) if manifest.count else 0
-        return [Use(manifest, self._kept())]
+        self._cursor = self._rng.randrange(manifest.count) if manifest.count and not self._shared else 0
+        kept, seeded = self._kept(), tuple(i for i in self._seed(manifest) if i not in self._have)
+        for index in seeded:
+            self._have.add(index)
+        return [Use(manifest, kept, seeded)]
 
     def _kept(self) -> bytes:
         return self._have.to_bytes() if self._have.size else b"\0"
@@ -301,8 +298,14 @@ class Fetch:
         assert self._manifest is not None
         self._tokens_at = None
         effects: list[Effect] = []
+        if now < self._hold_until:
+            self._tokens_at = self._hold_until
+            return []
         peers = [each for each in self._peers.items() if each[1].not_before <= now and self._usable(each[1])]
-        self._rng.shuffle(peers)
+        if self._shared:
+            peers.sort(key=lambda each: hashlib.sha256(self.digest + each[0].encode()).digest())
+        else:
+            self._rng.shuffle(peers)
         peers.sort(key=lambda each: (each[1].silent, each[1].asked))
         count = self._manifest.count
         missing = ~self._have.bits & ((1 << count) - 1)
@@ -319,7 +322,7 @@ class Fetch:
             if not length:
                 break
             for index in range(first, first + length):
-                self._asked[index] = _Asked(name, now)
+                self._asked[index] = Asked(name, now)
                 missing &= ~(1 << index)
             peer.asked += length
             self._cursor = (first + length) % count

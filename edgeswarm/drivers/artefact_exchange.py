@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -55,11 +55,15 @@ class Post(Protocol):
     def blame(self, peer: str, digest: bytes, why: str) -> None: ...
 
 
+Seed = Callable[[Manifest], Mapping[int, bytes]]
+"""Chunks of a manifest whose bytes are here already, each checked; asked more than once."""
+
+
 class _Running:
     """One fetch and its way to the disk: effects that need the disk wait in `work`, in their order."""
 
-    def __init__(self, fetch: Fetch, done: asyncio.Future[Path]) -> None:
-        self.fetch, self.done = fetch, done
+    def __init__(self, fetch: Fetch, done: asyncio.Future[Path], seed: Seed | None) -> None:
+        self.fetch, self.done, self.seed = fetch, done, seed
         self.work: deque[Use | Store | Check] = deque()
         self.worker: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -93,8 +97,10 @@ class ArtefactExchange:
 
     # --- what we want -----------------------------------------------------------------------------------------------
 
-    async def fetch(self, digest: bytes) -> Path:
+    async def fetch(self, digest: bytes, *, seed: Seed | None = None, shared: bool = False) -> Path:
         """The artefact's file, from here or from peers; several calls for one artefact share one fetch.
+
+        seed: what need not come from peers.  shared: see core.artefacts_fetch.Fetch.
 
         Raises RemoteError when nobody gives it (the text says why), LimitError where there is no room, StoreError.
         A caller that is cancelled gives up waiting; the fetch goes on for the others, or until cancel().
@@ -105,19 +111,30 @@ class ArtefactExchange:
                 raise LocalError("artefacts: used after close")
             if len(self._starting) >= ARTEFACT_FETCHES_MAX:
                 raise LimitError(f"artefacts: at most {ARTEFACT_FETCHES_MAX} fetches at one time")
-            task = self._starting[digest] = self._loop.create_task(self._fetch(digest), name="artefact fetch")
+            task = self._starting[digest] = self._loop.create_task(
+                self._fetch(digest, seed, shared), name="artefact fetch"
+            )
             task.add_done_callback(lambda done: self._ended(digest, done))
         return await asyncio.shield(task)
 
-    async def _fetch(self, digest: bytes) -> Path:
+    async def _fetch(self, digest: bytes, seed: Seed | None, shared: bool) -> Path:
         path = await self.store.get(digest)
         if path is not None:
             return path
         left = await self.store.resume(digest)
         manifest, have = left if left is not None else (None, None)
         now = self._loop.time()
-        fetch = Fetch(digest, rng=self._rng, now=now, bytes_per_s=self._fetch_bytes_per_s, manifest=manifest, have=have)
-        running = self._running[digest] = _Running(fetch, self._loop.create_future())
+        fetch = Fetch(
+            digest,
+            rng=self._rng,
+            now=now,
+            bytes_per_s=self._fetch_bytes_per_s,
+            manifest=manifest,
+            have=have,
+            seed=seed,
+            shared=shared,
+        )
+        running = self._running[digest] = _Running(fetch, self._loop.create_future(), seed)
         self._post.listen(digest, True)
         try:
             self._do(running, fetch.start(now))
@@ -241,8 +258,11 @@ class ArtefactExchange:
         try:
             while running.work:
                 match running.work.popleft():
-                    case Use(manifest, keep):
+                    case Use(manifest, keep, seeded):
                         await self.store.use(manifest, keep)
+                        found = running.seed(manifest) if seeded and running.seed is not None else {}
+                        for index in seeded:
+                            await self.store.write(digest, index, found[index])
                     case Store(index, data):
                         await self.store.write(digest, index, data)
                         self._do(running, fetch.stored(index, self._loop.time()))

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from edgeswarm.app.swarm.peer import CallError
 from edgeswarm.app.swarm.post import Letter
 from edgeswarm.core.artefacts import Manifest
-from edgeswarm.drivers.artefact_exchange import ArtefactExchange
+from edgeswarm.drivers.artefact_exchange import ArtefactExchange, Seed
 from edgeswarm.drivers.artefact_store import ArtefactStore
 from edgeswarm.drivers.mqtt.transport import Incoming, Priority
 from edgeswarm.errors import CodecError, EdgeSwarmError, LimitError, LocalError, RemoteError
 from edgeswarm.limits import AF_FILE_BYTES_MAX
 from edgeswarm.wire import messages as msg
+from edgeswarm.wire.capability import MEMORY
 
 if TYPE_CHECKING:
     from edgeswarm.app.swarm.node import SwarmNode
@@ -113,6 +114,8 @@ class Artefacts:
     async def _keep(self, sender: str, body: bytes) -> bytes:
         if len(body) != 32:
             raise CodecError("artefact.keep: expected a SHA-256", who=sender)
+        if self._node.rosters.current.role(sender) == "reader":
+            raise CallError("a reader may not have artefacts kept", who=sender, code="forbidden")
         fetch = asyncio.ensure_future(self._get(body))
         try:
             if not await self.exchange.store.get(body):
@@ -125,14 +128,18 @@ class Artefacts:
         return b""
 
     async def _offer(self, sender: str, body: bytes) -> bytes:
+        self._check_readable(sender, body)
         held = self.exchange.store.held(body)
         if held is None:
             raise CallError("no such artefact here", who=self._node.config.device, code="not-found")
         return msg.encode(_offer_of(held[0], held[1].to_bytes()))
 
-    async def fetch(self, digest: bytes, agent: str) -> bytes:
-        """From this device, else from whichever peers have it.  Raises RemoteError, LimitError, StoreError."""
-        await self._get(digest)
+    async def fetch(self, digest: bytes, agent: str, *, seed: Seed | None = None, shared: bool = False) -> bytes:
+        """From this device, else from whichever peers have it.  Raises RemoteError, LimitError, StoreError.
+
+        seed, shared: as ArtefactExchange.fetch.
+        """
+        await self._get(digest, seed=seed, shared=shared)
         data = await self.exchange.store.read(digest)
         if data is None:
             raise RemoteError(f"agent {agent}: artefact {digest.hex()[:12]} was evicted as soon as it came")
@@ -143,14 +150,14 @@ class Artefacts:
         if self._exchange is not None:
             self._exchange.on_gone(device)
 
-    async def _get(self, digest: bytes) -> None:
+    async def _get(self, digest: bytes, *, seed: Seed | None = None, shared: bool = False) -> None:
         """Fetch it once its topic is heard: what is sent before is lost, and asked for again only after seconds."""
         transport, topic = self._node.transport, self._node.topics.chunks(digest.hex())
         granted = transport.subscribe(topic, _nothing, bulk=True)
         try:
             if await self.exchange.store.get(digest) is None:
                 await asyncio.wait([granted], timeout=LISTEN_S)
-                await self.exchange.fetch(digest)
+                await self.exchange.fetch(digest, seed=seed, shared=shared)
         finally:
             transport.unsubscribe(topic, _nothing, bulk=True)
 
@@ -204,7 +211,18 @@ class Artefacts:
     def _offer_letter(self, sender: str, offer: msg.ArtefactOffer) -> None:
         self.exchange.on_offer(sender, offer.digest, offer.size_bytes, offer.chunk_bytes, offer.chunks, offer.have)
 
+    def _check_readable(self, sender: str, digest: bytes) -> None:
+        """What an agent remembers is given to who may have it: memory.access, and the coordinators, who keep it.
+
+        Raises CallError.  What was overtaken by a newer checkpoint is not known for one any more."""
+        node = self._node
+        agents = [one.spec.id for one in node.replica.state.agents.values() if one.checkpoint == digest]
+        if agents and node.rosters.current.role(sender) != "coordinator":
+            if not any(node.may(MEMORY, agent, device=sender) for agent in agents):
+                raise CallError(f"checkpoint of {agents[0]}: {MEMORY} is not granted", who=sender, code="forbidden")
+
     def _asked(self, sender: str, request: msg.ChunkRequest) -> None:
+        self._check_readable(sender, request.digest)
         self.exchange.on_chunks_asked(sender, request.digest, request.first, request.count)
 
     def _chunk(self, letter: Letter) -> None:

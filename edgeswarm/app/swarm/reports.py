@@ -94,18 +94,7 @@ class Reports:
         self._say_status("offline" if self._closed else "online")
 
     def _say_status(self, state: Any) -> None:
-        node, sup = self._node, self._node.supervisor
-        states = {"running": "ready", "paused": "ready", "stopped": "stopped"}
-        agents = tuple(
-            msg.RunningAgent(
-                agent=name,
-                artefact=bytes.fromhex(agent.plan.artefact),
-                state=states.get(agent.status.value, "failed" if agent.status.value == "failed" else "starting"),  # type: ignore[arg-type]
-                epoch=node.hosted.epoch_of(name) or 0,
-                restarts=agent.restarts_total,
-            )
-            for name, agent in sup.node.table.agents.items()
-        )
+        node, agents = self._node, self.agents()
         offer = self.capabilities()
         status = msg.DeviceStatus(
             state=state,
@@ -131,6 +120,21 @@ class Reports:
         )
         topic = node.topics.status(node.config.device)
         node.post.send(topic, msg.encode(status), priority=Priority.MEDIUM, qos=1, retain=True)
+
+    def agents(self) -> tuple[msg.RunningAgent, ...]:
+        """Every agent that this device has, in whatever state."""
+        node, sup = self._node, self._node.supervisor
+        states = {"running": "ready", "paused": "ready", "stopped": "stopped"}
+        return tuple(
+            msg.RunningAgent(
+                agent=name,
+                artefact=bytes.fromhex(agent.plan.artefact),
+                state=states.get(agent.status.value, "failed" if agent.status.value == "failed" else "starting"),  # type: ignore[arg-type]
+                epoch=node.hosted.epoch_of(name) or 0,
+                restarts=agent.restarts_total,
+            )
+            for name, agent in sup.node.table.agents.items()
+        )
 
     def _load(self) -> msg.Load:
         import psutil

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from edgeswarm.core.rollout.converge import State
+from edgeswarm.core.rollout.steps import State
 from edgeswarm.limits import ROLLOUT_SILENT_S, ROLLOUT_WHY_CHARS_MAX
 from edgeswarm.wire.rollout import Plan, Share
 

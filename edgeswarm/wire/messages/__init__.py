@@ -30,6 +30,7 @@ from edgeswarm.wire.messages.device import (
     Metric,
     Metrics,
     ReportedState,
+    RolloutRow,
     RunningAgent,
 )
 from edgeswarm.wire.messages.requests import (
@@ -94,6 +95,7 @@ __all__ = [
     "ReportedState",
     "Request",
     "Response",
+    "RolloutRow",
     "RunningAgent",
     "SafetyResume",
     "SafetyStop",

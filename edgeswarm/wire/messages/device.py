@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from edgeswarm import limits
 from edgeswarm.wire.messages.base import (
     AgentId,
+    Chars,
     Count,
     DeviceId,
     Digest,
@@ -109,13 +110,28 @@ class DesiredState(Message):
     agents: Annotated[tuple[DesiredAgent, ...], Items(limits.AGENTS_PER_STATUS_MAX)]
 
 
-@message("reported", bytes_max=limits.DEVICE_STATE_BYTES_MAX)
+RolloutProgress = Literal["fetching", "staged", "running", "healthy", "failed", "rolled_back", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRow:
+    """How far a rollout has come on a device.  running: on trial; failed: it went back by itself."""
+
+    agent: AgentId
+    rollout: Annotated[str, Chars(16, 16, "[0-9a-f]*")]
+    artefact: Digest
+    state: RolloutProgress
+    why: Annotated[str, Chars(limits.ROLLOUT_WHY_CHARS_MAX)] = ""
+
+
+@message("reported", version=2, bytes_max=limits.DEVICE_STATE_BYTES_MAX)
 class ReportedState(Message):
     """What a device runs, as of the log entry that it followed; retained."""
 
     term: Uint
     index: Uint
     agents: Annotated[tuple[RunningAgent, ...], Items(limits.AGENTS_PER_STATUS_MAX)]
+    rollouts: Annotated[tuple[RolloutRow, ...], Items(limits.ROLLOUT_ROWS_MAX)] = ()
 
 
 @message("agent.lifecycle", bytes_max=4 * limits.KIB)

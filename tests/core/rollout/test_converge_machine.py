@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edgeswarm.core.rollout.converge import (
-    Converge,
+from edgeswarm.core.rollout.converge import Converge
+from edgeswarm.core.rollout.journal import Failed, Journal, JournalError, Version
+from edgeswarm.core.rollout.steps import (
     Facts,
     GoBack,
     Known,
@@ -23,7 +24,6 @@ from edgeswarm.core.rollout.converge import (
     version_tuple,
     wish,
 )
-from edgeswarm.core.rollout.journal import Failed, Journal, JournalError, Version
 from edgeswarm.limits import ROLLOUT_BEFORE_MAX, ROLLOUT_FAILED_MAX, ROLLOUT_LIVES, ROLLOUT_TRIES
 from edgeswarm.wire.rollout import Gate, Plan
 
@@ -512,7 +512,7 @@ class Device(RuleBasedStateMachine):
         """From here on nothing goes wrong any more: the device arrives, and stays there."""
         if not hasattr(self, "kinds"):
             return
-        for _ in range(400):
+        for _ in range(80):
             step = self.look()
             self.steps(cut=False, trouble=False)
             self.now += min(400.0, step.s or 1.0) if isinstance(step, Wait) else 0.0
@@ -533,5 +533,5 @@ class Device(RuleBasedStateMachine):
                 assert self.runs == newest.artefact
 
 
-Device.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Device.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestDevice = Device.TestCase
