@@ -8,7 +8,7 @@ import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from edgeswarm.app import report
+from edgeswarm.app import handover_guard, report
 from edgeswarm.app.config import Settings
 from edgeswarm.app.control_ops import ControlOps
 from edgeswarm.app.join.door import Door
@@ -16,6 +16,7 @@ from edgeswarm.app.log import Log
 from edgeswarm.app.supervisor import Supervisor
 from edgeswarm.app.swarm.config import is_member
 from edgeswarm.app.swarm.joining import Joining
+from edgeswarm.app.upgrade import Upgrade
 from edgeswarm.drivers.control import ControlServer
 from edgeswarm.drivers.metrics_http import MetricsServer
 from edgeswarm.drivers.notify import Notifier
@@ -69,10 +70,13 @@ async def bring_settings(supervisor: Supervisor, paths: Sequence[str]) -> None:
         supervisor.audit.record("agent.deploy", who="settings", outcome="failed", reason=str(error))
 
 
-async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, bytes]] = ()) -> int:
-    """Run until told to end; the process's exit code.
+async def serve(
+    settings: Settings, log: Log, *, deploy: Sequence[tuple[str, bytes]] = (), arguments: Sequence[str] = ()
+) -> int:
+    """Run until told to end; the process's exit code.  What an earlier version hands over is gone on with.
 
     deploy: [(where from, agent file)] beside what is kept and what the settings name; they must run, or nothing does.
+    arguments: of the command line, from `run` on, for a program that takes over.
     Raises LocalError if another supervisor runs on the state directory, TierError where no jail can be made.
     """
     ended = asyncio.Event()
@@ -85,7 +89,8 @@ async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, byt
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    await control.start()
+    if handover_guard.current is None:
+        await control.start()
     async with AsyncExitStack() as ends:  # whatever one of them raises, the others end
         ends.push_async_callback(supervisor.close)
         watch = asyncio.create_task(notifier.watch())  # from the first: a start after a hand-over is watched already
@@ -96,10 +101,17 @@ async def serve(settings: Settings, log: Log, *, deploy: Sequence[tuple[str, byt
         ends.push_async_callback(door.close)
         ends.push_async_callback(control.close)
         ends.push_async_callback(metrics.close)
-        await supervisor.start()
-        await metrics.start()
-        await bring(supervisor, deploy)
-        await bring_settings(supervisor, settings.place.agents)
+        upgrade = Upgrade(
+            supervisor, ops, arguments=arguments, ended=ended, swarm=swarm, control=control, notifier=notifier
+        )
+        ends.push_async_callback(upgrade.close)
+        if upgrade.arrives:
+            await upgrade.arrive(metrics.start)
+        else:
+            await supervisor.start()
+            await metrics.start()
+            await bring(supervisor, deploy)
+            await bring_settings(supervisor, settings.place.agents)
         ends.callback(notifier.stopping)
         notifier.ready(f"{settings.device}: the control socket listens")  # a broker may be long in coming
         if is_member(settings.state_dir):

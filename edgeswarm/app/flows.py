@@ -18,6 +18,7 @@ from edgeswarm.app.lifecycle import Lifecycle
 from edgeswarm.app.pump import AgentFlow, Port
 from edgeswarm.app.shelf import Artefact
 from edgeswarm.core import events as ev
+from edgeswarm.core.breaker import State as BreakerState
 from edgeswarm.drivers import checkpoints
 from edgeswarm.drivers.jails import Jail, JailExit, Reply
 from edgeswarm.errors import ConfigError, EdgeSwarmError, InputError, LimitError, LocalError
@@ -253,6 +254,12 @@ class Flows:
     def resume(self, name: AgentName) -> None:
         if name in self.flows:
             self.flows[name].resume()
+
+    def resume_handed(self, name: AgentName) -> None:
+        """An agent that came paused with a hand-over may run; one that its breaker holds waits for its probe."""
+        agent, flow = self._sup.node.table.agents.get(name), self.flows.get(name)
+        if agent is not None and flow is not None and flow.paused and agent.breaker.state is BreakerState.CLOSED:
+            flow.resume()
 
     def suspects(self, jail_id: JailId, exit_: JailExit) -> tuple[AgentName, ...]:
         """The agent whose call was running; if the jail misbehaved and nobody knows, all with a frame in flight."""

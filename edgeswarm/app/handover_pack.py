@@ -13,6 +13,8 @@ import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
+import cbor2
+
 from edgeswarm.app.control_loop import Refused
 from edgeswarm.app.pump import AgentFlow
 from edgeswarm.core import handover as core
@@ -79,7 +81,7 @@ class Departure:
             for name in list(sup.flows.flows):
                 if sup.flows.life.is_open(name):
                     await sup.flows.checkpoint(name)  # for the worst case
-            self.pack(Packer())  # what cannot be packed is found while everything runs
+            cbor2.dumps(self.pack(Packer()))  # what cannot be packed is found while everything runs
         except BaseException:
             self.stay()
             raise

@@ -68,6 +68,7 @@ class Log:
         self._logger = logging.Logger(name, level.upper())  # noqa: LOG001 - not shared: several supervisors, one process
         self.ring = RingHandler()
         self.ring.setFormatter(JsonFormatter())
+        self.crashes, self.last_crash = 0, ""
         self._logger.addHandler(self.ring)
         if stream is not None:
             handler = logging.StreamHandler(stream)
@@ -95,4 +96,5 @@ class Log:
 
     def crash(self, event: str, error: BaseException, **fields: Any) -> None:
         """A fault of ours: with its traceback's text in the field `error`."""
+        self.crashes, self.last_crash = self.crashes + 1, f"{event}: {type(error).__name__}: {error}"
         self._logger.error(event, extra={"fields": fields}, exc_info=error)

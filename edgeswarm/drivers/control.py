@@ -81,6 +81,11 @@ class ControlServer:
         """Of the socket that is listened on, for who takes over; -1 when there is none."""
         return -1 if self._server is None else self._server.sockets[0].fileno()
 
+    def pause(self) -> None:
+        """Let nobody in any more; who knocks waits for the one who takes over."""
+        if self._server is not None:
+            asyncio.get_running_loop().remove_reader(self.listener_fd)
+
     async def adopt(self, listener: int) -> None:
         """In place of `start`: go on with a copy of `listener_fd`; who has knocked meanwhile is let in."""
         ours = socket.socket(fileno=listener)

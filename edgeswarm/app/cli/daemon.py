@@ -25,6 +25,7 @@ _COLOURS = {"warning": "yellow", "error": "red", "debug": "bright_black"}
     "--log-level", type=click.Choice(LEVELS), help="The least level that is written (default: the profile's)."
 )
 @click.option("--json", "as_json", is_flag=True, help="Errors as JSON; the log is JSON anyway.")
+@click.option("--check-handover", "checks", is_flag=True, hidden=True)
 def run(
     files: tuple[Path, ...],
     state: Path | None,
@@ -32,6 +33,7 @@ def run(
     profile: str | None,
     log_level: str | None,
     as_json: bool,
+    checks: bool,
 ) -> int:
     """Run the supervisor in the foreground until SIGTERM or ctrl-c, with what ran before and the agent files named.
 
@@ -44,16 +46,25 @@ def run(
       edgeswarm run --state /tmp/es predictor.af scorer.af
       edgeswarm run -c site.toml --profile rpi-zero-2w --log-level warning
     """
+    from edgeswarm.app import handover_guard
     from edgeswarm.app.daemon import serve
     from edgeswarm.app.join.folder import settle_at_start
     from edgeswarm.app.log import Log
 
     settings = common.settings_of(state, config_file, profile=profile)
+    if checks:  # `daemon upgrade` asks this of a program before it becomes the supervisor
+        from edgeswarm.app.upgrade import self_check
+
+        click.echo(json.dumps(self_check()))
+        return 0
     if settle_at_start(settings.state_dir):  # a power cut while it joined: it may have another name now
         settings = common.settings_of(state, config_file, profile=profile)
-    agents = [(str(path), common.read_agent_file(path)) for path in files]
+    handed = handover_guard.current is not None  # then what ran runs on, and the files are as good as gone
+    agents = [] if handed else [(str(path), common.read_agent_file(path)) for path in files]
     log = Log(level=log_level or settings.profile.log.level)
-    return asyncio.run(serve(settings, log, deploy=agents))
+    given = (("--state", state), ("--config", config_file), ("--profile", profile), ("--log-level", log_level))
+    again = [word for flag, value in given if value is not None for word in (flag, str(value))]
+    return asyncio.run(serve(settings, log, deploy=agents, arguments=["run", *again, *map(str, files)]))
 
 
 @click.command()

@@ -75,14 +75,18 @@ class Hosted:
     def wake(self) -> None:
         self._wake.set()
 
-    async def close(self) -> None:
+    async def close(self, *, leaving: bool = False) -> None:
+        """leaving: another version of the supervisor takes the agents over as they are.  Those that need the leader's
+        word wait in it until they have it; the others need not."""
         if self._task is not None:
             tasks = [self._task, *self._busy.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        for name in self.running:  # nobody looks at the lease any more
-            self.supervisor.flows.pause(AgentName(name))
+        for name, (_, epoch) in self.running.items():  # nobody looks at the lease any more
+            agent = self.replica.state.agents.get(name)
+            if not leaving or fencing.may_run(agent, self.device, epoch, Lease(), 0.0, stopped=self.halted()):
+                self.supervisor.flows.pause(AgentName(name))
 
     # --- what should run ----------------------------------------------------------------------------------------------
 
@@ -216,6 +220,7 @@ class Hosted:
         if name in self.to_stop():
             self._wake.set()
             return
+        sup.flows.resume_handed(AgentName(name))
         sup.log.info("cell_agent_runs", agent=name, epoch=agent.epoch, artefact=digest.hex()[:12])
         self.told(name, "ready", f"epoch {agent.epoch}")
 

@@ -33,14 +33,15 @@ class Joining:
             await self._obey()
             self._task = asyncio.create_task(self._again())
 
-    async def close(self) -> None:
+    async def close(self, *, leaving: bool = False) -> None:
+        """leaving: see `SwarmNode.close`."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._ops.swarm = None
         node, self.node = self.node, None
         if node is not None:
-            await node.close()
+            await node.close(leaving=leaving)
 
     async def _again(self) -> None:
         wait_s = AGAIN_S

@@ -7,6 +7,7 @@ leader's duties.  Every piece decides for itself; this module says who hears of 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -128,7 +129,7 @@ class SwarmNode(Asking, Voting):
         self._writer: FeedWriter | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._beat: asyncio.TimerHandle | None = None
-        self._closed = False
+        self._closed = self._leaving = False
         self._began = time.monotonic()
         self._looking = False
         self._facts: asyncio.TimerHandle | None = None
@@ -174,9 +175,12 @@ class SwarmNode(Asking, Voting):
             votes=self.voter is not None,
         )
 
-    async def close(self) -> None:
-        """From here on no row flows for the cell, and it is told; the agents are the supervisor's to stop."""
-        self._closed = True
+    async def close(self, *, leaving: bool = False) -> None:
+        """From here on no row flows for the cell, and it is told; the agents are the supervisor's to stop.
+
+        leaving: another version of the supervisor is here in a moment: nobody is told, so that nothing moves.
+        """
+        self._closed, self._leaving = True, leaving
         for timer in (self._beat, self._facts):
             if timer is not None:
                 timer.cancel()
@@ -192,7 +196,7 @@ class SwarmNode(Asking, Voting):
         closes += [
             self.work.close,
             self.converge.close,
-            self.hosted.close,
+            functools.partial(self.hosted.close, leaving=leaving),
             self.travel.close,
             self.reports.close,
             self.artefacts.close,
@@ -209,7 +213,7 @@ class SwarmNode(Asking, Voting):
 
     async def _leave(self) -> None:
         """Nobody waits for a last will that a clean end does not leave: agents of ours may go elsewhere."""
-        if self.transport.is_connected:
+        if self.transport.is_connected and not self._leaving:
             gone = self.topics.gone(self.config.device)
             self.post.send_raw(gone, msg.encode(msg.Gone(self.boot)), priority=Priority.HIGH, qos=0, retain=False)
         voter, self.voter = self.voter, None
