@@ -16,7 +16,7 @@ SEVERITIES = ("info", "warning", "error", "critical")
 
 @click.command()
 @click.option(
-    "-n", "--count", type=click.IntRange(0, 2_500), default=50, show_default=True, help="How many past events."
+    "-n", "--count", type=click.IntRange(0, 1_000), default=50, show_default=True, help="How many past events."
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on with each new one until ctrl-c.")
 @click.option("--device", default="", help="Only of this device.")
@@ -55,7 +55,7 @@ def events(
 @click.command()
 @click.option("--all", "every", is_flag=True, help="Acknowledged ones too.")
 @click.option("--device", default="", help="Only of this device.")
-@click.option("-n", "--count", type=click.IntRange(1, 2_500), default=100, show_default=True, help="How many.")
+@click.option("-n", "--count", type=click.IntRange(1, 1_000), default=100, show_default=True, help="How many.")
 @click.option("--ack", "ids", type=int, multiple=True, metavar="ID", help="Acknowledge this one; may be repeated.")
 @output.fleet_option
 @output.json_option

@@ -6,6 +6,7 @@ escaped.
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +19,19 @@ from edgeswarm.app.cli import output
 if TYPE_CHECKING:
     from edgeswarm.app.fleet.link import Link
 
-PAGE_ROWS = 2_500
+PAGE_ROWS = 10_000
+"""The controller may give fewer at a time."""
 COLOURS = {"warning": "yellow", "error": "red", "critical": "bright_red"}
 STATE_COLOURS = {"silent": "yellow", "offline": "yellow", "never": "bright_black"}
 
 
+_ENCODER = json.JSONEncoder(default=str, separators=(",", ":"))  # one for all: json.dumps would make one each time
+
+
 def dumps(value: Any) -> str:
     """JSON in one line, with nothing that a terminal acts upon (DEL is the one that json leaves)."""
-    return json.dumps(value, default=str, separators=(",", ":")).replace("\x7f", "\\u007f")
+    text = _ENCODER.encode(value)
+    return text.replace("\x7f", "\\u007f") if "\x7f" in text else text
 
 
 def rows_json(head: Mapping[str, Any], name: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -37,6 +43,16 @@ def rows_json(head: Mapping[str, Any], name: str, rows: Sequence[Mapping[str, An
 
 def devices(link: Link, *, limit: int | None, **asked: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """All pages together: (rows, state -> how many devices match in all)."""
+    collects = gc.isenabled()
+    gc.disable()  # rows hold no cycles; looking for some takes a tenth of the time for 10,000 of them
+    try:
+        return _devices(link, limit, asked)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _devices(link: Link, limit: int | None, asked: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, int]]:
     rows: list[dict[str, Any]] = []
     states: dict[str, int] = {}
     cursor = ""
@@ -45,16 +61,15 @@ def devices(link: Link, *, limit: int | None, **asked: Any) -> tuple[list[dict[s
         page = link.call("devices", limit=size, cursor=cursor, **asked)
         columns, states = page["columns"], page.get("states", states)
         for row in page["rows"]:
-            found = dict(zip(columns, row, strict=True))
-            found["labels"] = labels_of(found["labels"])
-            rows.append(found)
+            row[-1] = labels_of(row[-1])
+            rows.append(dict(zip(columns, row, strict=True)))
         cursor = page["next"]
         if not cursor or (limit is not None and len(rows) >= limit):
             return rows, states
 
 
 def labels_of(labels: Sequence[str]) -> dict[str, str]:
-    return dict(one.partition("=")[::2] for one in labels)
+    return {key: value for key, _, value in (one.partition("=") for one in labels)}
 
 
 def ago(seen_s: float, now_s: float) -> str:

@@ -7,6 +7,7 @@ doubles a row nor skips one that stayed.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from edgeswarm.app.fleet import index_tables as t
 from edgeswarm.app.fleet.index_sql import condition
 from edgeswarm.core.selector import EVERYBODY, Selector
 from edgeswarm.errors import RemoteError
-from edgeswarm.limits import INDEX_PAGE_ROWS_MAX
+from edgeswarm.limits import INDEX_PAGE_BYTES_MAX, INDEX_PAGE_ROWS_MAX
 
 COLUMNS: Final = (
     "device", "role", "state", "tier", "profile", "architecture", "software", "seen_s", "agents", "failed",
@@ -26,6 +27,7 @@ COLUMNS: Final = (
 """Of a row of a page, in this order."""
 SORTS: Final = ("device", "role", "state", "tier", "profile", "software", "seen_s", "agents", "failed", "uptime_s")
 _CURSOR_CHARS_MAX = 2_000
+_ROW_BYTES = 100  # of a row without its texts
 
 
 def page(
@@ -47,14 +49,22 @@ def page(
     order = [key.desc(), device.desc()] if descending else [key, device]
     columns = [t.devices.c[name] for name in COLUMNS]
     found = run.execute(select(*columns, key).where(*bounds).order_by(*order).limit(limit + 1)).all()
-    rows = [list(row[:-1]) for row in found[:limit]]
-    for row in rows:
+    rows: list[list[Any]] = []
+    size = 0
+    for one in found[:limit]:
+        row = list(one[:-1])
+        size += _ROW_BYTES + len(row[0]) + len(row[4]) + len(row[6]) + len(row[-1])
+        if size > INDEX_PAGE_BYTES_MAX and rows:
+            break
         row[-1] = json.loads(row[-1])
+        rows.append(row)
     answer: dict[str, Any] = {"columns": list(COLUMNS), "rows": rows, "next": ""}
-    if len(found) > limit:
-        answer["next"] = json.dumps([found[limit - 1][-1], found[limit - 1][0]])
+    if len(found) > len(rows):
+        last = found[len(rows) - 1]
+        answer["next"] = json.dumps([last[-1], last[0]])
     if not cursor:
-        answer["states"] = states(run, where)
+        whole = not answer["next"]
+        answer["states"] = dict(Counter(str(row[2]) for row in rows)) if whole else states(run, where)
     return answer
 
 

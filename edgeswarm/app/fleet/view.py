@@ -23,13 +23,14 @@ from edgeswarm.app.swarm.peer import CallError
 from edgeswarm.core import selector as sel
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.errors import EdgeSwarmError, LocalError, RemoteError
-from edgeswarm.limits import INDEX_PAGE_ROWS_MAX, LABELS_PER_DEVICE_MAX, LOG_TAIL_LINES_MAX
+from edgeswarm.limits import INDEX_PAGE_REMOTE_ROWS_MAX, INDEX_PAGE_ROWS_MAX, LABELS_PER_DEVICE_MAX, LOG_TAIL_LINES_MAX
 from edgeswarm.wire import codec
 from edgeswarm.wire.topics import is_device
 
 if TYPE_CHECKING:
     from edgeswarm.app.fleet.controller import Controller
 
+LOCAL = "local"  # app/fleet/controller.py: the control socket of this machine
 LOOK_S = 1.5
 LOGS_S = 10.0
 RECENT = 10
@@ -90,7 +91,7 @@ class View:
             seed=argument(args, "seed", str, ""),
             sort=sort,
             descending=argument(args, "descending", bool, False),
-            limit=_count(args, "limit", INDEX_PAGE_ROWS_MAX, INDEX_PAGE_ROWS_MAX),
+            limit=_count(args, "limit", _rows_max(who), _rows_max(who)),
             cursor=argument(args, "cursor", str, ""),
         )
 
@@ -175,7 +176,7 @@ class View:
             severities=_severities(args),
             event=argument(args, "event", str, ""),
             before=max(0, argument(args, "before", int, 0)),
-            limit=_count(args, "limit", 100, INDEX_PAGE_ROWS_MAX),
+            limit=_count(args, "limit", 100, _rows_max(who)),
         )
 
     async def follow_events(self, args: dict[str, Any], who: str) -> AsyncIterator[Any]:
@@ -202,7 +203,7 @@ class View:
             device=argument(args, "device", str, ""),
             acknowledged=argument(args, "all", bool, False),
             before=max(0, argument(args, "before", int, 0)),
-            limit=_count(args, "limit", 100, INDEX_PAGE_ROWS_MAX),
+            limit=_count(args, "limit", 100, _rows_max(who)),
         )
 
     async def acknowledge(self, args: dict[str, Any], who: str) -> Any:
@@ -322,6 +323,10 @@ def differences(wanted: list[dict[str, Any]], has: list[dict[str, Any]]) -> list
         elif now["state"] != "ready":
             found.append(f"{row['agent']}: {now['state']}")
     return found
+
+
+def _rows_max(who: str) -> int:
+    return INDEX_PAGE_ROWS_MAX if who == LOCAL else INDEX_PAGE_REMOTE_ROWS_MAX
 
 
 def _count(args: dict[str, Any], key: str, default: int, most: int) -> int:

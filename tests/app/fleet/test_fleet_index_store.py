@@ -270,3 +270,16 @@ def test_every_table_is_emptied_of_a_device_that_left() -> None:
     """A table that is added must be thought of in Store._members: events, alerts and reports are history, and stay."""
     of_device = {name for name, table in index_tables.metadata.tables.items() if "device" in table.c}
     assert of_device - {"events", "alerts", "reports"} == {"devices", "labels", "grants", "has", "agents", "reported"}
+
+
+def test_page_ends_before_it_is_too_long_and_the_next_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_read, "INDEX_PAGE_BYTES_MAX", 1_000)
+    found = [Device(f"d{at:02}", software="x" * 200) for at in range(9)]
+    fill(store, found)
+    rows: list[Any] = []
+    cursor, pages = "", 0
+    while pages == 0 or cursor:
+        page = ask(store, index_read.page, parse("all"), cursor=cursor)
+        rows, cursor, pages = rows + page["rows"], page["next"], pages + 1
+        assert pages > 1 or page["states"] == {"online": 9}
+    assert ([row[0] for row in rows], pages) == ([one.id for one in found], 3)
