@@ -101,6 +101,8 @@ def main():
     found = f"{sys.version_info[0]}.{sys.version_info[1]}"
     if found != wanted:
         fail(f"{home} was unpacked for Python {wanted}, and this is {found} ({sys.executable}); run install.sh again")
+    # who begins this process anew as it is means this version, and not what the link names by then
+    sys.orig_argv[:] = [sys.executable, "-IS", os.path.join(home, "start.py"), *sys.argv[1:]]
     sys.path.insert(0, os.path.join(home, "lib"))
     from edgeswarm.__main__ import main as run
 

@@ -160,7 +160,8 @@ def unpack(python, folder, final):
         import compileall
 
         compileall.compile_dir(lib, quiet=2, stripdir=folder, prependdir=final)
-    shutil.copy2(os.path.join(HERE, "SHA256SUMS"), folder)
+    for name in ("SHA256SUMS", "start.py"):
+        shutil.copy2(os.path.join(HERE, name), folder)
     bundle = described()
     bundle["unpacked_for"] = python
     bundle["sums"] = digest(os.path.join(HERE, "SHA256SUMS"))

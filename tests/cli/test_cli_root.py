@@ -15,16 +15,17 @@ import click
 import pytest
 
 from edgeswarm import errors
-from edgeswarm.app.cli import agent, aliases, root, swarm
+from edgeswarm.app.cli import agent, aliases, daemon_group, root, swarm
 from edgeswarm.drivers.control import NotRunningError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
-NO_JSON = {"agent", "config", "demo", "swarm"}
+NO_JSON = {"agent", "config", "daemon", "demo", "swarm"}
 """Groups; and the demo, which is a show."""
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
-    for prefix, table in (("", root.COMMANDS), ("agent ", agent.COMMANDS), ("swarm ", swarm.COMMANDS)):
+    groups = (("agent ", agent.COMMANDS), ("daemon ", daemon_group.COMMANDS), ("swarm ", swarm.COMMANDS))
+    for prefix, table in (("", root.COMMANDS), *groups):
         for name, (module, attribute, _) in table.items():
             found = getattr(importlib.import_module(f"edgeswarm.app.cli.{module}"), attribute)
             yield prefix + name, found
@@ -41,7 +42,7 @@ def test_every_command_has_help_with_an_example(name: str, cli) -> None:
     assert done.code == 0
     if name not in ("config", "demo", "version"):
         assert "Example" in done.out
-        assert f"edgeswarm {name}" in done.out or name in ("agent", "swarm")
+        assert f"edgeswarm {name}" in done.out or name in ("agent", "daemon", "swarm")
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - NO_JSON))

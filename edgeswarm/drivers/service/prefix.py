@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -68,6 +69,15 @@ class Prefix:
     def trial_file(self) -> Path:
         return self.path / "var" / "trial"
 
+    def command(self, version: str | None = None) -> list[str]:
+        """How this program is started: by the launcher, which asks the link; or this very version, whatever it names.
+
+        The launcher counts a start of `run` during a trial; a version that is named counts nothing.
+        """
+        if version is None:
+            return [str(self.launcher)]
+        return [sys.executable, "-IS", str(self.path / version / "start.py")]
+
     def versions(self) -> list[str]:
         """Names of the versions that are unpacked here, sorted."""
         return sorted(mark.parent.name for mark in self.path.glob(f"*/{MARK}") if not mark.parent.is_symlink())
@@ -111,18 +121,30 @@ class Prefix:
 
     def trial(self) -> Trial | None:
         """The trial under way; None when there is none, or its file makes no sense, or the link says otherwise."""
+        found = self._noted("trial")
+        if found is None or found.new == found.old or (found.new, found.old) != (self.current(), self.previous()):
+            return None
+        return found
+
+    def lost(self) -> Trial | None:
+        """The last trial that ended with the old version: what an operator is told."""
+        return self._noted("trial.lost")
+
+    def _noted(self, name: str) -> Trial | None:
+        """A file that the daemon's user may have made: never a link, never waited for."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            descriptor = os.open(self.trial_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            descriptor = os.open(self.trial_file.with_name(name), flags)
         except OSError:
             return None
-        with os.fdopen(descriptor, "rb") as file:
-            found = _TRIAL.fullmatch(file.read(TRIAL_BYTES_MAX).decode("ascii", "replace"))
-        if found is None:
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            try:
+                found = _TRIAL.fullmatch((file.read(TRIAL_BYTES_MAX) or b"").decode("ascii", "replace"))
+            except OSError:
+                return None
+        if found is None or not (_VERSION.fullmatch(found[1]) and _VERSION.fullmatch(found[2])):
             return None
-        new, old, attempts = found.groups()
-        if new != self.current() or old != self.previous() or new == old:
-            return None
-        return Trial(new, old, int(attempts))
+        return Trial(found[1], found[2], int(found[3]))
 
     def begin_trial(self, new: str) -> Trial:
         """Try `new`: the file first, then the link.  Raises LocalError without a version to go back to."""
@@ -158,7 +180,7 @@ class Prefix:
         if trial is None:
             return None
         self.switch(trial.old)
-        self.trial_file.unlink(missing_ok=True)
+        self.trial_file.replace(self.trial_file.with_name("trial.lost"))
         return trial.old
 
     def remove(self, version: str) -> None:
