@@ -41,6 +41,7 @@ __all__ = [
     "NONCE_BYTES",
     "Answer",
     "Code",
+    "ForgedError",
     "Inventory",
     "JoinError",
     "Membership",
@@ -114,23 +115,36 @@ def seal_request(request: Request, *, device: Signatory, token: Signatory, issue
     return data
 
 
-def open_request(data: bytes, topic: Topic, *, issuer_seed: bytes, token_public: bytes) -> Request:
-    """The request, once both signatures hold.  token_public: of the token that the topic names.  Raises JoinError."""
+def open_request(data: bytes, topic: Topic, *, issuer_seed: bytes, token_public: bytes | None) -> Request:
+    """The request, once both signatures hold.  token_public: of the token that the topic names, None: there is none.
+
+    Raises ForgedError, which holds the request, where only the token's signature does not; else JoinError.
+    """
     if len(data) > JOIN_REQUEST_BYTES_MAX:
         raise JoinError(f"join: a request of at most {JOIN_REQUEST_BYTES_MAX} bytes, found {len(data)}")
     who = f"join {topic.token}"
     outer = _unseal(data, _private_curve(issuer_seed), who)
     try:
-        inner = cose.verify1(
-            outer, lookup=lambda _: token_public, external_aad=topic.aad(_REQUEST_AAD), who=who
-        ).payload
+        inner = cose.parse1(outer, who=who).payload or b""
         request = request_of(codec.loads(cose.parse1(inner, who=who).payload or b"", who=who), who)
         cose.verify1(inner, lookup=lambda _: request.public, external_aad=topic.aad(_DEVICE_AAD), who=who)
     except CodecError as error:
         raise JoinError(str(error)) from None
     if (request.fleet, request.token, request.nonce) != topic:
         raise JoinError("its content is of another question than its topic", who=who)
+    try:
+        cose.verify1(outer, lookup=lambda _: token_public, external_aad=topic.aad(_REQUEST_AAD), who=who)
+    except CodecError as error:
+        raise ForgedError(f"by somebody without the token's secret: {error}", who=who, request=request) from None
     return request
+
+
+class ForgedError(JoinError):
+    """A request that no token signed.  request: what its device, whose own signature holds, says."""
+
+    def __init__(self, message: str, *, who: str, request: Request) -> None:
+        super().__init__(message, who=who)
+        self.request = request
 
 
 # --- answer -----------------------------------------------------------------------------------------------------------

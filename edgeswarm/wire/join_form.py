@@ -142,15 +142,19 @@ def request_tree(request: Request) -> list[object]:
         request.reply,
         request.nonce,
         request.floor_s,
-        [
-            found.profile,
-            found.tier,
-            found.architecture,
-            found.software,
-            found.memory_bytes,
-            list(found.delegates),
-            list(found.labels),
-        ],
+        inventory_tree(found),
+    ]
+
+
+def inventory_tree(found: Inventory) -> list[object]:
+    return [
+        found.profile,
+        found.tier,
+        found.architecture,
+        found.software,
+        found.memory_bytes,
+        list(found.delegates),
+        list(found.labels),
     ]
 
 
@@ -166,11 +170,12 @@ def request_of(tree: object, who: str) -> Request:
         raise _wrong(f"keys of {KEY_BYTES} bytes and a nonce of {NONCE_BYTES}", who)
     match rest:
         case [int(floor_s), found] if 0 <= floor_s <= SECONDS_MAX:
-            return Request(token, fleet, name, public, reply, nonce, floor_s, _inventory(found, who))
+            return Request(token, fleet, name, public, reply, nonce, floor_s, inventory_of(found, who))
     raise _wrong("a time floor and an inventory", who)
 
 
-def _inventory(tree: object, who: str) -> Inventory:
+def inventory_of(tree: object, who: str) -> Inventory:
+    """Raises JoinError (LocalError when who is empty)."""
     match tree:
         case [str(profile), str(tier), str(architecture), str(software), int(memory), list(delegates), list(labels)]:
             for text in (profile, tier, architecture, software, *delegates):

@@ -64,7 +64,7 @@ def test_request_reads_as_it_was_written(inventory: Inventory, nonce: bytes, flo
 
 def test_request_with_everything_at_its_bound_fits() -> None:
     text = "x" * 128
-    labels = tuple(f"k{number:02d}=" + "v" * 64 for number in range(32))
+    labels = tuple(f"k{number:02d}=" + "v" * 63 for number in range(32))
     inventory = Inventory(text, text, text, text, 1 << 62, (text,) * 16, labels)
     request = a_request(name="d" * 63, fleet="f" * 32, inventory=inventory)
     assert opened(sealed(request), topic_of(request)) == request

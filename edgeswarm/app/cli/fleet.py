@@ -9,8 +9,10 @@ from edgeswarm.app.cli.root import CONTEXT_SETTINGS, LazyGroup
 # command -> (module below edgeswarm.app.cli, attribute, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "alerts": ("fleet_events", "alerts", "Show what somebody should look at, or say that somebody has."),
+    "approve": ("fleet_token", "approve", "Let a device in that waits."),
     "backup": ("fleet_backup", "backup", "Write an encrypted backup of keys and controller."),
     "broker": ("fleet_broker", "broker", "Run the fleet's broker, write its configuration, prove what it refuses."),
+    "deny": ("fleet_token", "deny", "Turn a device away that waits."),
     "desired": ("fleet_devices", "desired", "Show what a device is wanted to run."),
     "devices": ("fleet_devices", "devices", "List the devices: all, or those that a selector names."),
     "events": ("fleet_events", "events", "Show what happened, and follow it."),
@@ -23,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "labels": ("fleet_devices", "labels", "Show or change the labels of a device."),
     "logs": ("fleet_events", "logs", "Show what a device logged, asked of it now."),
     "operator": ("fleet_operator", "operator", "Appoint operators, and give them the kit to work from elsewhere."),
+    "pending": ("fleet_token", "pending", "List the devices that wait for a person."),
     "reported": ("fleet_devices", "reported", "Show what a device has, and how that differs from what is wanted."),
     "restore": ("fleet_backup", "restore", "Bring a fleet's keys and controller back from a backup."),
     "serve": ("fleet_init", "serve", "Run the controller: issuer, artefacts, waves, index."),
@@ -33,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "support_bundle",
         "Write one file for who helps from afar; no secret is in it.",
     ),
+    "token": ("fleet_token", "token", "Make, list and revoke the tokens that devices join with."),
     "top": ("fleet_devices", "top", "Watch the fleet live."),
 }
 

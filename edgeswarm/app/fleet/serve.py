@@ -89,7 +89,7 @@ async def _begin(
 
 async def start_parts(controller: Controller, ends: AsyncExitStack, *, on_alert: str = "") -> None:
     """The parts, in the order of their needs; `ends` closes them."""
-    from edgeswarm.app.fleet import broker_guard, overview, revocation, rotation, view
+    from edgeswarm.app.fleet import broker_guard, issuer, overview, revocation, rotation, view
 
     controller.audit = controller.node.supervisor.audit
     ends.push_async_callback(controller.close)
@@ -97,6 +97,9 @@ async def start_parts(controller: Controller, ends: AsyncExitStack, *, on_alert:
     guard = broker_guard.register(controller)
     ends.push_async_callback(guard.close)
     await guard.start()
+    issuing = issuer.register(controller)
+    ends.push_async_callback(issuing.close)
+    issuing.start()
     ends.push_async_callback(rotation.register(controller).close)
     ends.push_async_callback(revocation.register(controller).close)
     for close in await view.start(controller, on_alert=on_alert):
