@@ -240,13 +240,14 @@ async def run(
             if isinstance(now, Connected):
                 adapter.forget()
                 publish(bridge, b"online")
-            else:
+            elif not closing:
                 told(f"{now.broker}: {now.reason}; it is tried again")
 
         def retained(message: Incoming) -> None:
             if message.retain:
                 adapter.retained(message.topic, message.payload)
 
+        closing = False
         adapter = Adapter(fleet, publish, prefix=prefix)
         will = Will(bridge, b"offline", retain=True)
         transport = Transport([broker], client_id=f"{object_id(fleet)}_bridge", will=will, on_state=on_state)
@@ -270,6 +271,7 @@ async def run(
                     rows, top = await loop.run_in_executor(pool, _quietly, ask, told, top)
             publish(bridge, b"offline")
         finally:
+            closing = True
             await transport.close(2.0)
 
 

@@ -35,6 +35,8 @@ SECRET_FILES: Final = (
 )
 GONE: Final = "[removed]"
 _SECRET_BYTES_MIN, _SECRET_BYTES_MAX = 16, 64 * KIB
+_SEED_BYTES = 32
+_PEM: Final = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----([A-Za-z0-9+/=\s]*)-----END")
 _PATTERNS: Final = (
     re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL),
     re.compile(r"es1\.[A-Za-z0-9_-]{8,}\.?[a-z2-7]*"),
@@ -62,22 +64,31 @@ class Redactor:
 
 
 def _spellings(secret: bytes) -> set[str]:
-    """The texts by which `secret` could be told: as it is, hex, base64, and of a text each long line."""
-    found = {secret.hex(), secret.hex().upper(), base64.b64encode(secret).decode().rstrip("=")}
-    found.add(base64.urlsafe_b64encode(secret).decode().rstrip("="))
+    """The texts by which `secret` could be told: as it is, hex, base64; of a text, and of a key in PEM, each part."""
+    found = _forms(secret)
     try:
         text = secret.decode()
     except UnicodeDecodeError:
         return found
-    found |= {text.strip()} if len(text.strip()) >= _SECRET_BYTES_MIN else set()
-    for word in re.split(r"[\s\"',:]+", text):
+    for body in _PEM.findall(text):
+        try:
+            der = base64.b64decode("".join(body.split()), validate=True)
+        except ValueError:
+            continue
+        found |= _forms(der) | _forms(der[-_SEED_BYTES:])  # RFC 8410 7: the seed stands last
+    for word in (text.strip(), *re.split(r"[\s\"',:]+", text)):
         if len(word) >= _SECRET_BYTES_MIN and not word.startswith("-----"):
-            found.add(word)
-            if re.fullmatch(r"[0-9a-fA-F]{32,}", word):  # a key in hex: also as anything else
-                raw = bytes.fromhex(word[: len(word) // 2 * 2])
-                found |= {raw.hex(), raw.hex().upper(), base64.b64encode(raw).decode().rstrip("=")}
-                found.add(base64.urlsafe_b64encode(raw).decode().rstrip("="))
+            found |= {word} | _forms(word.encode())
+            if re.fullmatch(r"([0-9a-fA-F]{2}){16,}", word):  # a key in hex: as anything else, too
+                found |= _forms(bytes.fromhex(word))
     return found
+
+
+def _forms(data: bytes) -> set[str]:
+    if len(data) < _SECRET_BYTES_MIN:
+        return set()
+    base = base64.b64encode(data).decode().rstrip("=")
+    return {data.hex(), data.hex().upper(), base, base.replace("+", "-").replace("/", "_")}
 
 
 def secrets_of(folder: FleetFolder) -> list[bytes]:
