@@ -40,6 +40,7 @@ from edgeswarm.limits import (
     BROKER_JOIN_CONNECTIONS_MAX,
     BROKER_JOIN_MEMORY_BYTES_MAX,
     BROKER_JOIN_PACKET_BYTES_MAX,
+    BROKER_JOIN_QUEUE_BYTES,
     BROKER_MEMORY_BYTES_MAX,
     CONFIG_BYTES_MAX,
     MQTT_PACKET_BYTES_MAX,
@@ -190,8 +191,8 @@ def join_config_text(settings: BrokerSettings, home: Files, fleet: str, *, user:
     return _lines(
         *_head(home.join_pid, user),
         f"max_packet_size {BROKER_JOIN_PACKET_BYTES_MAX}",
-        "max_queued_messages 64",
-        f"max_queued_bytes {BROKER_JOIN_PACKET_BYTES_MAX}",
+        f"max_queued_messages {BROKER_JOIN_CONNECTIONS_MAX}",
+        f"max_queued_bytes {BROKER_JOIN_QUEUE_BYTES}",
         f"memory_limit {BROKER_JOIN_MEMORY_BYTES_MAX}",
         "persistent_client_expiration 1h",
         "retain_available false",

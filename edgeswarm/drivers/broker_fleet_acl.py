@@ -63,7 +63,7 @@ def device_acl(roster: Roster, controller: str) -> str:
         if user.device == controller:
             lines += _controller(topics)
     for user in probes:
-        lines += _user(Topics(roster.fleet, PROBE_CELL), user, [])
+        lines += [line for line in _user(Topics(roster.fleet, PROBE_CELL), user, []) if topics.controller not in line]
     lines += _own(roster.fleet)
     return "\n".join(lines) + "\n"
 

@@ -104,7 +104,7 @@ class Hardened:
 
 
 def make(home: Path, roles: Mapping[str, Role], *, controller: str = "c1", start_devices: bool = False) -> Hardened:
-    """FLEET in home/fleet; state directories in home/<device> where start_devices."""
+    """FLEET in home/fleet; state directories where start_devices."""
     needs_mosquitto()
     seeds = {name: os.urandom(32) for name in roles}
     root, issuer = os.urandom(32), os.urandom(32)
@@ -125,9 +125,10 @@ def make(home: Path, roles: Mapping[str, Role], *, controller: str = "c1", start
     )
     if start_devices:
         for device, seed in seeds.items():
-            found.states[device] = home / device
+            state = folder.controller if device == controller else home / device
+            found.states[device] = state
             root_public = Signatory.from_seed(root).public
-            write_member(folder, home / device, device, seed, found.roster, root_public, now_s, days=30)
+            write_member(folder, state, device, seed, found.roster, root_public, now_s, days=30)
     return found
 
 
@@ -145,7 +146,8 @@ def _roster(roles: dict[str, Role], of: Hardened, root_seed: bytes = b"\1" * 32)
     ]
     rows = []
     for number, (device, role) in enumerate(roles.items(), 1):
-        entry = Entry(device, number, role, GRANTS if role != "reader" else (), 1)
+        grants = () if role == "reader" else ("deploy", *GRANTS) if role in OPERATOR_ROLES else GRANTS
+        entry = Entry(device, number, role, grants, 1)
         public = Signatory.from_seed(of.seeds[device]).public
         certificate = Certificate(FLEET, device, public, 1, begin, end, ROLES)
         by = operator if role in OPERATOR_ROLES else issuer

@@ -18,6 +18,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,11 +110,22 @@ class BrokerGuard:
                 return
             roster, more, self._revoked = self._roster(), self._revoked, {}
             try:
-                await asyncio.to_thread(self.write, roster, more.items())
+                changed = await asyncio.to_thread(self.write, roster, more.items())
             except BaseException:
                 self._revoked |= more
                 raise
             self._version = roster.version
+            if changed & broker_files.RELOADED:
+                await asyncio.to_thread(self._settle)
+
+    def _settle(self) -> None:
+        """Once somebody new is connected, the lists are read: mosquitto looks at a SIGHUP after its next events."""
+        with suppress(BrokerError):  # it does not run: `look` says so
+            self._touch()
+
+    def _touch(self) -> None:
+        """Connect and go.  Raises BrokerError."""
+        self.session().close()
 
     async def revoke(self, revoked: Iterable[tuple[int, int]]) -> None:
         """New connections with these certificates are refused when this returns; `kick` ends the live ones."""
@@ -169,7 +181,11 @@ class BrokerGuard:
         ca, chain = (self.folder.pki / "ca.crt").read_bytes(), x509.chain(leaf, issuer.pem)
         try:
             with context(ca, chain, x509.pkcs8_pem(seed)) as tls:
-                return connect(Where(settings.local, settings.port, tls), client_id=f"{GUARD}-{secrets.token_hex(8)}")
+                return connect(
+                    Where(settings.local, settings.port, tls),
+                    client_id=f"{GUARD}-{secrets.token_hex(8)}",
+                    timeout_s=BROKER_PROBE_S,
+                )
         except RemoteError as error:
             raise BrokerError(str(error)) from None
 
@@ -194,7 +210,7 @@ class BrokerGuard:
     async def look(self) -> bool:
         """Whether the broker answers; said in the log when that changes.  Sessions that must end are ended."""
         try:
-            (await asyncio.to_thread(self.session)).close()
+            await asyncio.to_thread(self._touch)
             answers, self.trouble = True, ""
         except EdgeSwarmError as error:
             answers, self.trouble = False, str(error)

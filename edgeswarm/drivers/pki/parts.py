@@ -105,7 +105,7 @@ def raw(public: Ed25519PublicKey) -> bytes:
 
 
 def span(now_s: int, lasts_s: float) -> tuple[datetime.datetime, datetime.datetime]:
-    return date(now_s - BEFORE_S), date(now_s + int(lasts_s))
+    return date(max(0, now_s - BEFORE_S)), date(now_s + int(lasts_s))
 
 
 def date(at_s: int) -> datetime.datetime:

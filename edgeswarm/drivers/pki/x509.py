@@ -113,7 +113,7 @@ def make_crl(
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer.subject)
-        .last_update(parts.date(now_s - parts.BEFORE_S))
+        .last_update(parts.date(max(0, now_s - parts.BEFORE_S)))
         .next_update(parts.date(now_s + int(days * DAY_S or CRL_S)))
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         .add_extension(x509.CRLNumber(now_s), critical=False)

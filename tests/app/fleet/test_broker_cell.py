@@ -12,6 +12,7 @@ from swarm_cells import Member, agent_file, until
 from edgeswarm.app.swarm.control import SwarmControl
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.drivers import keys
+from edgeswarm.wire.certificate import Role
 
 
 def says_all(hardened: Hardened) -> None:
@@ -29,8 +30,8 @@ def refusals(hardened: Hardened) -> list[str]:
 async def test_cell_of_all_roles_works_and_the_broker_denies_it_nothing(tmp_path: Path) -> None:
     """Three coordinators elect a leader, a worker gets an agent and runs it, a reader follows; a coordinator goes and
     the others know at once.  Nothing of that is refused: then the access list would lack a topic."""
-    roles = {"c1": "coordinator", "c2": "coordinator", "c3": "coordinator", "w1": "worker", "r1": "reader"}
-    hardened = make(tmp_path, roles, start_devices=True)  # type: ignore[arg-type]
+    roles: dict[str, Role] = dict.fromkeys(("c1", "c2", "c3"), "coordinator")
+    hardened = make(tmp_path, {**roles, "w1": "worker", "r1": "reader"}, start_devices=True)
     publisher, _ = keys.load_or_make(tmp_path / "publisher.key")
     says_all(hardened)
     async with hardened.broker(), AsyncExitStack() as stack:
