@@ -17,7 +17,7 @@ from pathlib import Path
 from brokers import free_port, needs_mosquitto
 from swarm_cells import Member, until
 
-from edgeswarm.app.fleet import broker_guard, issuer, revocation, rotation
+from edgeswarm.app.fleet import broker_guard, issued, issuer, revocation, rotation
 from edgeswarm.app.fleet.controller import Controller
 from edgeswarm.app.fleet.folder import FleetFolder
 from edgeswarm.app.fleet.init import Wanted, init, write_member
@@ -125,7 +125,7 @@ class Rig:
         write_whole(state / "swarm" / "rosters" / f"{roster.version}.cbor", roster.data)
         leaf = x509.make_device(enrolment.key.key.seed, enrolment.key.pem, device, public, begin, end)
         write_whole(state / "swarm" / "device.crt", x509.chain(leaf, enrolment.key.pem))
-        enrolment.note(device, x509.serial_of(leaf), end)
+        issued.note(self.folder, device, x509.serial_of(leaf), end, now_s=now_s)
         return state
 
     @property

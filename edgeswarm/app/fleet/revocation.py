@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm.app.control_ops import argument
-from edgeswarm.app.fleet.issuer_enrol import issued
+from edgeswarm.app.fleet import issued
 from edgeswarm.app.fleet.roster_changes import RosterChanges
 from edgeswarm.app.swarm.replica import RejectedError
 from edgeswarm.core.cell import commands as cmd
@@ -154,8 +154,7 @@ class Revoker:
 
     def _serials(self, device: str, now_s: int) -> list[int]:
         """Of all certificates that it was given and that have not run out."""
-        rows = issued(self._folder.controller, device)
-        found = {row["serial"] for row in rows if row["not_after_s"] >= now_s}
+        found = set(issued.serials_of(self._folder, device, now_s))
         console = self._folder.console / "swarm" / "device.crt"
         if console.exists():
             try:

@@ -14,6 +14,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from edgeswarm.app.fleet import issued
 from edgeswarm.app.fleet.roster_changes import RosterChanges
 from edgeswarm.drivers import keys
 from edgeswarm.drivers.mqtt.transport import Incoming, Priority
@@ -36,7 +37,7 @@ SEALED_BYTES = 48  # what libsodium's sealed box adds
 
 
 class Renewer:
-    """controller: with its issuer."""
+    """One for each controller."""
 
     def __init__(self, controller: Controller) -> None:
         self._controller, self._node, self._folder = controller, controller.node, controller.folder
@@ -202,7 +203,7 @@ class Renewer:
         end_s = min(found.not_after_s, x509.not_after_of(pem))
         seed = keys.load_or_make(folder.issuer_key)[0].seed
         leaf = x509.make_device(seed, pem, request.device, request.public, found.not_before_s, end_s)
-        self._controller.issuer.enrolment.note(request.device, x509.serial_of(leaf), end_s)
+        issued.note(folder, request.device, x509.serial_of(leaf), end_s, now_s=self._now_s())
         return Answer(
             chain=x509.chain(leaf, pem),
             ca=(folder.pki / "ca.crt").read_bytes(),
