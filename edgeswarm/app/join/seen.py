@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 from edgeswarm import __version__
 from edgeswarm.app.log import Log
-from edgeswarm.app.swarm.peer import CallError
 from edgeswarm.errors import EdgeSwarmError, RemoteError
 from edgeswarm.wire import codec
 
@@ -33,18 +32,24 @@ async def confirm(peer: Peer, controller: str, *, by: str, wait_s: float) -> Non
     """
     loop = asyncio.get_running_loop()
     end, last, again_s = loop.time() + wait_s, "no answer", AGAIN_S
+    before = peer.addresses.get(controller)
     peer.addresses[controller] = peer.post.topics.controller  # which every role may write to
     body = codec.dumps([by, f"edgeswarm {__version__}"])
-    while (left_s := end - loop.time()) > 0:
-        try:
-            await peer.call(controller, METHOD, body, deadline_s=min(TRY_S, left_s))
-            return
-        except CallError as error:
-            last = str(error)
-        except EdgeSwarmError as error:
-            last = str(error)
-        await asyncio.sleep(again_s)
-        again_s = min(TRY_S, 2 * again_s)
+    try:
+        while (left_s := end - loop.time()) > 0:
+            try:
+                await peer.post.transport.connected(left_s)
+                await peer.call(controller, METHOD, body, deadline_s=min(TRY_S, left_s))
+                return
+            except EdgeSwarmError as error:
+                last = str(error)
+            await asyncio.sleep(again_s)
+            again_s = min(TRY_S, 2 * again_s)
+    finally:
+        if before is None:
+            del peer.addresses[controller]
+        else:
+            peer.addresses[controller] = before
     raise NotSeenError(f"not heard by {controller} within {wait_s:g} s: {last}")
 
 
@@ -60,15 +65,6 @@ async def say_hello(state_dir: Path, controller: str, *, wait_s: float) -> None:
     try:
         await console.transport.start()
         await confirm(console.peer, controller, by="join", wait_s=wait_s)
-    except NotSeenError as error:
-        raise NotSeenError(f"{error}; {_why(console)}") from None
     finally:
         await console.peer.close()
         await console.transport.close()
-
-
-def _why(console: object) -> str:
-    transport = console.transport  # type: ignore[attr-defined]
-    if transport.is_connected:
-        return f"connected to {transport.url}"
-    return f"not connected: {transport._control.last_error}"
