@@ -24,6 +24,7 @@ from typing import Final, Literal, NamedTuple, assert_never
 
 from edgeswarm.errors import LimitError, LocalError
 from edgeswarm.limits import SELECTOR_CHARS_MAX, SELECTOR_STARS_MAX, SELECTOR_TERMS_MAX
+from edgeswarm.wire import capability
 
 TIERS: Final = ("A", "B", "C")
 ROLES: Final = ("coordinator", "worker", "reader", "administrator")
@@ -186,8 +187,8 @@ def holds(what: What, device: Device, seed: str) -> bool:
             return device.tier in what.tiers()
         case Has(glob):
             return any(fits(glob, name) for name in (*device.delegates, *device.sensors))
-        case May(capability, agent):
-            return any(grants(grant, capability, agent) for grant in device.grants)
+        case May(wanted, agent):
+            return capability.granted(device.grants, wanted, agent)
         case Runs(glob):
             return any(fits(glob, name) for name in device.agents)
         case Share(parts):
@@ -199,14 +200,6 @@ def holds(what: What, device: Device, seed: str) -> bool:
 def rank(seed: str, device: str) -> int:
     """Where `device` stands under `seed`: 64 bits, evenly spread.  The share p takes ranks below p * 2**64."""
     return int.from_bytes(hashlib.sha256(f"{seed}\0{device}".encode()).digest()[:8], "big")
-
-
-def grants(grant: str, capability: str, agent: str = "") -> bool:
-    """Whether the roster's `grant` is enough: "*" at its end stands for anything, "@agent" limits it to that agent."""
-    name, _, only = grant.partition("@")
-    if only not in ("", agent):
-        return False
-    return name == capability or (name.endswith("*") and capability.startswith(name[:-1]))
 
 
 def fits(glob: Glob, value: str) -> bool:
@@ -235,7 +228,6 @@ _TOKEN: Final = re.compile(
     r"(?P<blank>[ \t\n]+)|(?P<word>[A-Za-z0-9_.:/@+*?%-]+)|\"(?P<text>[^\"\x00-\x1f]*)\"|(?P<sign><=|>=|!=|[<>=!(),|])"
 )
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]*")
-_CAPABILITY: Final = re.compile(r"[A-Za-z0-9_.:/+-]+(@[a-z][a-z0-9-]*)?")
 _NUMBER: Final = re.compile(r"(\d{1,3})(?:\.(\d{1,2}))?%?")
 
 
@@ -346,10 +338,13 @@ def _asked(reader: _Reader, prefix: str, rest: str, token: _Token) -> What:
         return Has(glob)
     if prefix == "agent":
         return Runs(glob)
-    capability, _, agent = glob.text.partition("@")
-    if not _CAPABILITY.fullmatch(glob.text):
+    if not glob.is_plain or "*" in glob.text:
         raise reader.wrong("expected a whole capability after may:, without * or ?", token)
-    return May(capability, agent)
+    try:
+        wanted, _, agent = capability.canonical(glob.text).partition("@")
+    except capability.CapabilityError as error:
+        raise SelectorError(f"selector: character {token.at + 1}: {error}") from None
+    return May(wanted, agent)
 
 
 def _compared(reader: _Reader, key: str, token: _Token, negated: bool, *, label: bool) -> Term:
@@ -436,8 +431,8 @@ def _text(what: What) -> str:
             return f"tier{order}{tier}"
         case Has(glob):
             return f"has:{glob}"
-        case May(capability, agent):
-            return f"may:{capability}@{agent}" if agent else f"may:{capability}"
+        case May(wanted, agent):
+            return f"may:{wanted}@{agent}" if agent else f"may:{wanted}"
         case Runs(glob):
             return f"agent:{glob}"
         case Share(parts):

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
+import edgeswarm
 from edgeswarm.app.fleet import index_read
 from edgeswarm.app.fleet.index_rows import (
     AlertRow,
@@ -306,6 +307,7 @@ class Index:
             "tier": offer.tier,
             "profile": offer.profile,
             "architecture": offer.architecture,
+            "software": f"edgeswarm {edgeswarm.__version__}",
             "uptime_s": node.uptime_s,
             "applied": node.replica.index,
             "roster_version": node.rosters.current.version,

@@ -66,7 +66,7 @@ def _one(what: What, seed: str) -> ColumnElement[bool]:
 
 
 def _granted(capability: str, agent: str) -> ColumnElement[bool]:
-    """See selector.grants."""
+    """See wire.capability.granted."""
     name = t.grants.c.capability
     start = func.substr(name, 1, func.length(name) - 1)
     prefix = and_(func.substr(name, -1) == "*", func.substr(literal(capability), 1, func.length(name) - 1) == start)

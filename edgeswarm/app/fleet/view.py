@@ -85,6 +85,9 @@ class View:
         sort = argument(args, "sort", str, "device")
         if sort not in index_read.SORTS:
             raise RemoteError(f"devices: sort: expected one of {', '.join(index_read.SORTS)}, found {sort[:80]!r}")
+        cursor = argument(args, "cursor", str, "")
+        if not cursor:
+            await self._index.flush()  # who has just labelled a device finds it by that
         return await self._index.read(
             index_read.page,
             selector,
@@ -92,12 +95,13 @@ class View:
             sort=sort,
             descending=argument(args, "descending", bool, False),
             limit=_count(args, "limit", _rows_max(who), _rows_max(who)),
-            cursor=argument(args, "cursor", str, ""),
+            cursor=cursor,
         )
 
     async def device(self, args: dict[str, Any], who: str) -> Any:
         """Everything about one."""
         name = self._named(args)
+        await self._index.flush()
         row = await self._index.read(index_read.device, name)
         if row is None:
             raise LocalError(f"device {name}: it is in the roster since a moment; ask again")
@@ -124,6 +128,7 @@ class View:
     async def reported(self, args: dict[str, Any], who: str) -> Any:
         """What a device said that it has, and how that differs from what is wanted."""
         name = self._named(args)
+        await self._index.flush()
         row = await self._index.read(index_read.device, name)
         if row is None:
             raise LocalError(f"device {name}: it is in the roster since a moment; ask again")

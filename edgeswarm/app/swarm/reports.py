@@ -10,6 +10,7 @@ import asyncio
 import platform
 from typing import TYPE_CHECKING, Any
 
+import edgeswarm
 from edgeswarm.app.swarm.post import Letter
 from edgeswarm.app.swarm.replica import OutcomeUnknownError, RejectedError
 from edgeswarm.core.cell import changes as ch
@@ -109,6 +110,7 @@ class Reports:
                 delegates=offer.delegates,
                 sensors=offer.sensors,
                 labels=offer.labels,
+                software=f"edgeswarm {edgeswarm.__version__}",
                 speaks=node.replica.state.supported,
             ),
             load=self._load(),

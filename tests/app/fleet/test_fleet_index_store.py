@@ -54,7 +54,7 @@ terms = st.builds(
         st.builds("has:{}".format, globs),
         st.builds("agent:{}".format, globs),
         st.sampled_from(
-            ("may:tool:a", "may:tool:ab", "may:tool:ab@fuse", "may:deploy@score", "may:deploy", "may:x@fuse")
+            ("may:tool:a", "may:tool:ab", "may:tool:ab@fuse", "may:deploy@score", "may:deploy", "may:revoke@fuse")
         ),
         st.builds("percent={}".format, st.integers(0, 100)),
         st.sampled_from(("label:site", "label:role", "state=online", "state=never")),
