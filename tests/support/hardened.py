@@ -88,7 +88,7 @@ class Hardened:
 
     @asynccontextmanager
     async def broker(self) -> AsyncIterator[None]:
-        async with run_broker(self.folder, self.log):
+        async with run_broker(self.folder, self.log, as_is=True):
             yield
 
     def said(self, text: str) -> list[str]:

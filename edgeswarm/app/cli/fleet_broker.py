@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -37,10 +38,11 @@ def check(fleet_dir: Path | None, as_json: bool) -> int:
       edgeswarm fleet broker check --json | jq '.rows[] | select(.ok | not)'
     """
     from edgeswarm.app.fleet import broker_check
+    from edgeswarm.app.fleet.broker_files import newest_roster
     from edgeswarm.app.fleet.folder import FleetFolder, default_path
 
     folder = FleetFolder(fleet_dir or default_path())
-    rows = broker_check.check(folder, broker_check.newest_roster(folder))
+    rows = broker_check.check(folder, newest_roster(folder))
     bad = [row for row in rows if not row.ok]
 
     def text() -> str:
@@ -63,23 +65,27 @@ def run(fleet_dir: Path | None, log_level: str) -> int:
       edgeswarm fleet broker run
       edgeswarm fleet broker run --fleet /srv/plant-7
     """
-    from edgeswarm.app.fleet import broker_files, broker_run
-    from edgeswarm.app.fleet.broker_check import newest_roster
+    from edgeswarm.app.fleet import broker_guard
     from edgeswarm.app.fleet.folder import FleetFolder, default_path
     from edgeswarm.app.log import Log
     from edgeswarm.drivers.notify import Notifier
+    from edgeswarm.limits import BROKER_REFRESH_S
 
     folder, log = FleetFolder(fleet_dir or default_path()), Log(level=log_level)
-    log.info("broker_files", changed=sorted(broker_files.write_now(folder, newest_roster(folder))))
 
     async def serve() -> int:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        async with broker_run.run_broker(folder, log):
+        async with broker_guard.run_broker(folder, log):
             log.info("broker_runs", fleet=folder.config.fleet)
             Notifier.of(os.environ).ready()
-            await stop.wait()
+            while not stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), BROKER_REFRESH_S)
+                    break
+                # certificates and lists are renewed also while the controller is away
+                await asyncio.to_thread(broker_guard.refresh, folder, log)
         return 0
 
     return asyncio.run(serve())
@@ -98,12 +104,11 @@ def config(fleet_dir: Path | None, do_write: bool, as_json: bool) -> int:
       edgeswarm fleet broker config --write
     """
     from edgeswarm.app.fleet import broker_files
-    from edgeswarm.app.fleet.broker_check import newest_roster
     from edgeswarm.app.fleet.folder import FleetFolder, default_path
 
     folder = FleetFolder(fleet_dir or default_path())
     if do_write:
-        changed = sorted(broker_files.write_now(folder, newest_roster(folder)))
+        changed = sorted(broker_files.write_now(folder))
         words = f"written: {', '.join(changed)}" if changed else "up to date"
         output.emit({"changed": changed}, as_json=as_json, text=lambda: words)
         return 0

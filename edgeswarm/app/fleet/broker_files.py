@@ -7,16 +7,19 @@ refuses every certificate whose issuer has no list in the file, so taking a list
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import os
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from edgeswarm.app.fleet.folder import FleetFolder
+from edgeswarm.app.swarm.rosters import RosterBook
 from edgeswarm.drivers import broker_fleet, keys
 from edgeswarm.drivers.broker_fleet import BrokerSettings, Files
 from edgeswarm.drivers.broker_fleet_acl import JOIN, PROBE_CELL, device_acl, join_acl
@@ -95,11 +98,27 @@ def write(
         raise LocalError(f"{broker_fleet.PLUGIN} is not there: apt-get install mosquitto (2.0 or later)")
     user = broker_fleet.runs_as(home_files.folder.parent)
     broker_fleet.make_folders(files, user=user)
+    with _alone(files):
+        return _write(folder, files, home_files, settings, issuer, roster, dict(revoked), now_s, user, plugin)
+
+
+def _write(
+    folder: FleetFolder,
+    files: Files,
+    home_files: Files,
+    settings: BrokerSettings,
+    issuer: Issuer,
+    roster: Roster,
+    revoked: dict[int, int],
+    now_s: int,
+    user: str | None,
+    plugin: str,
+) -> set[str]:
     texts: dict[str, bytes | str] = {
         "ca.crt": (folder.pki / "ca.crt").read_bytes(),
         "acl": device_acl(roster, folder.config.controller),
         "acl-join": join_acl(roster.fleet),
-        "crl.pem": _crl(files, issuer, dict(revoked), now_s),
+        "crl.pem": _crl(files, issuer, revoked, now_s),
         "mosquitto.conf": broker_fleet.config_text(settings, home_files, user=user, plugin=plugin),
         "mosquitto-join.conf": broker_fleet.join_config_text(
             settings, home_files, roster.fleet, user=user, secret=_secret(files)
@@ -116,12 +135,26 @@ def write(
     return changed
 
 
-def write_now(folder: FleetFolder, roster: Roster) -> set[str]:
-    """`write` by this machine's clock, for who runs the broker without a controller."""
-    return write(folder, roster, now_s=int(time.time()))
+def write_now(folder: FleetFolder) -> set[str]:
+    """`write` by this machine's clock and the newest roster on its disk: for who has no controller at hand."""
+    return write(folder, newest_roster(folder), now_s=int(time.time()))
+
+
+def newest_roster(folder: FleetFolder) -> Roster:
+    """The newest roster that the controller's device has on disk.  Raises ConfigError."""
+    config = folder.config
+    return RosterBook.load(folder.controller, fleet=config.fleet, cell=config.cell).current
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _alone(files: Files) -> Iterator[None]:
+    """One writer at a time: what one revokes, another that read the list before must not write away."""
+    with open(files / "lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _key_pair(files: Files, name: str, user: str | None) -> bytes:

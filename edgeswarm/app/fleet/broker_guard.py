@@ -41,7 +41,7 @@ from edgeswarm.wire.roster import Roster
 if TYPE_CHECKING:
     from edgeswarm.app.fleet.controller import Controller
 
-__all__ = ["BrokerGuard", "register", "run_broker", "write_first"]
+__all__ = ["BrokerGuard", "refresh", "register", "run_broker", "write_first"]
 
 GUARD_S = 600  # the guard's own certificate holds so long: it is made for one connection
 PENDING = "kicks.json"
@@ -262,6 +262,19 @@ class BrokerGuard:
 
     def _save_pending(self) -> None:
         write_whole(self.files / PENDING, json.dumps(self._pending).encode())
+
+
+def refresh(folder: FleetFolder, log: Log) -> None:
+    """Before anything of ours connects: the files by what is on disk, and mosquitto told.  What fails is logged.
+
+    For a broker that somebody else runs here, whose revocation list has expired: the controller itself could not
+    connect, and its guard starts only after that.
+    """
+    guard = BrokerGuard(folder, log, roster=lambda: broker_files.newest_roster(folder))
+    try:
+        guard.write()
+    except (EdgeSwarmError, OSError) as error:
+        log.error("broker_guard_failed", error=str(error))
 
 
 async def _status(guard: BrokerGuard) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from edgeswarm.app.fleet import broker_files
 from edgeswarm.app.fleet.folder import FleetFolder
 from edgeswarm.app.log import Log
 from edgeswarm.drivers import broker_fleet
@@ -23,16 +24,20 @@ _HELD_S = 10.0  # who has run so long was started well
 
 
 @asynccontextmanager
-async def run_broker(folder: FleetFolder, log: Log) -> AsyncIterator[None]:
-    """Both listen while the body runs.  Raises LocalError, ConfigError, BrokerFailedError."""
+async def run_broker(folder: FleetFolder, log: Log, *, as_is: bool = False) -> AsyncIterator[None]:
+    """Both listen while the body runs.  Raises LocalError, ConfigError, BrokerFailedError.
+
+    Their files are brought up to date first: with a revocation list that has expired nobody would get in, not even the
+    controller, who signs the next one.  as_is: the files are taken as they are.
+    """
     program = mosquitto_path()
     if program is None:
         raise LocalError("mosquitto is not installed: apt-get install mosquitto")
     files = Files(folder.broker.absolute())
     settings = broker_fleet.load_settings(folder.broker)
-    for path in (files.config, files.join_config):
-        if not path.exists():
-            raise LocalError(f"{path}: is not there; `edgeswarm fleet broker config --write` writes it")
+    if not as_is:
+        changed = await asyncio.to_thread(broker_files.write_now, folder)
+        log.info("broker_files", changed=sorted(changed))
     if broker_fleet.runs_as(folder.path) == "root":
         log.warning("broker_runs_as_root", why=f"a folder above {folder.path} is closed to mosquitto's own user")
     rows = (("devices", files.config, settings.port), ("join", files.join_config, settings.join_port))

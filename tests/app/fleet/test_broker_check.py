@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from hardened import Hardened, make
 
 from edgeswarm.app.cli import root
-from edgeswarm.app.fleet import broker_check, broker_guard
+from edgeswarm.app.fleet import broker_check, broker_guard, broker_probes
 from edgeswarm.app.fleet.broker_check import Row
+from edgeswarm.drivers.broker_fleet_client import RefusedError
+from edgeswarm.drivers.pki import x509
 
 
 @pytest.fixture
@@ -49,7 +53,7 @@ async def test_probes_find_a_configuration_without_its_locks(
     hardened: Hardened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No revocation list, TLS 1.2, no plugin, no bounds."""
-    monkeypatch.setattr(broker_check, "BROKER_PROBE_S", 0.5)  # what does not happen is waited for
+    monkeypatch.setattr(broker_probes, "BROKER_PROBE_S", 0.5)  # what does not happen is waited for
     monkeypatch.setattr(broker_guard, "BROKER_PROBE_S", 0.5)
     path = hardened.files.config
     out = ("crlfile", "plugin", "plugin_opt", "max_packet_size", "tls_version")
@@ -101,3 +105,27 @@ def test_unit_names_the_fleet_and_refuses_names_that_systemd_would_read_otherwis
     assert root.run(["fleet", "broker", "unit", "--fleet", "/srv/plant"]) == 0
     assert "fleet broker run --fleet /srv/plant\n" in capsys.readouterr().out
     assert root.run(["fleet", "broker", "unit", "--fleet", "/srv/a b"]) == 2
+
+
+async def test_run_brings_the_files_up_to_date_and_ends_with_a_signal(hardened: Hardened) -> None:
+    """An expired revocation list would keep everybody out: it is signed anew before mosquitto starts."""
+    now_s = int(time.time())
+    expired = x509.make_crl(hardened.issuer.key.seed, hardened.issuer.pem, [], now_s - 400 * 86_400, days=30)
+    (hardened.files / "crl.pem").write_bytes(expired)
+    command = [sys.executable, "-m", "edgeswarm", "fleet", "broker", "run", "--fleet", str(hardened.folder.path)]
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    assert process.stderr is not None
+    lines = []
+    try:
+        async with asyncio.timeout(30):
+            while b"broker_runs" not in (line := await process.stderr.readline()):
+                assert line, lines
+                lines.append(line)
+        session = await asyncio.to_thread(hardened.session, "w1")
+        session.close()
+    finally:
+        process.terminate()
+        _, rest = await process.communicate()
+    assert process.returncode == 0, (lines, rest)
+    with pytest.raises(RefusedError, match="no connection"):
+        hardened.session("w1")
