@@ -8,11 +8,13 @@ from edgeswarm.app.cli.root import CONTEXT_SETTINGS, LazyGroup
 
 # command -> (module below edgeswarm.app.cli, attribute, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "abort": ("fleet_rollout", "abort", "End a rollout where it is."),
     "alerts": ("fleet_events", "alerts", "Show what somebody should look at, or say that somebody has."),
     "approve": ("fleet_token", "approve", "Let a device in that waits."),
     "backup": ("fleet_backup", "backup", "Write an encrypted backup of keys and controller."),
     "broker": ("fleet_broker", "broker", "Run the fleet's broker, write its configuration, prove what it refuses."),
     "deny": ("fleet_token", "deny", "Turn a device away that waits."),
+    "deploy": ("fleet_rollout", "deploy", "Roll an agent file out to many devices, in waves."),
     "desired": ("fleet_devices", "desired", "Show what a device is wanted to run."),
     "devices": ("fleet_devices", "devices", "List the devices: all, or those that a selector names."),
     "events": ("fleet_events", "events", "Show what happened, and follow it."),
@@ -25,9 +27,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "labels": ("fleet_devices", "labels", "Show or change the labels of a device."),
     "logs": ("fleet_events", "logs", "Show what a device logged, asked of it now."),
     "operator": ("fleet_operator", "operator", "Appoint operators, and give them the kit to work from elsewhere."),
+    "pause": ("fleet_rollout", "pause", "Hold a rollout: no further wave."),
     "pending": ("fleet_token", "pending", "List the devices that wait for a person."),
     "reported": ("fleet_devices", "reported", "Show what a device has, and how that differs from what is wanted."),
     "restore": ("fleet_backup", "restore", "Bring a fleet's keys and controller back from a backup."),
+    "resume": ("fleet_rollout", "resume", "Let a rollout that was paused go on."),
+    "rollback": ("fleet_rollout", "rollback", "Take a rollout back, on every device."),
+    "rollouts": ("fleet_rollout", "rollouts", "List the rollouts, or show how far one is."),
     "serve": ("fleet_init", "serve", "Run the controller: issuer, artefacts, waves, index."),
     "show": ("fleet_devices", "show", "Show everything about one device."),
     "status": ("fleet_init", "status", "Show the fleet: its cell, leader, roster."),

@@ -89,7 +89,7 @@ async def _begin(
 
 async def start_parts(controller: Controller, ends: AsyncExitStack, *, on_alert: str = "") -> None:
     """The parts, in the order of their needs; `ends` closes them."""
-    from edgeswarm.app.fleet import broker_guard, issuer, overview, revocation, rotation, view
+    from edgeswarm.app.fleet import broker_guard, issuer, overview, revocation, rotation, view, waves
 
     controller.audit = controller.node.supervisor.audit
     ends.push_async_callback(controller.close)
@@ -104,6 +104,9 @@ async def start_parts(controller: Controller, ends: AsyncExitStack, *, on_alert:
     ends.push_async_callback(revocation.register(controller).close)
     for close in await view.start(controller, on_alert=on_alert):
         ends.push_async_callback(close)
+    rollouts = waves.register(controller)
+    rollouts.start()
+    ends.push_async_callback(rollouts.close)
     await _drain(controller)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgeswarm.core.rollout.steps import State
-from edgeswarm.limits import ROLLOUT_SILENT_S, ROLLOUT_WHY_CHARS_MAX
+from edgeswarm.limits import ROLLOUT_ADVANCE_MAX, ROLLOUT_SILENT_S, ROLLOUT_WHY_CHARS_MAX
 from edgeswarm.wire.rollout import Plan, Share
 
 _BAD: Final = frozenset({"failed", "refused", "rolled_back"})
@@ -126,8 +126,9 @@ def decide(plan: Plan, seen: Seen, now: float) -> Decision:
         return _advance(plan, seen, 1) or Hold("the selector matches no device")
     if counts.failed > Share.parse(gate.failed_max).of(counts.reached, up=False):
         return TakeBack(_why_failed(seen, counts, gate.failed_max))
-    if seen.wave >= len(plan.waves) and (late := _advance(plan, seen, len(plan.waves), same=True)) is not None:
-        return late  # devices that match only now: the last wave takes them in
+    late = _advance(plan, seen, min(seen.wave, len(plan.waves)), same=True)
+    if late is not None:
+        return late  # the rest of a large wave, and devices that match only now
     if counts.waiting:
         wait_s = max(1.0, seen.wave_at + ROLLOUT_SILENT_S - now)
         return Hold(f"{counts.waiting} of {counts.reached} devices are at it", wait_s)
@@ -154,6 +155,7 @@ def _advance(plan: Plan, seen: Seen, wave: int, *, same: bool = False) -> Advanc
     has = set(seen.devices)
     lacking = size - len(has & set(seen.matched))
     new = [device for device in order(plan.rollout, seen.matched) if device not in has][: max(0, lacking)]
+    new = new[:ROLLOUT_ADVANCE_MAX]
     return Advance(seen.wave if same else seen.wave + 1, tuple(sorted(new))) if new else None
 
 
