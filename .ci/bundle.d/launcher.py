@@ -72,7 +72,7 @@ def turn_back(prefix, old):
         pass  # not root: the next command of root's does it; until then every start takes this way
 
 
-def choose(prefix, is_daemon):
+def choose(prefix, is_start):
     """The version to run."""
     version = link(prefix, "current")
     found = trial(prefix, os.O_RDONLY)
@@ -83,7 +83,7 @@ def choose(prefix, is_daemon):
             sys.stderr.write(f"edgeswarm: {new} was started {attempts} times and never became healthy: {old} runs\n")
             turn_back(prefix, old)
             return old
-        if is_daemon:
+        if is_start:
             count(prefix)
     if version is None:
         fail(f"{prefix}/current: expected a link to a version, found none; run a bundle's install.sh again")
@@ -92,7 +92,8 @@ def choose(prefix, is_daemon):
 
 def main():
     prefix = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-    home = os.path.join(prefix, choose(prefix, sys.argv[1:2] == ["run"]))
+    is_start = sys.argv[1:2] == ["run"] and "--check-handover" not in sys.argv  # that one looks, and starts nothing
+    home = os.path.join(prefix, choose(prefix, is_start))
     try:
         with open(os.path.join(home, "bundle.json"), encoding="utf-8") as file:
             wanted = json.load(file)["unpacked_for"]
