@@ -132,6 +132,8 @@ class Post:
         try:
             if self._last is not None and self._last[0] is message:  # another handler of the same message
                 letter = self._last[1]
+            elif self._again(message):
+                return
             else:
                 self._last = (message, None)  # unless it opens, it was refused: once
                 letter = self._open(message)
@@ -141,6 +143,13 @@ class Post:
                 handler(letter)
         except EdgeSwarmError as error:
             self.refuse(error, sender=sender or getattr(error, "who", ""), topic=message.topic)
+
+    def _again(self, message: Incoming) -> bool:
+        """A broker may deliver a message once for each filter that matches (MQTT 5, 3.3.4): all handlers had it."""
+        if self._last is None or self._last[1] is None or not self._last[1].sender:
+            return False
+        before = self._last[0]
+        return before.payload == message.payload and before.topic == message.topic
 
     def _open(self, message: Incoming) -> Letter | None:
         """None: it is of this device itself, or of somebody with its key.  Raises what refuses it."""

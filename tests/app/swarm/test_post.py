@@ -107,13 +107,22 @@ def test_replay_is_refused_on_its_own_topic_and_on_any_other(desk: Desk) -> None
     desk.post.on(TOPICS.inbox("d2"), desk.letters.append)
     data = desk.sealed()
     desk.wire.deliver(INBOX, data)
-    for _ in range(3):
+    for seq in range(7, 10):
+        desk.wire.deliver(INBOX, desk.sealed(seq=seq))
         desk.wire.deliver(INBOX, data)
+    del desk.letters[2:]
     desk.wire.handlers = desk.wire.handlers[:1]
     for topic in (TOPICS.inbox("d2"), TOPICS.feed, TOPICS.event("critical", "alert")):
         desk.wire.deliver(topic, data)
     assert len(desk.letters) == 2  # two handlers, one letter
     assert desk.refused() == {"replay": 3, "signature": 3}
+
+
+def test_message_that_comes_once_for_each_of_two_filters_is_handled_once_and_is_no_replay(desk: Desk) -> None:
+    data = desk.sealed()
+    desk.wire.deliver(INBOX, data)
+    desk.wire.deliver(INBOX, data)
+    assert len(desk.letters) == 1 and desk.refused() == {}
 
 
 def test_boot_that_is_over_is_refused(desk: Desk) -> None:

@@ -1,0 +1,58 @@
+"""The controller as operators have it: by its socket, by the broker, from a kit elsewhere, and back from a backup."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from fleet_rig import PASSPHRASE, Rig, fleet_rig
+
+pytestmark = pytest.mark.e2e
+
+
+def without_socket(rig: Rig) -> Path:
+    """As on another machine: the controller's socket cannot be seen."""
+    socket = rig.folder.controller / "run" / "controller.sock"
+    return socket.rename(socket.with_suffix(".hidden"))
+
+
+def test_operator_appointed_by_the_root_works_from_another_machine(tmp_path: Path) -> None:
+    """A kit holds neither root nor issuer key; what it asks goes through the broker, and is answered."""
+    with fleet_rig(tmp_path / "site") as rig:
+        rig.serve()
+        rig.cli("fleet", "operator", "add", "alice", "-o", "alice.kit", "--kit-passphrase-file", "pass")
+        assert [one["name"] for one in rig.json("fleet", "operator", "list")] == ["alice", "operator"]
+        again = rig.cli("fleet", "operator", "add", "alice", "-o", "b.kit", "--kit-passphrase-file", "pass", expect=2)
+        assert "there is one of that name" in again
+        elsewhere = {"EDGESWARM_FLEET": str(tmp_path / "alice")}
+        rig.cli("fleet", "operator", "install", str(rig.home / "alice.kit"), env=elsewhere)
+        kept = {path.name for path in (tmp_path / "alice").rglob("*") if path.is_file()}
+        assert not kept & {"root.key", "issuer.key"} and "alice.key" in kept
+        status = json.loads(rig.cli("fleet", "status", "--json", env=elsewhere))
+        assert status["controller"] == "controller" and status["broker_connected"]
+
+
+def test_controller_that_is_lost_comes_back_from_its_backup(tmp_path: Path) -> None:
+    """Keys, log and roster return; the log goes on in a higher term; a wrong passphrase opens nothing."""
+    with fleet_rig(tmp_path / "site") as rig:
+        rig.serve()
+        before = rig.json("fleet", "status")
+        rig.cli("fleet", "backup", "-o", "site.backup")
+        text = (rig.home / "site.backup").read_bytes()
+        assert b"device.key" not in text and PASSPHRASE.encode() not in text
+        rig.kill("controller")
+        rig.close()
+        shutil.rmtree(rig.folder.path)
+        (rig.home / "wrong").write_text("not the passphrase\n")
+        (rig.home / "wrong").chmod(0o600)
+        refused = rig.cli(
+            "fleet", "restore", "site.backup", "--yes", "--passphrase-file", str(rig.home / "wrong"), expect=None
+        )
+        assert "passphrase is wrong" in refused and not rig.folder.path.exists()
+        restored = rig.json("fleet", "restore", "site.backup", "--yes")
+        assert restored["vote"] == "alone"
+        rig.serve()
+        after = rig.json("fleet", "status")
+        assert after["term"] > before["term"] + 900 and after["leader"] == "controller"
