@@ -151,6 +151,8 @@ def arm(environ: MutableMapping[str, str] | None = None) -> Guard | None:
     except HandoverError as error:
         guard.fault = str(error)
     start_s = _START_S_DEFAULT if guard.header is None else guard.header.start_s
+    if why:  # it has stood before, and there is nobody else
+        start_s = max(start_s, _START_S_DEFAULT)
     signal.signal(signal.SIGALRM, lambda *_: guard.fail(f"it did not stand within {start_s:g} s"))
     signal.setitimer(signal.ITIMER_REAL, start_s)
     current = guard

@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "restart": ("daemon_service", "restart", "End the supervisor with its jails, and start it again."),
     "status": ("daemon_service", "status", "Show what is installed, and what the service manager says of it."),
     "uninstall": ("daemon_install", "uninstall", "Take away what `install` made; state stays."),
+    "upgrade": ("daemon_upgrade", "upgrade", "Become another version; no jail restarts, no sample is lost."),
 }
 
 
