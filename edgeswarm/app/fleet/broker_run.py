@@ -111,7 +111,8 @@ class Process:
                 if process.returncode is None:
                     await _end(process)
             self._last = f"ended with {code}: {self._last}"
-            self._log.error("broker_ended", process=self.name, code=code, said=self._last[:300])
+            say = self._log.error if code else self._log.warning  # 0: it was told to, as when the bridge is renewed
+            say("broker_ended", process=self.name, code=code, said=self._last[:300])
             pause_s = 0.5 if loop.time() - since > _HELD_S else min(2 * pause_s, BROKER_RESTART_S_MAX)
             await asyncio.sleep(pause_s)
 
