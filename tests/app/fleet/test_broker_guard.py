@@ -90,7 +90,7 @@ async def test_revoked_device_loses_every_session_and_cannot_come_back(running: 
         await guard.close()
 
 
-async def test_device_out_of_the_roster_can_do_nothing_with_a_certificate_that_nobody_revoked(
+async def test_device_out_of_the_roster_can_do_nothing_with_a_valid_certificate(
     running: Hardened,
 ) -> None:
     guard = running.guard()
