@@ -51,10 +51,12 @@ async def serve(folder: FleetFolder, log: Log, *, with_broker: bool = False, on_
         ends.push_async_callback(joining.close)
         ends.push_async_callback(control.close)
         await supervisor.start()
-        if with_broker:
-            from edgeswarm.app.fleet.broker_guard import run_broker
+        from edgeswarm.app.fleet import broker_guard
 
-            await ends.enter_async_context(run_broker(folder, log))
+        if with_broker:
+            await ends.enter_async_context(broker_guard.run_broker(folder, log))
+        else:  # an expired revocation list would keep the controller out as well
+            await asyncio.to_thread(broker_guard.refresh, folder, log)
         await joining.start()
         begun = asyncio.create_task(_begin(folder, supervisor, joining, ops, on_alert, ends))
         log.info("control_listening", path=str(settings.socket_path))
