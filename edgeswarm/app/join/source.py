@@ -73,7 +73,8 @@ def find(argument: str | None, file: Path | None, environ: Mapping[str, str]) ->
     if found is not None:
         return of_file(found)
     raise TokenError(
-        f"token: none given: as an argument, '-' for standard input, --token-file, {ENVIRONMENT}, or {BOOT_FILES[0]}"
+        f"token: none given: as an argument, '-' for standard input, --token-file, {ENVIRONMENT}, or join.toml on the"
+        " boot partition"
     )
 
 
