@@ -131,7 +131,7 @@ fi
 chmod 755 "$into/bin/.edgeswarm.new"
 mv -f "$into/bin/.edgeswarm.new" "$into/bin/edgeswarm"
 [ -n "$stage" ] && {
-  say "staged; switch with: $prefix/bin/edgeswarm daemon upgrade --to $version"
+  say "staged; switch with: $prefix/bin/edgeswarm daemon upgrade $version"
   exit 0
 }
 

@@ -67,7 +67,7 @@ rotate() {
 keep() {
 	child=
 	trap 'stopping=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM INT
-	trap '[ -z "$child" ] || kill -HUP "$child" 2>/dev/null' HUP
+	trap '' HUP
 	stopping=
 	wait_s=2
 	while [ -z "$stopping" ]; do
@@ -124,8 +124,9 @@ stop() {
 }
 
 reload() {
-	pid=$(keeper) || fail "does not run"
-	kill -HUP "$pid"
+	keeper >/dev/null || fail "does not run"
+	# becomes the installed version, in the same process: no jail restarts
+	"$program" daemon upgrade --config "$config"
 }
 
 status() {

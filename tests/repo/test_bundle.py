@@ -82,7 +82,7 @@ def test_the_version_before_stays_and_older_ones_go(tmp_path: Path, prefix: Path
 def test_staging_leaves_the_link(tmp_path: Path, prefix: Path) -> None:
     install(make(tmp_path, "1.0"), prefix)
     done = install(make(tmp_path, "1.1"), prefix, "--stage")
-    assert "daemon upgrade --to 1.1" in done.stderr
+    assert "daemon upgrade 1.1" in done.stderr
     assert said(launch(prefix))["version"] == "1.0"
     assert Prefix(prefix).versions() == ["1.0", "1.1"]
 
