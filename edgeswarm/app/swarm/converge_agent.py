@@ -107,6 +107,7 @@ class AgentLoop:
                 idle_s = LOOK_IDLE_S if self.machine.journal.base is None else LOOK_S
                 return idle_s if s is None else min(s, idle_s)
             case Stage():
+                cut("begun")
                 if self._stage is None:
                     task = asyncio.create_task(self._do_stage(step))
                     task.add_done_callback(lambda _: self._wake.set())
@@ -133,6 +134,8 @@ class AgentLoop:
         if journal is self._saved:
             return
         await asyncio.to_thread(disk.save, self._owner.folder, journal)
+        if self._saved.base is not None and journal.base is None:
+            cut("proven")
         self._saved = journal
         keep = journal.artefacts()
         for artefact in self._pinned - keep:
