@@ -50,6 +50,7 @@ class Renewer:
         node = self._node
         node.peer.methods |= {renewal.METHOD: self._asked, "certificate.brokers": self._brokers}
         node.transport.subscribe(renewal.requests(node.config.fleet), self._came_late, qos=1)
+        node.rotation.soon()  # the controller's own certificate may have run out
 
     async def close(self) -> None:
         node = self._node

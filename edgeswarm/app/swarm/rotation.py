@@ -83,6 +83,10 @@ class Rotation:
         self._forced = True
         self._wake.set()
 
+    def soon(self) -> None:
+        """Something changed that may help: look now."""
+        self._wake.set()
+
     def connected(self, *, up: bool) -> None:
         """The connection to a broker came or went."""
         self._lost_at = None if up else self._lost_at or time.monotonic()
@@ -260,11 +264,15 @@ class Rotation:
     async def _late(self) -> None:
         """Ask through the listener for newcomers.  Raises EdgeSwarmError, OSError."""
         node = self._node
-        self.trouble = self.trouble or "expired"
         new = await asyncio.to_thread(self.files.make_next)
         node.log.warning("certificate_expired", text="no broker lets this device in; asking where newcomers ask")
         request, private = rotation_late.request_of(node, new, self._signing)
-        data = await rotation_late.ask(node, self.files, request, private, new=new, old=self._signing)
+        first = node.rosters.current.by_number(1)
+        if first is not None and first.entry.device == request.device:  # the controller itself: nobody else could
+            signed = renewal.sign_request(request, new=_signatory(new), old=_signatory(self._signing))
+            data = await self._ask(renewal.METHOD, signed)
+        else:
+            data = await rotation_late.ask(node, self.files, request, private, new=new, old=self._signing)
         await self.take(data, request, new)
         await asyncio.to_thread(self.files.swap, node.supervisor.shelf.keep_local_keys)
         node.log.info("certificate_renewed", late=True)
@@ -306,7 +314,10 @@ class Rotation:
 
         if self._settling is not None:
             self._settling.cancel()
-        self._settling = asyncio.get_running_loop().call_later(RENEWAL_SETTLE_S, settle)
+        member = node.rosters.current.member(node.config.device)
+        lasts = member is not None and len(member.keys) > 1 and not member.keys[-2].certificate.expired(self.now_s())
+        # nobody takes messages by the old key once its certificate has run out
+        self._settling = asyncio.get_running_loop().call_later(RENEWAL_SETTLE_S if lasts else 0.0, settle)
 
     def _revoked(self) -> None:
         node = self._node
