@@ -117,13 +117,13 @@ async def test_nobody_is_called_silent_while_we_hear_nothing_or_after_our_clock_
 ) -> None:
     monkeypatch.setattr(index_module, "SWEEP_S", 0.0)
     desk.index.silent_s = 0.05
+    await asyncio.sleep(0.06)  # it has listened for long enough to judge
     desk.health("press-1")
     await desk.index.flush()
     desk.now += 10_000
     if why == "broker gone":
         desk.index._clock_offset += 10_000
         desk.node.transport.is_connected = False
-        await asyncio.sleep(0.06)
     assert await ids(desk, "state=silent") == []
 
 
@@ -413,15 +413,20 @@ async def test_command_gets_the_alert_on_its_input_and_never_in_its_arguments(tm
 
 
 async def test_command_that_hangs_is_killed_with_what_it_started_and_one_that_fails_is_told(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeswarm.app.fleet.alerts.ALERT_COMMAND_S_MAX", 0.3)
-    log = Log(stream=None)
-    alerts = Alerts(log, python("import time; time.sleep(60)"), pause_s=0)
+    monkeypatch.setattr("edgeswarm.app.fleet.alerts.ALERT_COMMAND_S_MAX", 0.5)
+    log, pid = Log(stream=None), tmp_path / "pid"
+    start = (
+        f"import subprocess; p = subprocess.Popen(['sleep', '60']); open({str(pid)!r}, 'w').write(str(p.pid)); p.wait()"
+    )
+    alerts = Alerts(log, python(start), pause_s=0)
     alerts.start()
     alerts.heard(alert())
     await until(lambda: alerts.counts["commands_failed"] == 1)
     await alerts.close()
+    stat = Path(f"/proc/{pid.read_text()}/stat")
+    await until(lambda: not stat.exists() or stat.read_text().split()[2] == "Z")  # nobody may be there to reap it
     assert any("not done in" in line for line in log.ring.lines)
     for command in ("/nowhere/at/all", python("raise SystemExit(3)")):
         alerts = Alerts(log, command, pause_s=0)

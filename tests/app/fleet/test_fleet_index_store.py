@@ -251,7 +251,7 @@ def test_index_that_can_not_be_made_says_where(tmp_path: Path) -> None:
 def test_batch_that_fails_leaves_nothing_of_itself(store: Store) -> None:
     fill(store, [Device("d1")])
     bad = Batch(
-        members={"d9": member_row("d9")}, heard={"d1": replace(heard_row(Device("d1")), facts={"tier": object()})}
+        members={"d9": member_row("d9", "")}, heard={"d1": replace(heard_row(Device("d1")), facts={"tier": object()})}
     )
     with pytest.raises(Exception, match="object"):
         store.write(bad, now_s=NOW)
