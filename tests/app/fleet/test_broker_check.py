@@ -118,7 +118,7 @@ async def test_run_brings_the_files_up_to_date_and_ends_with_a_signal(hardened: 
     lines = []
     try:
         async with asyncio.timeout(30):
-            while b"broker_runs" not in (line := await process.stderr.readline()):
+            while b'"broker_runs"' not in (line := await process.stderr.readline()):
                 assert line, lines
                 lines.append(line)
         session = await asyncio.to_thread(hardened.session, "w1")
