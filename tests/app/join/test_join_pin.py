@@ -17,6 +17,9 @@ from join_made import INVENTORY
 
 from edgeswarm.app.join import clock, line, run
 from edgeswarm.app.join.line import NoAnswerError, PinError, Times
+from edgeswarm.app.swarm.config import CellConfig
+from edgeswarm.app.swarm.connect import make_transport
+from edgeswarm.drivers.mqtt.transport import LinkError, Will
 from edgeswarm.drivers.pki import x509
 from edgeswarm.wire import token as wire
 from edgeswarm.wire.certificate import Signatory
@@ -225,3 +228,34 @@ async def test_nobody_there_is_told_as_that(tmp_path: Path) -> None:
         with pytest.raises(NoAnswerError, match="refused") as found:
             await run.run(token, wish(tmp_path), times=line.Times(wait=0.3, connect=0.3))
         assert found.value.exit_code == 1
+
+
+async def test_device_of_a_cell_with_a_clock_of_1970_still_reaches_its_broker_and_no_ended_or_foreign_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the join there is no pin: roots judge who it is, the time floor judges the end.  The broker's certificate
+    begins in ten days by the kernel's clock, which is therefore ten days behind."""
+    ours = Pki()
+    theirs = Pki(server=ours.server)
+    ahead_s = NOW_S + 10 * DAY_S
+    base = tmp_path / "swarm"
+    base.mkdir()
+    (base / "ca.crt").write_bytes(x509.make_root(ours.root, "plant", NOW_S - DAY_S))
+
+    async def told(chain: bytes, wall_s: float, floor_s: int = 0) -> tuple[bytes, str]:
+        monkeypatch.setattr(clock, "wall", lambda: wall_s)
+        clock.keep(tmp_path, floor_s)
+        with listener(tmp_path, chain, ours.server) as found:
+            config = CellConfig("plant", "main", "gate-1", (f"mqtts://127.0.0.1:{found.port}",), "lan", tls_ca="ca.crt")
+            transport = make_transport(config, base, will=Will("t", b""), offline=None, on_state=lambda _: None)
+            with pytest.raises(LinkError) as error:
+                await transport.start(0.8)
+            await transport.close()
+        return bytes(found.told[:1]), str(error.value)
+
+    assert (await told(ours.chain(at_s=ahead_s), 42.0))[0] == b"\x10"
+    said, why = await told(ours.chain(at_s=ahead_s), float(NOW_S))
+    assert said == b"" and "not yet valid" in why, "a clock that may be right is believed"
+    assert (await told(theirs.chain(), 42.0))[0] == b""
+    said, why = await told(ours.chain(at_s=ahead_s, days=2.0), 42.0, ahead_s + 3 * DAY_S)
+    assert said == b"" and "ended" in why
