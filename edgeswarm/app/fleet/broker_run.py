@@ -33,6 +33,8 @@ async def run_broker(folder: FleetFolder, log: Log, *, as_is: bool = False) -> A
     program = mosquitto_path()
     if program is None:
         raise LocalError("mosquitto is not installed: apt-get install mosquitto")
+    if broker_fleet.plugin_path() is None:
+        raise LocalError(f"{broker_fleet.PLUGIN} is not there: install mosquitto 2.0 or later, with its plugins")
     files = Files(folder.broker.absolute())
     settings = broker_fleet.load_settings(folder.broker)
     if not as_is:

@@ -17,6 +17,7 @@ from hardened import Hardened, make
 
 from edgeswarm.app.fleet import broker_files, broker_guard
 from edgeswarm.app.fleet.broker_guard import BrokerError
+from edgeswarm.drivers import broker_fleet
 from edgeswarm.drivers.broker_fleet_client import RefusedError
 from edgeswarm.drivers.files import write_whole
 from edgeswarm.drivers.pki import x509
@@ -230,7 +231,8 @@ async def test_broker_s_certificate_is_renewed_before_it_ends_and_no_session_bre
         import socket
         import ssl
 
-        from edgeswarm.drivers.broker_fleet_client import context
+        from edgeswarm.drivers import broker_fleet
+from edgeswarm.drivers.broker_fleet_client import context
 
         with (
             context(running.ca) as tls,
@@ -343,6 +345,18 @@ async def test_broker_that_cannot_start_says_why(hardened: Hardened) -> None:
     with pytest.raises(Exception, match="nonsense|does not start"):
         async with hardened.broker():
             pass
+
+
+async def test_machine_without_mosquitto_makes_a_fleet_and_says_what_running_it_needs(
+    hardened: Hardened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_fleet, "plugin_path", lambda: None)
+    assert hardened.guard().write() == {"mosquitto.conf"}
+    with pytest.raises(LocalError, match="install mosquitto"):
+        async with hardened.broker():
+            pass
+    monkeypatch.undo()
+    assert hardened.guard().write() == {"mosquitto.conf"}
 
 
 async def test_broker_with_another_fleet_s_certificate_is_not_spoken_to(running: Hardened, tmp_path: Path) -> None:
