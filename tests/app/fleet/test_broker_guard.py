@@ -231,8 +231,7 @@ async def test_broker_s_certificate_is_renewed_before_it_ends_and_no_session_bre
         import socket
         import ssl
 
-        from edgeswarm.drivers import broker_fleet
-from edgeswarm.drivers.broker_fleet_client import context
+        from edgeswarm.drivers.broker_fleet_client import context
 
         with (
             context(running.ca) as tls,
