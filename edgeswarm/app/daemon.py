@@ -8,7 +8,7 @@ import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from edgeswarm.app import handover_guard, report
+from edgeswarm.app import handover_guard, report, trial
 from edgeswarm.app.config import Settings
 from edgeswarm.app.control_ops import ControlOps
 from edgeswarm.app.join.door import Door
@@ -112,6 +112,8 @@ async def serve(
             await metrics.start()
             await bring(supervisor, deploy)
             await bring_settings(supervisor, settings.place.agents)
+            confirmed = asyncio.create_task(trial.confirm(log))
+            ends.callback(confirmed.cancel)
         ends.callback(notifier.stopping)
         notifier.ready(f"{settings.device}: the control socket listens")  # a broker may be long in coming
         if is_member(settings.state_dir):

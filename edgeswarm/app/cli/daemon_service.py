@@ -41,7 +41,10 @@ def status(of_user: bool, as_json: bool) -> int:
         lines += [f"  changed since: {path}" for path in found["changed"]]
         if (bundle := found["bundle"]) is not None:
             lines.append(f"versions: {', '.join(bundle['versions'])}; current {bundle['current']}")
-            lines += [f"  to go back to: {bundle['previous']}"] if bundle["previous"] else []
+            if bundle["previous"] not in (None, bundle["current"]):
+                lines.append(f"  to go back to: {bundle['previous']}")
+            if (lost := bundle["lost"]) is not None:
+                lines.append(f"  {lost['new']} was tried, {lost['attempts']} starts, and did not stay")
             if (trial := bundle["trial"]) is not None:
                 lines.append(f"  on trial: {trial['new']}, {trial['attempts']} starts; else back to {trial['old']}")
         return output.plain("\n".join(lines), keep="\n")
@@ -82,6 +85,7 @@ def look(*, of_user: bool) -> dict[str, Any]:
             "current": prefix.current(),
             "previous": prefix.previous(),
             "trial": None if trial is None else asdict(trial),
+            "lost": None if (lost := prefix.lost()) is None else asdict(lost),
         },
     }
 

@@ -156,6 +156,7 @@ class Prefix:
         folder = self.trial_file.parent
         try:
             folder.mkdir(exist_ok=True, mode=0o755)
+            self.trial_file.with_name("trial.lost").unlink(missing_ok=True)
             files.write_whole(self.trial_file, f"{new} {old} 0\n".encode(), mode=0o644)
             owner = folder.stat()
             if os.geteuid() == 0:
@@ -179,7 +180,11 @@ class Prefix:
         trial = self.trial()
         if trial is None:
             return None
-        self.switch(trial.old)
+        try:  # `previous` stays: what was tried is nothing to go back to
+            self._replace("current", trial.old)
+            files.sync_directory(self.path)
+        except PermissionError:
+            raise PermissionDeniedError(f"{self.path}: only its owner may switch the version; run it as root") from None
         self.trial_file.replace(self.trial_file.with_name("trial.lost"))
         return trial.old
 
