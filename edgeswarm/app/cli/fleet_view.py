@@ -173,6 +173,14 @@ def device_lines(row: Mapping[str, Any], now_s: float) -> list[str]:
     lines += ["", "wanted:", *(f"  {line}" for line in agent_lines(twin["desired"], wanted=True))]
     lines += ["", "there:", *(f"  {line}" for line in agent_lines(twin["reported"]))]
     lines += [f"  ! {output.plain(line)}" for line in twin["differs"]]
+    if row["rollouts"]:
+        cells = [
+            (one["rollout"], one["agent"], one["artefact"][:12], one["state"], one["text"]) for one in row["rollouts"]
+        ]
+        lines += ["", "rollouts:"]
+        lines += [
+            f"  {one}" for one in output.table(("rollout", "agent", "artefact", "state", "why"), cells).splitlines()
+        ]
     if row["metrics"]:
         lines += [
             "",

@@ -32,16 +32,18 @@ from edgeswarm.app.fleet.index_rows import (
     EventRow,
     HeardRow,
     MemberRow,
-    ReportRow,
     agent_rows,
     alert_of,
     clean,
     event_of,
+    event_of_change,
     metrics_of,
+    report_rows,
 )
 from edgeswarm.app.fleet.index_store import Store
 from edgeswarm.app.swarm.post import Letter
 from edgeswarm.core import selector as sel
+from edgeswarm.core.cell.changes import LabelsChanged
 from edgeswarm.errors import EdgeSwarmError, LimitError, RemoteError
 from edgeswarm.limits import (
     FOLLOW_LINES_MAX,
@@ -63,16 +65,6 @@ T = TypeVar("T")
 SWEEP_S = 2.0
 FAULT_LOG_S = 60.0
 CLOCK_JUMP_S = 5.0
-_CHANGES: dict[str, tuple[str, str]] = {  # change of the replicated state -> event, severity
-    "DeviceDown": ("device.lost", "warning"),
-    "DeviceForgotten": ("device.forgotten", "info"),
-    "Stopped": ("cell.stopped", "critical"),
-    "Resumed": ("cell.resumed", "warning"),
-    "Moved": ("agent.moved", "info"),
-    "Unplaced": ("agent.unplaced", "warning"),
-    "RolloutChanged": ("rollout.changed", "info"),
-    "RootRotated": ("fleet.root_rotated", "warning"),
-}
 
 
 class Index:
@@ -163,6 +155,7 @@ class Index:
         assert isinstance(reported, msg.ReportedState)
         if self._room(self._batch.reported, letter.sender):
             self._batch.reported[letter.sender] = agent_rows(reported.agents)
+            self._batch.reports[letter.sender] = report_rows(letter.sender, reported, self._clock())
 
     def _event(self, letter: Letter) -> None:
         if letter.retained:
@@ -236,22 +229,12 @@ class Index:
         for listener in self.on_alert:
             listener(alert)
 
-    def report(self, row: ReportRow) -> None:
-        """How a device stands in a rollout; the newest of a device and rollout counts."""
-        if len(self._batch.reports) >= INDEX_WAITING_EVENTS_MAX:
-            del self._batch.reports[0]
-            self.counts["reports_dropped"] += 1
-        self._batch.reports.append(row)
-
     def _changed(self, changes: Sequence[Any]) -> None:
         for change in changes:
-            name = type(change).__name__
-            if name == "LabelsChanged":
+            if isinstance(change, LabelsChanged):
                 self._relabel = True
-            found = _CHANGES.get(name)
-            if found is not None:
-                device, agent = str(getattr(change, "device", "") or ""), str(getattr(change, "agent", "") or "")
-                self.tell(EventRow(self._clock(), device, found[0], found[1], agent, clean(_words(change))))
+            elif (event := event_of_change(change, self._clock())) is not None:
+                self.tell(event)
 
     def _restored(self) -> None:
         self._relabel = True
@@ -335,7 +318,7 @@ class Index:
             self._batch.heard[device] = row if newer is None else row.before(newer)
         self._batch.reported = {**batch.reported, **self._batch.reported}
         self._batch.metrics = {**batch.metrics, **self._batch.metrics}
-        self._batch.reports[:0] = batch.reports
+        self._batch.reports = {**batch.reports, **self._batch.reports}
         self._roster, self._labels = None, {}
         now = time.monotonic()
         if now - self._faulted_at >= FAULT_LOG_S:
@@ -403,9 +386,3 @@ def _check_own_topic(letter: Letter) -> None:
     assert letter.topic.kind in (Kind.STATUS, Kind.REPORTED)
     if letter.topic.device != letter.sender:
         raise RemoteError(f"{letter.topic}: expected the signature of {letter.topic.device}, found {letter.sender}")
-
-
-def _words(change: Any) -> str:
-    """The fields of a change, as `name value`."""
-    names = [name for name in getattr(change, "__slots__", ()) if name not in ("device", "agent", "epoch")]
-    return ", ".join(f"{name} {getattr(change, name)}" for name in names)

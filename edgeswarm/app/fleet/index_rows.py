@@ -204,6 +204,15 @@ class ReportRow:
     text: str = ""
 
 
+def report_rows(device: str, said: msg.ReportedState, now_s: float) -> tuple[ReportRow, ...]:
+    """How far each rollout has come on a device, as it says."""
+    named = {
+        one.rollout: ReportRow(device, one.rollout, one.agent, one.artefact.hex(), one.state, now_s, clean(one.why))
+        for one in said.rollouts
+    }
+    return tuple(named.values())
+
+
 def event_of(name: str, priority: str, sender: str, message: msg.Message, now_s: float) -> EventRow:
     """What a device tells of an event.  priority: the level of its topic."""
     severity = _BY_PRIORITY.get(priority, "info")
@@ -239,6 +248,29 @@ def metrics_of(message: msg.Metrics) -> dict[str, float]:
     return {one.name: one.value for one in message.values[:INDEX_METRICS_MAX]}
 
 
+_CHANGES: Final[dict[str, tuple[str, str]]] = {  # change of the replicated state -> event, severity
+    "DeviceDown": ("device.lost", "warning"),
+    "DeviceForgotten": ("device.forgotten", "info"),
+    "Stopped": ("cell.stopped", "critical"),
+    "Resumed": ("cell.resumed", "warning"),
+    "Moved": ("agent.moved", "info"),
+    "Unplaced": ("agent.unplaced", "warning"),
+    "RolloutChanged": ("rollout.changed", "info"),
+    "RootRotated": ("fleet.root_rotated", "warning"),
+}
+
+
+def event_of_change(change: Any, now_s: float) -> EventRow | None:
+    """What operators hear of a change of the replicated state; None of most."""
+    found = _CHANGES.get(type(change).__name__)
+    if found is None:
+        return None
+    device, agent = str(getattr(change, "device", "") or ""), str(getattr(change, "agent", "") or "")
+    names = [name for name in getattr(change, "__slots__", ()) if name not in ("device", "agent", "epoch")]
+    text = ", ".join(f"{name} {getattr(change, name)}" for name in names)
+    return EventRow(now_s, device, found[0], found[1], agent, clean(text))
+
+
 @dataclass
 class Batch:
     """What was heard since the last one.  members: all of them, where the roster changed."""
@@ -250,7 +282,7 @@ class Batch:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     events: list[EventRow] = field(default_factory=list)
     alerts: list[AlertRow] = field(default_factory=list)
-    reports: list[ReportRow] = field(default_factory=list)
+    reports: dict[str, tuple[ReportRow, ...]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return (

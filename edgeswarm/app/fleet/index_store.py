@@ -114,8 +114,12 @@ class Store:
                 if batch.metrics:
                     rows = [{"key": key, "json": _json(value)} for key, value in batch.metrics.items()]
                     run.execute(_update({"metrics": bindparam("json")}), rows)
-                if batch.reports:
-                    _replace(run, t.reports, [_plain(one) for one in batch.reports])
+                _each(
+                    run,
+                    t.reports,
+                    list(batch.reports),
+                    [_plain(one) for some in batch.reports.values() for one in some],
+                )
                 for alert in batch.alerts:
                     _alert(run, alert)
                 if silent_before_s is not None:
@@ -131,7 +135,7 @@ class Store:
         told: list[EventRow] = []
         there = set(run.execute(select(t.devices.c.device)).scalars()) if self._unsure else set(self.members)
         gone = there - set(members)
-        for table in (t.devices, t.labels, t.grants, t.has, t.agents, t.reported):
+        for table in (t.devices, t.labels, t.grants, t.has, t.agents, t.reported, t.reports):
             if gone:
                 run.execute(delete(table).where(table.c.device == bindparam("gone")), [{"gone": one} for one in gone])
         told += [

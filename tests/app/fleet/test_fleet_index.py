@@ -249,8 +249,13 @@ async def test_twin_says_what_is_wanted_what_is_there_and_what_differs(desk: Fak
     said = msg.ReportedState(
         1, 1, (msg.RunningAgent("fuse", bytes(32), "ready", 1), msg.RunningAgent("score", bytes(32), "failed", 1))
     )
+    said = replace(said, rollouts=(msg.RolloutRow("fuse", "a" * 16, DIGEST, "running", "on trial"),))
     desk.says("press-1", f"{TOPICS.start}/device/press-1/reported", said)
-    twin = (await shown(desk, "press-1"))["twin"]
+    row = await shown(desk, "press-1")
+    assert [(one["rollout"], one["state"], one["text"]) for one in row["rollouts"]] == [
+        ("a" * 16, "running", "on trial")
+    ]
+    twin = row["twin"]
     assert twin["differs"] == [f"fuse: wants {DIGEST.hex()[:12]}, has 000000000000", "score: failed"]
 
 
