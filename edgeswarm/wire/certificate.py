@@ -16,6 +16,7 @@ from typing import Final, Literal
 from edgeswarm.errors import CodecError, CoseError, LimitError, LocalError, RemoteError
 from edgeswarm.limits import CAPABILITIES_MAX, CERTIFICATE_BYTES_MAX
 from edgeswarm.wire import codec, cose, topics
+from edgeswarm.wire.capability import covers
 
 Role = Literal["coordinator", "worker", "reader", "administrator"]
 ROLES: Final[tuple[Role, ...]] = ("coordinator", "worker", "reader", "administrator")
@@ -74,9 +75,7 @@ class Authority:
         return self.not_before_s <= at_s <= self.not_after_s
 
     def may_grant(self, capability: str) -> bool:
-        return self.duty == "operator" or any(
-            capability == grant or (grant.endswith("*") and capability.startswith(grant[:-1])) for grant in self.grants
-        )
+        return self.duty == "operator" or any(covers(grant, capability) for grant in self.grants)
 
 
 @dataclass(frozen=True, slots=True)

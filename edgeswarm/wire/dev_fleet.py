@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from edgeswarm.errors import LocalError
 from edgeswarm.limits import DEVICES_MAX, VOTERS_MAX
+from edgeswarm.wire.capability import ALL
 from edgeswarm.wire.certificate import (
     ROLES,
     Authority,
@@ -25,7 +26,7 @@ from edgeswarm.wire.roster import Roster
 from edgeswarm.wire.roster_change import first_roster
 from edgeswarm.wire.roster_form import Entry, sign_entry
 
-DEV_GRANTS = ("neural.compute", "stream.publish:*", "tool:*")
+DEV_GRANTS = ALL
 """What every device of a development fleet may do."""
 YEAR_S = 365 * 24 * 3600
 

@@ -31,6 +31,7 @@ from edgeswarm.limits import (
     ROSTER_BYTES_MAX,
 )
 from edgeswarm.wire import codec, cose, topics
+from edgeswarm.wire.capability import granted
 from edgeswarm.wire.certificate import (
     OPERATOR_ROLES,
     SECONDS_MAX,
@@ -122,13 +123,10 @@ class Roster:
         member = self._by_device.get(device)
         return None if member is None else member.entry.role
 
-    def may(self, device: str, capability: str) -> bool:
-        """Whether `capability` is granted to `device`; a grant that ends in "*" holds for all that start so."""
+    def may(self, device: str, capability: str, agent: str = "") -> bool:
+        """Whether `capability` is granted to `device`, for `agent` if one is named (wire.capability.granted)."""
         member = self._by_device.get(device)
-        return member is not None and any(
-            capability == grant or (grant.endswith("*") and capability.startswith(grant[:-1]))
-            for grant in member.entry.capabilities
-        )
+        return member is not None and granted(member.entry.capabilities, capability, agent)
 
     def devices(self) -> tuple[str, ...]:
         return tuple(self._by_device)

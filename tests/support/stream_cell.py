@@ -16,6 +16,7 @@ from edgeswarm.app.swarm.post import Letter
 from edgeswarm.app.swarm.streams import Streams
 from edgeswarm.core.cell.types import AgentSpec, AgentState
 from edgeswarm.errors import RemoteError
+from edgeswarm.wire.capability import granted
 from edgeswarm.wire.topics import Topics
 
 TOPICS = Topics("fleet", "lab")
@@ -107,6 +108,7 @@ class Device:
     bench: Bench
     cell: Cell
     running: dict[str, int] = field(default_factory=dict)
+    grants: tuple[str, ...] = ("stream.publish:*",)
 
     def __post_init__(self) -> None:
         self.post = FakePost(self.name, self.cell.network)
@@ -115,6 +117,8 @@ class Device:
             post=self.post,
             topics=TOPICS,
             boot=1,
+            may=lambda capability, agent="": granted(self.grants, capability, agent),
+            log=self.supervisor.log,
             supervisor=self.supervisor,
             replica=SimpleNamespace(state=SimpleNamespace(agents=self.cell.agents)),
             hosted=SimpleNamespace(

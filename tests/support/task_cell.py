@@ -17,10 +17,28 @@ from edgeswarm.core.cell.state import CellState
 from edgeswarm.core.cell.types import AgentSpec, Capabilities, Move
 from edgeswarm.errors import RemoteError
 from edgeswarm.wire import messages as msg
+from edgeswarm.wire.capability import ALL, granted
 from edgeswarm.wire.raft import Entry, EntryType
 from edgeswarm.wire.topics import Topics
 
 ROOM = Capabilities(memory_bytes=1 << 40, cpu_milli=1 << 20, agents_max=10_000)
+
+
+class Roles:
+    """What of a roster is looked at: role -> of `cell.roles`, grants -> of `cell.grants`, by default all."""
+
+    def __init__(self, cell: TaskCell) -> None:
+        self._cell = cell
+
+    def role(self, device: str) -> str:
+        return self._cell.roles.get(device, "worker")
+
+    def may(self, device: str, capability: str, agent: str = "") -> bool:
+        return granted(self._cell.grants.get(device, ALL), capability, agent)
+
+    def member(self, device: str) -> Any:
+        grants = self._cell.grants.get(device, ALL)
+        return SimpleNamespace(entry=SimpleNamespace(role=self.role(device), capabilities=grants))
 
 
 class TaskCell:
@@ -39,6 +57,8 @@ class TaskCell:
         self.no_leader = False
         self._background: set[asyncio.Future[Any]] = set()
         self.roles: dict[str, str] = {}
+        self.grants: dict[str, tuple[str, ...]] = {}
+        self.roster = Roles(self)
         for at, device in enumerate(self.devices):
             self.apply(cmd.RegisterDevice(device, 1, ROOM))
             self.nodes[device] = self._node(device, execute, leads=at == 0)
@@ -67,7 +87,8 @@ class TaskCell:
             replica=self.replica,
             log=self.log,
             topics=Topics("fleet", "lab"),
-            rosters=SimpleNamespace(current=SimpleNamespace(role=lambda device: self.roles.get(device, "worker"))),
+            rosters=SimpleNamespace(current=self.roster),
+            may=lambda capability, agent="", *, device=device: self.roster.may(device, capability, agent),
             voter=object(),
             follower=None,
             orders=SimpleNamespace(halted=False),

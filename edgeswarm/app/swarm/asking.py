@@ -52,10 +52,14 @@ class Asking:
         }
 
     async def propose(self, command: bytes, *, deadline_s: float = 5.0) -> tuple[int, Any]:
-        """Have `command` committed: (index, value).  Raises RejectedError, NoLeaderError, OutcomeUnknownError."""
+        """Have `command` committed: (index, value).
+
+        Raises RejectedError, NoLeaderError, OutcomeUnknownError; RemoteError where it is not this device's to propose.
+        """
         loop = asyncio.get_running_loop()
         end = loop.time() + deadline_s
         while (await self.peer.wait_leader(max(0.001, end - loop.time()))).device == self.config.device:
+            self.orders.check_may_propose(self.config.device, command)  # it leads, and has no more rights than before
             try:
                 index, reason, value = await asyncio.wait_for(self._commit(command), max(0.001, end - loop.time()))
             except (ProposalDroppedError, CallError):  # nothing was proposed: another will lead soon

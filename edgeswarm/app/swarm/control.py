@@ -18,6 +18,7 @@ from edgeswarm.core.cell.types import AgentSpec, Needs
 from edgeswarm.errors import EdgeSwarmError, LocalError, RemoteError
 from edgeswarm.limits import FOLLOW_LINES_MAX
 from edgeswarm.wire import messages as msg
+from edgeswarm.wire.capability import MEMORY
 
 if TYPE_CHECKING:
     from edgeswarm.app.swarm.node import SwarmNode

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgeswarm.app.swarm import growth
+from edgeswarm.app.swarm import growth, rights
 from edgeswarm.app.swarm.post import Letter
 from edgeswarm.app.swarm.tasks import TaskDuty
 from edgeswarm.core import placement
@@ -203,7 +203,8 @@ class Duties:
         if self._planning or not self.active:
             return
         state = self._node.replica.state
-        plan = placement.plan(state.devices.values(), state.agents.values(), load=self.load)
+        devices = [rights.placeable(self._node.rosters.current, device) for device in state.devices.values()]
+        plan = placement.plan(devices, state.agents.values(), load=self.load)
         for agent, why in plan.unplaced.items():
             if self.unplaced.get(agent) != why:
                 self._node.log.warning("agent_unplaced", agent=agent, why=why)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from edgeswarm.app.swarm import rights
 from edgeswarm.app.swarm.post import Letter
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.drivers.files import write_whole
@@ -21,10 +22,6 @@ from edgeswarm.wire.roster import Roster
 
 if TYPE_CHECKING:
     from edgeswarm.app.swarm.node import SwarmNode
-
-_SIGNED_BY_WHO = (cmd.Deploy, cmd.Remove, cmd.Note, cmd.Desire, cmd.Drain, cmd.Stop, cmd.Resume, cmd.CancelJob)
-_COORDINATORS_ONLY = (cmd.Desire, cmd.Drain, cmd.Stop, cmd.Resume)
-_LEADER_ONLY = (cmd.DeviceLost, cmd.DeviceBack, cmd.ForgetDevice, cmd.Place, cmd.AssignTasks, cmd.SetVersion)
 
 
 class Orders:
@@ -159,46 +156,18 @@ class Orders:
     def check_may_propose(self, sender: str, data: bytes, depth: int = 0) -> None:
         """Raises RemoteError where the command is not the sender's to propose."""
         command = cmd.decode(data)
-        role = self._node.rosters.current.role(sender)
         match command:
             case cmd.Batch() if depth == 0:
                 for one in command.commands:
                     self.check_may_propose(sender, one, 1)
             case cmd.WithSession() if depth < 2:
                 self.check_may_propose(sender, command.command, 2)
-            case cmd.RegisterDevice() if command.device != sender:
-                raise RemoteError(f"it may register itself only, found {command.device}", who=sender)
-            case cmd.FinishTask() if command.device != sender:
-                raise RemoteError(f"it may finish its own tasks only, found {command.device}'s", who=sender)
-            case cmd.FailTask() if self._runner(command) not in (None, sender):
-                raise RemoteError(
-                    f"it may fail its own tasks only, {command.job} {command.task} is another's", who=sender
-                )
-            case cmd.Checkpoint() if self._host(command) not in (None, sender):
-                raise RemoteError(f"agent {command.agent} does not run there", who=sender)
-            case cmd.SetRoster():
-                self._check_roster(command, sender)
             case cmd.Batch() | cmd.WithSession():
                 raise CodecError("a batch or a session inside another", who=sender)
-            case _ if isinstance(command, _LEADER_ONLY):
-                raise RemoteError(f"{type(command).__name__} is the leader's to propose", who=sender)
-            case _ if role == "reader" and not isinstance(command, (cmd.RegisterDevice, cmd.OpenSession)):
-                raise RemoteError(f"a reader may not propose {type(command).__name__}", who=sender)
-            case _ if role == "worker" and isinstance(command, _COORDINATORS_ONLY):
-                raise RemoteError(f"a worker may not propose {type(command).__name__}", who=sender)
-            case _ if isinstance(command, _SIGNED_BY_WHO) and command.who != sender:
-                raise RemoteError(f"it is {sender}, and not {command.who}, that the audit names", who=sender)
-
-    def _host(self, command: cmd.Checkpoint) -> str | None:
-        agent = self._node.replica.state.agents.get(command.agent)
-        return None if agent is None else agent.device
-
-    def _runner(self, command: cmd.FailTask) -> str | None:
-        """The device that the task is given to; None: nobody, or there is no such task."""
-        job = self._node.replica.state.jobs.get(command.job)
-        if job is None or command.task >= len(job.runs):
-            return None
-        return job.runs[command.task].device or None
+            case _:
+                rights.check_command(self._node.rosters.current, self._node.replica.state, sender, command)
+                if isinstance(command, cmd.SetRoster):
+                    self._check_roster(command, sender)
 
     def _check_roster(self, command: cmd.SetRoster, sender: str) -> None:
         """It goes into the log only if every device will accept it."""

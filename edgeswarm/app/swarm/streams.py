@@ -31,6 +31,7 @@ from edgeswarm.limits import REMOTE_BATCH_ROWS_DEFAULT, STREAM_PARKED_MS_MAX
 from edgeswarm.stream.queue import Row
 from edgeswarm.stream.remote import ANY
 from edgeswarm.stream.report import OnEvent
+from edgeswarm.wire.capability import PUBLISH
 
 if TYPE_CHECKING:
     from edgeswarm.app.swarm.node import SwarmNode
@@ -124,11 +125,14 @@ class Streams:
             if outlet is None:
                 outlet = self._outlets[flow.name] = Outlet(
                     flow.name,
-                    permit=functools.partial(self._permit, flow.name),
+                    permit=functools.partial(self._permit_out, flow.name),
                     send=functools.partial(self._send, self._node.topics.stream(self._node.config.device, flow.name)),
                     now_ms=now_ms,
                 )
             outlet.attach(flow, spec, stream_width(header))
+            if not self._granted(flow.name):
+                why = f"{PUBLISH}{flow.name} is not granted to {self._node.config.device}: its rows stay here"
+                self._node.log.error("stream_not_granted", agent=flow.name, error=why)
         elif outlet is not None:
             outlet.detach()
         self.wake()
@@ -151,6 +155,13 @@ class Streams:
         if agent is None:
             return 0
         return NOT_YET if agent.device == self._node.config.device else None
+
+    def _granted(self, name: AgentName) -> bool:
+        return self._node.may(PUBLISH + name, name)
+
+    def _permit_out(self, name: AgentName) -> int | None:
+        """As `_permit`, for what leaves this device: nobody would take what the roster does not grant."""
+        return self._permit(name) if self._granted(name) else None
 
     def _send(self, topic: str, payload: bytes, expiry_s: int, bulk: bool) -> None:
         self._node.post.send(topic, payload, priority=Priority.MEDIUM, qos=0, expiry_s=expiry_s, bulk=bulk)

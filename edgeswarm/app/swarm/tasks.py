@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from edgeswarm.app.swarm import rights
 from edgeswarm.core.cell import changes as ch
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.core.cell.types import Assignment, TaskRun, TaskSpec, TaskStatus
@@ -20,6 +22,7 @@ from edgeswarm.core.placement import TaskChooser
 from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.limits import COMMAND_BATCH_MAX, DEADLINE_MS_MAX, TASK_NAG_S
 from edgeswarm.wire import messages as msg
+from edgeswarm.wire.capability import COMPUTE
 
 if TYPE_CHECKING:
     from edgeswarm.app.swarm.node import SwarmNode
@@ -130,7 +133,7 @@ class TaskDuty:
             return
         load = {device: node.duties.load.get(device, 0) for device in state.devices}
         roster = node.rosters.current
-        able = [device for device in state.devices.values() if roster.role(device.id) != "reader"]
+        able = [rights.placeable(roster, device) for device in state.devices.values()]
         chooser = TaskChooser(able, load=load, busy=self.board.busy)
 
         def choose(job: str, task: int, spec: Any) -> str | None:
@@ -168,13 +171,15 @@ class TaskDuty:
     def _choose(self, chooser: TaskChooser, spec: TaskSpec) -> tuple[str | None, str]:
         """(device, why there is none)."""
         if not spec.agent:
-            device = chooser.choose(spec.needs)
+            device = chooser.choose(replace(spec.needs, grants=(*spec.needs.grants, COMPUTE)))
             return device, "" if device else "no device that fits is free"
         agent = self._node.replica.state.agents.get(spec.agent)
         if agent is None:
             return None, f"the cell has no agent {spec.agent}"
         if agent.device is None:
             return None, f"agent {spec.agent} has no device"
+        if not self._node.may(COMPUTE, spec.agent, device=agent.device):
+            return None, f"device {agent.device} of agent {spec.agent} is not granted {COMPUTE}"
         if not chooser.takes(agent.device):
             return None, f"device {agent.device} of agent {spec.agent} takes no more now"
         return agent.device, ""

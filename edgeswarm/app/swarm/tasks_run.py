@@ -28,6 +28,7 @@ from edgeswarm.limits import (
     WHY_BYTES_MAX,
 )
 from edgeswarm.wire import messages as msg
+from edgeswarm.wire.capability import COMPUTE
 
 if TYPE_CHECKING:
     from edgeswarm.app.swarm.node import SwarmNode
@@ -166,6 +167,7 @@ class Worker:
         try:
             async with self._slots, asyncio.timeout(spec.deadline_ms / 1000 if spec.deadline_ms else None):
                 told(0)
+                self._check_granted(spec)
                 result = await self._execute(Share(job_id, index, attempt, spec, results, told))
         except TimeoutError:
             why = f"attempt {attempt} took longer than {spec.deadline_ms} ms on {node.config.device}"
@@ -182,6 +184,12 @@ class Worker:
             notice = msg.CompletionNotice(ref=ref, device=node.config.device, result=small, duration_ms=ms)
             self._publish("task.completion", notice)
         return None
+
+    def _check_granted(self, spec: TaskSpec) -> None:
+        """Raises TaskError: whoever leads, this device does not do what the roster does not grant it."""
+        if not self._node.may(COMPUTE, spec.agent):
+            me = self._node.config.device
+            raise TaskError(f"task {spec.name}: the roster does not grant {COMPUTE} to {me}", code="not-granted")
 
     async def _fail(self, key: Key, ref: msg.TaskRef, error: EdgeSwarmError) -> None:
         lasting = bool(getattr(error, "lasting", False))

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edgeswarm.app.swarm import rights
 from edgeswarm.app.swarm.peer import CallError
 from edgeswarm.app.swarm.tasks_run import Share, TaskError
 from edgeswarm.core.cell.types import TaskSpec
@@ -31,6 +32,7 @@ from edgeswarm.limits import (
     TASK_AGENT_KEEP_S,
 )
 from edgeswarm.wire import codec
+from edgeswarm.wire.capability import COMPUTE
 
 if TYPE_CHECKING:
     from edgeswarm.app.swarm.node import SwarmNode
@@ -166,7 +168,9 @@ class Work:
         node, sup = self._node, self._node.supervisor
         who = f"artefact {digest.hex()[:12]}"
         data = await node.artefacts.fetch(digest, who)
-        name = sup.shelf.admit(data, who=who).header.name
+        header = sup.shelf.admit(data, who=who).header
+        rights.check_tools(node.rosters.current, node.config.device, header)
+        name = header.name
         one = self._borrowed.setdefault(name, _Borrowed(digest))
         if one.artefact != digest:
             raise TaskError(f"agent {name}: another file of that name is in use on {node.config.device}", code="busy")
@@ -245,7 +249,7 @@ class Work:
                 raise CodecError("task.ask: expected [agents, rows]", who=sender)
         if not all(isinstance(agent, str) for agent in agents) or None in rows:
             raise CodecError("task.ask: expected names, and rows of numbers", who=sender)
-        self._may_ask(sender)
+        self._may_ask(sender, [str(agent) for agent in agents])
         return codec.dumps(await self.ask_here([str(agent) for agent in agents], [row for row in rows if row]))
 
     async def fold_here(self, kernel: str, rows: Sequence[Row]) -> Row:
@@ -268,9 +272,18 @@ class Work:
                 raise CodecError("task.fold: expected [kernel, rows]", who=sender)
         if None in rows:
             raise CodecError("task.fold: expected rows of numbers", who=sender)
-        self._may_ask(sender)
+        self._may_ask(sender, [kernel])
         return codec.dumps(list(await self.fold_here(kernel, [row for row in rows if row])))
 
-    def _may_ask(self, sender: str) -> None:
-        if self._node.rosters.current.role(sender) == "reader":
+    def _may_ask(self, sender: str, agents: Sequence[str]) -> None:
+        """Raises CallError where the roster does not let `sender` give work to these, or this device do it."""
+        node = self._node
+        if node.rosters.current.role(sender) == "reader":
             raise CallError("a reader may not give work", who=sender, code="forbidden")
+        for device in (sender, node.config.device):
+            if not node.may(COMPUTE, device=device):
+                for agent in agents:
+                    if not node.may(COMPUTE, agent, device=device):
+                        raise CallError(
+                            f"agent {agent}: {COMPUTE} is not granted to {device}", who=sender, code="forbidden"
+                        )

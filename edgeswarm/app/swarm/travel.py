@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from edgeswarm.drivers.files import write_whole
 from edgeswarm.errors import CodecError, CoseError, EdgeSwarmError
 from edgeswarm.limits import CHECKPOINT_BYTES_MAX, CHECKPOINT_TRAVEL_S, CHECKPOINT_WAIT_S
 from edgeswarm.wire import cose
+from edgeswarm.wire.capability import MEMORY
 
 if TYPE_CHECKING:
     from edgeswarm.app.swarm.node import SwarmNode
@@ -162,7 +164,9 @@ class Travel:
             if now - self._since.get(name, now) >= CHECKPOINT_WAIT_S:
                 self._since.pop(name, None)
         try:
-            state = unpack(data, agent=name, lookup=partial(self._key_of, name), aad=self._aad(name), check=node.rosters.check_ever)
+            state = unpack(
+                data, agent=name, lookup=partial(self._key_of, name), aad=self._aad(name), check=node.rosters.check_ever
+            )
         except (CoseError, CodecError, CheckpointError) as error:
             node.log.error("checkpoint_refused", agent=name, error=str(error))
             node.alert("critical", "checkpoint-refused", f"agent {name}: {error}"[:500])

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from edgeswarm.wire.capability import granted
+
 TIERS = "CBA"
 """Isolation tiers, the weakest first."""
 
@@ -130,7 +132,7 @@ def misfits(wish: Wish, kind: Kind) -> Iterator[str]:
         yield f"architecture {' or '.join(architectures)}"
     for name, wants, has in zip(("delegate", "sensor", "grant", "label"), wanted, offered, strict=True):
         for want in wants:
-            if want not in has:
+            if not (granted(has, want) if name == "grant" else want in has):
                 yield f"{name} {want}"
 
 

@@ -265,7 +265,8 @@ async def test_reader_registers_and_changes_nothing(broker: Mosquitto, tmp_path:
         one = await cell.leader()
         orders = one.node.orders
         role = type(one.node.rosters.current).role
-        allowed: list[Any] = [cmd.RegisterDevice("d1", 1, Capabilities()), cmd.OpenSession("me")]
+        offer = Capabilities(grants=one.node.reports.capabilities().grants)
+        allowed: list[Any] = [cmd.RegisterDevice("d1", 1, offer), cmd.OpenSession("me")]
         refused: list[Any] = [
             cmd.Note("me", "x"),
             cmd.Deploy(AgentSpec("a", b"\0" * 32), 0, "me"),

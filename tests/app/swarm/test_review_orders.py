@@ -30,7 +30,11 @@ class Device:
             supervisor=supervisor,
             hosted=SimpleNamespace(running={}, is_of_cell=lambda name: name == "c"),
             replica=SimpleNamespace(state=state),
-            rosters=SimpleNamespace(current=SimpleNamespace(role=lambda device: role)),
+            rosters=SimpleNamespace(
+                current=SimpleNamespace(
+                    role=lambda device: role, may=lambda device, capability, agent="": role == "worker"
+                )
+            ),
             post=SimpleNamespace(on=lambda *_, **__: None),
             topics=SimpleNamespace(stop="stop"),
             audited=SimpleNamespace(order=lambda *_, **__: None, refused=lambda *_, **__: None),
