@@ -81,21 +81,20 @@ def open_link(fleet_dir: Path | None) -> Iterator[Link]:
     """
     folder = FleetFolder(fleet_dir or default_path())
     path = socket_path(folder)
-    if path.exists():
+    if (folder.controller / "swarm" / "cell.toml").exists():  # it is at home here, so it is asked here
         try:
             local = SocketLink(path)
-        except NotRunningError:
-            pass  # left by one that was killed
-        else:
-            try:
-                yield local
-            finally:
-                local.close()
-            return
+        except NotRunningError as error:
+            raise NotRunningError(
+                f"{folder.path}: its controller does not run: {error}; `edgeswarm fleet serve`"
+            ) from None
+        try:
+            yield local
+        finally:
+            local.close()
+        return
     if not (folder.console / "swarm" / "cell.toml").exists():
-        raise NotRunningError(
-            f"{folder.path}: its controller does not run (`edgeswarm fleet serve`), and it holds no console"
-        )
+        raise NotRunningError(f"{folder.path}: holds neither a controller nor a console (`fleet operator install`)")
     from edgeswarm.app.fleet.console import Console
 
     with asyncio.Runner() as runner:
