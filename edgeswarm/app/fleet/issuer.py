@@ -22,6 +22,7 @@ from edgeswarm.app.fleet.issuer_enrol import Candidate, Enrolment
 from edgeswarm.app.fleet.issuer_judge import Refusal, check_grants, check_room, check_token, identity, labels_for
 from edgeswarm.app.fleet.issuer_pending import PendingBook, pending_id
 from edgeswarm.app.fleet.issuer_people import People
+from edgeswarm.app.swarm.converge_disk import cut
 from edgeswarm.app.swarm.peer import CallError
 from edgeswarm.app.swarm.replica import RejectedError
 from edgeswarm.core.cell import commands as cmd
@@ -220,6 +221,7 @@ class Issuer(People):
                 raise outcome
         if not admitted:
             return
+        cut("join.used")
         for case, roster in await self._enrol(admitted):
             self._task(self._welcome(case, roster))
 
@@ -288,6 +290,7 @@ class Issuer(People):
                 self._task(self._welcome(case, roster))
 
     async def _welcome(self, case: Case, roster: Roster) -> None:
+        cut("join.enrolled")
         one = case.candidate
         membership = await asyncio.to_thread(self.enrolment.membership, one, roster)
         self.counts["joined"] += 1
