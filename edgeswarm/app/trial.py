@@ -15,10 +15,12 @@ from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.limits import UPGRADE_HEALTHY_S
 
 
-async def confirm(log: Log, prefix: Prefix | None = None, *, healthy_s: float = UPGRADE_HEALTHY_S) -> None:
+async def confirm(
+    log: Log, prefix: Prefix | None = None, *, version: str | None = None, healthy_s: float = UPGRADE_HEALTHY_S
+) -> None:
     """Ends the trial of this version after `healthy_s` seconds; does nothing where there is none.
 
-    prefix: where this program was installed by a bundle, unless a test says so.  Whoever ends the daemon before
+    prefix, version: as this program was installed by a bundle, unless a test says so.  Whoever ends the daemon before
     cancels this: then the start counted, and that was all.
     """
     prefix = Prefix.of_this_program() if prefix is None else prefix
@@ -26,7 +28,7 @@ async def confirm(log: Log, prefix: Prefix | None = None, *, healthy_s: float = 
         return
     await asyncio.sleep(healthy_s)
     try:
-        if prefix.confirm():
+        if prefix.confirm(version):
             log.info("trial_ended", prefix=str(prefix.path))
     except (EdgeSwarmError, OSError) as error:
         log.warning("trial_not_ended", error=str(error))

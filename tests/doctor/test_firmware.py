@@ -169,7 +169,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     """systemd-analyze verify wants the program to be there, so the copy names one that is."""
     text = (LINUX / "systemd" / "edgeswarm.service").read_text()
     unit = tmp_path / "edgeswarm.service"
-    unit.write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", text))
+    unit.write_text(re.sub(r"(?m)^(Exec\w+)=\S+", r"\1=/bin/true", text))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=60
     )

@@ -24,13 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import edgeswarm
 from edgeswarm.drivers import files
 from edgeswarm.errors import LocalError, PermissionDeniedError
 from edgeswarm.limits import TRIAL_BYTES_MAX, TRIAL_STARTS_MAX
 
 DEFAULT: Final = Path("/opt/edgeswarm")
 MARK: Final = "bundle.json"
+_HOME: Final = Path(__file__).resolve().parents[4]
+"""PREFIX/<version>, where this is PREFIX/<version>/lib/edgeswarm/drivers/service/prefix.py."""
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+_-]{0,63}")
 _TRIAL = re.compile(r"(\S{1,64}) (\S{1,64}) ([0-9])\n?")
 
@@ -58,8 +59,7 @@ class Prefix:
     @classmethod
     def of_this_program(cls) -> Prefix | None:
         """Where the running program was installed by a bundle; None for a checkout, a wheel, an editable install."""
-        version = Path(edgeswarm.__file__).resolve().parents[2]
-        return cls(version.parent) if (version / MARK).is_file() else None
+        return cls(_HOME.parent) if (_HOME / MARK).is_file() else None
 
     @property
     def launcher(self) -> Path:
@@ -166,8 +166,12 @@ class Prefix:
         self.switch(new)
         return Trial(new, old, 0)
 
-    def confirm(self, version: str = edgeswarm.__version__) -> bool:
-        """The daemon of `version` is healthy: its trial is over.  False when none was under way.  Raises OSError."""
+    def confirm(self, version: str | None = None) -> bool:
+        """The daemon of `version` is healthy: its trial is over.  False when none was under way.  Raises OSError.
+
+        version: where it is not the one that this program was unpacked as.
+        """
+        version = _HOME.name if version is None else version
         trial = self.trial()
         if trial is None or trial.new != version:
             return False
