@@ -12,7 +12,6 @@ from edgeswarm.app.log import Log
 from edgeswarm.app.trial import confirm
 from edgeswarm.drivers.service.prefix import MARK, Prefix
 
-
 VERSION = "1.0"
 
 
