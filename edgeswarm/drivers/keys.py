@@ -129,7 +129,6 @@ def trusted(directory: Path) -> dict[KeyId, bytes]:
 
 def trust(directory: Path, public: bytes, comment: str) -> Path:
     """Write `public` among the trusted publishers; the file's path."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = directory / f"{key_id(public)}.pub"
-    path.write_text(pub_line(public, comment))
+    write_whole(path, pub_line(public, comment).encode(), mode=0o644)
     return path

@@ -104,6 +104,8 @@ class Plan:
     allow_downgrade: bool
     created_s: Annotated[int, Range(0, SECONDS_MAX)]
     sections: Annotated[tuple[SectionPlace, ...], Length(0, PLAN_SECTIONS_MAX)] = ()
+    publisher: Annotated[str, Pattern(r"([0-9a-f]{64})?", "an Ed25519 public key in hex, or nothing")] = ""
+    """Whom the operator trusts to have made the file: devices that do not know this publisher trust it from now on."""
 
     @property
     def digest(self) -> bytes:

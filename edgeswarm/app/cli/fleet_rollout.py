@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeswarm.app.cli import output, passphrase
-from edgeswarm.errors import LocalError, RemoteError
+from edgeswarm.errors import LocalError, RemoteError, UnknownPublisherError
 from edgeswarm.limits import AF_FILE_BYTES_MAX, ROLLOUT_PIECE_BYTES
 
 if TYPE_CHECKING:
+    from edgeswarm.app.fleet.folder import FleetFolder
     from edgeswarm.app.fleet.link import Link
 
 BAR = 30
@@ -32,6 +33,12 @@ BAR = 30
     metavar="healthy=60s,failed=0,silent=100%,pause=30s",
     help="What a wave must be before the next one comes.",
 )
+@click.option(
+    "--publisher",
+    "publisher_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Public key (.pub) of who signed FILE, where neither this fleet nor this user trusts it yet.",
+)
 @click.option("--allow-downgrade", is_flag=True, help="Also where a newer version runs.")
 @click.option("--watch", is_flag=True, help="Show how it goes on, until it is over.")
 @click.option("--dry-run", is_flag=True, help="Say whom it would reach, and start nothing.")
@@ -43,6 +50,7 @@ def deploy(
     selector: str,
     waves: str,
     gate: str,
+    publisher_file: Path | None,
     allow_downgrade: bool,
     watch: bool,
     dry_run: bool,
@@ -67,7 +75,15 @@ def deploy(
     sel.parse(selector)
     with open(file, "rb") as stream:
         data = stream.read(AF_FILE_BYTES_MAX + 1)
-    plan = _plan(data, str(file), selector=selector, waves=waves, gate=parse_gate(gate), downgrade=allow_downgrade)
+    plan = _plan(
+        data,
+        str(file),
+        publishers=_publishers(folder, publisher_file),
+        selector=selector,
+        waves=waves,
+        gate=parse_gate(gate),
+        downgrade=allow_downgrade,
+    )
     with open_link(fleet_dir) as link:
         found = link.call("rollout.match", selector=selector, rollout=plan.rollout)
         if dry_run:
@@ -88,8 +104,22 @@ def deploy(
             click.echo(plan.rollout)
 
 
-def _plan(data: bytes, who: str, *, selector: str, waves: str, gate: Any, downgrade: bool) -> Any:
-    """Raises AgentFileError, LimitError, LocalError."""
+def _publishers(folder: FleetFolder, named: Path | None) -> dict[Any, bytes]:
+    """Key id -> public key, of who may have signed the file: trusted by the fleet, by this user, or named just now."""
+    from edgeswarm.app.cli import common
+    from edgeswarm.drivers import keys
+
+    found = keys.trusted(folder.controller / "trust.d") | keys.trusted(common.settings_of(None).state_dir / "trust.d")
+    if named is not None:
+        public = keys.read_pub(named)
+        found[keys.key_id(public)] = public
+    return found
+
+
+def _plan(
+    data: bytes, who: str, *, publishers: dict[Any, bytes], selector: str, waves: str, gate: Any, downgrade: bool
+) -> Any:
+    """Raises AgentFileError, SignatureError, LimitError, LocalError."""
     import hashlib
     import os
 
@@ -100,6 +130,10 @@ def _plan(data: bytes, who: str, *, selector: str, waves: str, gate: Any, downgr
     file = agentfile.read(data, who=who, wanted=())
     if file.signature is None:
         raise LocalError(f"{who}: expected a signed agent file, or no device takes it; `edgeswarm agent build` signs")
+    try:
+        publisher = publishers[agentfile.verify(file, publishers)]
+    except UnknownPublisherError as error:
+        raise LocalError(f"{error}, or name it: --publisher FILE.pub") from None
     return Plan(
         rollout=os.urandom(8).hex(),
         agent=file.header.name,
@@ -112,6 +146,7 @@ def _plan(data: bytes, who: str, *, selector: str, waves: str, gate: Any, downgr
         allow_downgrade=downgrade,
         created_s=int(time.time()),
         sections=pieces(data, who=who),
+        publisher=publisher.hex(),
     )
 
 

@@ -15,6 +15,7 @@ from edgeswarm.app.fleet.uploads import Uploads
 from edgeswarm.app.fleet.waves import Clock, Waves, short
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.core.rollout import waves as core
+from edgeswarm.drivers import keys
 from edgeswarm.errors import LocalError, RemoteError
 from edgeswarm.wire import rollout as wire
 
@@ -36,6 +37,8 @@ class WavesAsked:
         matched = self._waves.match(plan.selector, seed=plan.rollout)
         if await node.artefacts.exchange.store.get(plan.digest) is None:
             raise RemoteError(f"artefact {plan.artefact[:12]} is not here; upload it first (artefact.put)", who=who)
+        if plan.publisher:  # who joins later is told of it too
+            keys.trust(node.supervisor.settings.state_dir / "trust.d", bytes.fromhex(plan.publisher), "of a rollout")
         await node.artefacts.exchange.store.pin(plan.digest)
         kept = await node.artefacts.spread(plan.digest)
         await self._waves.propose(cmd.StartRollout(plan.rollout, plan.agent, plan.digest, data, node.config.device))

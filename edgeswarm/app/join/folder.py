@@ -118,7 +118,7 @@ def _files(target: Path, found: Membership, key: SigningKey, fleet: str, *, trus
     if found.content_keys:
         lines = "".join(f"{epoch} {secret.hex()}\n" for epoch, secret in found.content_keys)
         write_whole(base / CONTENT_KEYS, lines.encode())
-    _trust(base, found.publishers, fleet, trust_in)
+    trust(base, found.publishers, fleet, trust_in)
     config = CellConfig(
         fleet,
         found.cell,
@@ -146,8 +146,11 @@ def give(state_dir: Path) -> None:
             os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
-def _trust(base: Path, publishers: tuple[bytes, ...], fleet: str, state_dir: Path) -> None:
-    """Trust the fleet's publishers; those that the owner of this device did not trust before are noted in `base`."""
+def trust(base: Path, publishers: tuple[bytes, ...], fleet: str, state_dir: Path) -> None:
+    """Trust the fleet's publishers; those that the owner of this device did not trust before are noted in `base`.
+
+    base: DIR/swarm, or what becomes it.  Raises OSError, ConfigError.
+    """
     trust_d = state_dir / "trust.d"
     ours = {*_publishers(base), *_publishers(cell_config.folder(state_dir))}
     trusted = keys.trusted(trust_d)

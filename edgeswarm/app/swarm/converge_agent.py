@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from edgeswarm.app.join.folder import trust as trust_publishers
 from edgeswarm.app.swarm import converge_disk as disk
 from edgeswarm.app.swarm.converge_disk import cut
 from edgeswarm.core.artefacts import Manifest
@@ -192,6 +193,9 @@ class AgentLoop:
             return
         cut("fetched")
         try:
+            if plan is not None and plan.publisher:
+                fleet, state_dir = self._node.config.fleet, self._sup.settings.state_dir
+                trust_publishers(self._node.folder, (bytes.fromhex(plan.publisher),), fleet, state_dir)
             artefact = self._sup.shelf.admit(data, who=f"rollout {version.rollout}")
             found = (artefact.plan.name, artefact.header.agent_version, len(data))
             if plan is not None and found != (plan.agent, plan.version, plan.size_bytes):
