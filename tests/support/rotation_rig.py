@@ -64,6 +64,10 @@ class Rig:
         return Signatory.from_seed(sealed.load_key(self.folder.root_key, lambda: PASSPHRASE).seed)
 
     @property
+    def seed_of_root(self) -> bytes:
+        return sealed.load_key(self.folder.root_key, lambda: PASSPHRASE).seed
+
+    @property
     def roster(self) -> Roster:
         return self.controller.node.rosters.current
 

@@ -244,6 +244,10 @@ class BrokerGuard:
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
+    def reload(self) -> None:
+        """Have mosquitto read access list, revocation list and certificates again.  Raises LocalError."""
+        self._signal(self.files.pid, signal.SIGHUP)
+
     def _signal(self, pid_file: Path, number: signal.Signals) -> bool:
         """False when that mosquitto does not run here: then it reads its files when it starts."""
         config = self.files.config if pid_file == self.files.pid else self.files.join_config

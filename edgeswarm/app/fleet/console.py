@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from edgeswarm.app.fleet import console_renewal
 from edgeswarm.app.fleet.controller import FOLLOW, KEEP, METHOD, ROWS
 from edgeswarm.app.log import Log
 from edgeswarm.app.swarm import config as cell_config
@@ -20,9 +21,8 @@ from edgeswarm.app.swarm.connect import load_cipher, make_transport
 from edgeswarm.app.swarm.peer import Peer
 from edgeswarm.app.swarm.post import Post
 from edgeswarm.app.swarm.rosters import RosterBook
-from edgeswarm.drivers import keys
 from edgeswarm.drivers.mqtt.transport import Will
-from edgeswarm.errors import RemoteError
+from edgeswarm.errors import EdgeSwarmError, RemoteError
 from edgeswarm.limits import FLEET_CALL_S, FLEET_FOLLOW_S, FOLLOW_LINES_MAX
 from edgeswarm.wire import codec
 from edgeswarm.wire import messages as msg
@@ -39,8 +39,9 @@ class Console:
         config = cell_config.load(state_dir)
         folder = cell_config.folder(state_dir)
         log = log or Log(level="error", stream=None)
-        key, _ = keys.load_or_make(state_dir / "keys" / "device.key")
         self.rosters = RosterBook.load(state_dir, fleet=config.fleet, cell=config.cell)
+        key = console_renewal.key_of(state_dir, self.rosters.lookup(config.device))
+        self._state_dir, self._device, self._log = state_dir, config.device, log
         boot = cell_config.next_boot(state_dir)
         topics = Topics(config.fleet, config.cell)
         will = Will(topics.gone(config.device), msg.encode(msg.Gone(boot)))
@@ -67,6 +68,11 @@ class Console:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        if self.transport.is_connected and console_renewal.is_due(self, self._device):
+            try:
+                await console_renewal.renew(self, self._state_dir, self._device)
+            except (EdgeSwarmError, OSError) as error:  # there are months left
+                self._log.warning("certificate_not_renewed", error=str(error))
         await self.peer.close()
         await self.transport.close()
 

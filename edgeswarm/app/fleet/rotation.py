@@ -10,13 +10,16 @@ in.  A revoked device is in no roster, and gets nothing.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from edgeswarm.app.fleet import issued
+from edgeswarm.app.fleet import authorities, issued
 from edgeswarm.app.fleet.roster_changes import RosterChanges
+from edgeswarm.core.cell import commands as cmd
 from edgeswarm.drivers import keys
+from edgeswarm.drivers.files import write_whole
 from edgeswarm.drivers.mqtt.transport import Incoming, Priority
 from edgeswarm.drivers.pki import x509
 from edgeswarm.errors import EdgeSwarmError, LocalError
@@ -214,6 +217,50 @@ class Renewer:
             now_s=self._now_s(),
         )
 
+    # --- the issuer changes -------------------------------------------------------------------------------------------
+
+    async def issuer_changed(self, args: dict[str, Any], who: str) -> dict[str, Any]:
+        """There is another issuer's key and certificate on disk: sign with them, and revoke what pins the old one."""
+        controller, node = self._controller, self._node
+        if controller.issuer is not None:
+            controller.issuer.enrolment.reload()
+        if controller.broker is not None:
+            await controller.broker.update(force=True)
+        now_s, revoked = self._now_s(), []
+        for token in list(node.replica.state.tokens.values()):
+            if not token.revoked and token.expires_s >= now_s and len(token.used) < token.uses:
+                await node.propose(cmd.encode(cmd.RevokeToken(token.id, node.config.device)))
+                revoked.append(token.id)
+        return {"issuer": self._issuer().kid.decode(), "tokens_revoked": revoked}
+
+    async def issuer_retired(self, args: dict[str, Any], who: str) -> dict[str, Any]:
+        """Only this issuer's certificates open the broker from here on: mosquitto takes none whose list is missing."""
+        guard = self._controller.broker
+        if guard is None:
+            raise LocalError("this controller has no broker to tell")
+        await guard.update(force=True)
+        dropped = await asyncio.to_thread(self._drop_lists)
+        return {"lists_dropped": dropped}
+
+    def _drop_lists(self) -> int:
+        guard, public = self._controller.broker, self._issuer().public
+        path = guard.files / "crl.pem"
+        lists = x509.read_crls(path.read_bytes(), who=str(path))
+        own = [each.pem for each in lists if each.signed_by(public)]
+        if not own:
+            raise LocalError(f"{path}: this issuer has no list in it")
+        if len(own) < len(lists):
+            mode = path.stat()
+            write_whole(path, x509.chain(*own), mode=mode.st_mode & 0o777)
+            os.chown(path, mode.st_uid, mode.st_gid)
+            guard.reload()
+        return len(lists) - len(own)
+
+    async def not_renewed(self, args: dict[str, Any], who: str) -> dict[str, Any]:
+        """Devices that still have a certificate of an issuer before this one."""
+        devices = authorities.not_renewed(self._node.rosters.current, self._issuer().kid, self._now_s())
+        return {"issuer": self._issuer().kid.decode(), "devices": devices}
+
     def _issuer(self) -> Signatory:
         return Signatory.from_seed(keys.load_or_make(self._folder.issuer_key)[0].seed)
 
@@ -232,5 +279,11 @@ def _next(member: Member, request: Request, office: Authority, now_s: int) -> Ce
 def register(controller: Controller) -> Renewer:
     """Answer renewals from now on; `close` it at the end."""
     renewer = Renewer(controller)
+    controller.one |= {
+        "issuer.changed": renewer.issuer_changed,
+        "issuer.retired": renewer.issuer_retired,
+        "issuer.left": renewer.not_renewed,
+    }
+    controller.needs |= {"issuer.changed": "revoke", "issuer.retired": "revoke"}
     renewer.start()
     return renewer

@@ -139,6 +139,7 @@ class Rotation:
         now = time.monotonic()
         if self._issuer_seen is None or self._issuer_seen[0] != newest:
             self._issuer_seen = (newest, now)
+            asyncio.get_running_loop().call_later(self._spread_s + 0.01, self._wake.set)
         return now - self._issuer_seen[1] >= self._spread_s
 
     def _newest_issuer(self) -> bytes | None:
