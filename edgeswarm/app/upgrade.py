@@ -305,6 +305,8 @@ class Upgrade:
         loop.set_exception_handler(None)
         self._old = None
         self.state["state"] = "healthy"
+        if self._sup.host is not None and self._sup.host.renew():
+            self._sup.log.info("zygote_renewed", pid=self._sup.host.zygote_pid)
         self._sup.log.info("upgrade_healthy", version=__version__, before=self.state["before"], after_s=healthy_s)
         self._sup.audit.record("supervisor.upgrade", who="edgeswarm", target=__version__)
         from edgeswarm.drivers.service.prefix import Prefix

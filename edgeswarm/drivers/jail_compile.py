@@ -10,7 +10,8 @@ import os
 from typing import Any
 
 from edgeswarm.drivers.jail_ends import Ends
-from edgeswarm.errors import JailError, LimitError
+from edgeswarm.drivers.jail_life import JailStartError
+from edgeswarm.errors import JailError, KernelError, LimitError
 from edgeswarm.ids import JailId
 from edgeswarm.jail import kernel
 from edgeswarm.limits import CWASM_BYTES_MAX, KERNEL_WASM_BYTES_MAX
@@ -62,3 +63,12 @@ class CompileLink:
         self._ends.close()
         while self._memory:
             os.close(self._memory.pop())
+
+
+def compile_error(error: JailStartError, within_ms: int) -> Exception:
+    """What a compilation that failed is to its caller."""
+    if error.invalid:
+        return KernelError(error.invalid)
+    if error.ended.text.startswith("not ready within"):
+        return LimitError(f"compiling a kernel took longer than {within_ms} ms")
+    return JailError(f"compiling a kernel: {error}")

@@ -150,11 +150,21 @@ def pack_host(host: JailHost, packer: Packer) -> State:
         raise LocalError(why)
     assert host._zygote is not None and host._hello is not None
     binding = host.cache.binding
+    zygotes = [host._zygote, *host._elders]
+    packed = [
+        {"pid": packer.child(one.pid), "socket": packer.fd(one.socket.fileno()), "version": one.version}
+        for one in zygotes
+    ]
     return {
-        "zygote": {"pid": packer.child(host._zygote.pid), "socket": packer.fd(host._zygote.socket.fileno())},
+        "zygote": packed[0],
+        "elders": packed[1:],
         "hello": host._hello.result(),
         "binding": {name: getattr(binding, name) for name in binding.__slots__},
         "next": host._next,
         "starts": host.zygote_starts,
-        "jails": [pack_jail(jail, packer) for jail in host._jails.values() if isinstance(jail, Jail)],
+        "jails": [
+            {**pack_jail(jail, packer), "parent": zygotes.index(host._parents[jail.id])}
+            for jail in host._jails.values()
+            if isinstance(jail, Jail)
+        ],
     }

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from edgeswarm.drivers.jail_cache import CwasmCache, binding_here
-from edgeswarm.drivers.jail_compile import CompileLink
+from edgeswarm.drivers.jail_compile import CompileLink, compile_error
 from edgeswarm.drivers.jail_life import (
     JailExit,
     JailStartError,
@@ -29,7 +29,7 @@ from edgeswarm.drivers.jail_link import JailLink, KernelSpec, Reply
 from edgeswarm.drivers.jail_policy import BUILD_POLICY, load_policies
 from edgeswarm.drivers.jail_sync_life import Process, SyncLife, readable
 from edgeswarm.drivers.jail_zygote import Program, ZygoteProcess, choose_tier
-from edgeswarm.drivers.jails import compile_error, order_for
+from edgeswarm.drivers.jails import order_for
 from edgeswarm.errors import ConfigError, JailError, JailGoneError, TrapError
 from edgeswarm.ids import JailId
 from edgeswarm.jail.frames import SPIN_ALONE_NS, SPIN_NS, Kind, RingError

@@ -7,6 +7,7 @@ This process never loads wasmtime: it only looks up where its library lies.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -14,11 +15,13 @@ import platform
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from edgeswarm import __version__
 from edgeswarm.drivers.handover import HandedProcess
 from edgeswarm.errors import JailError, TierError
 from edgeswarm.jail.policy import TIERS, Policy, Tier, to_json
@@ -77,6 +80,7 @@ class ZygoteProcess:
     """A running zygote.  `socket` is SEQPACKET: readable when a message waits, at its end when the zygote is gone."""
 
     def __init__(self, program: Program, policies: Sequence[Policy]) -> None:
+        self.version = __version__
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             for end in (self.socket, theirs):
@@ -97,11 +101,11 @@ class ZygoteProcess:
             self.send({"order": "policy", "policy": to_json(policy)})
 
     @classmethod
-    def of(cls, pid: int, descriptor: int) -> ZygoteProcess:
+    def of(cls, pid: int, descriptor: int, *, version: str) -> ZygoteProcess:
         """One that an earlier program of this process has started; the descriptor is this object's from now on."""
         zygote = cls.__new__(cls)
         zygote.socket = socket.socket(fileno=descriptor)
-        zygote.process = HandedProcess(pid)
+        zygote.process, zygote.version = HandedProcess(pid), version
         return zygote
 
     @property
@@ -127,6 +131,15 @@ class ZygoteProcess:
         if not text:
             return None
         return Message(json.loads(text), tuple(fds))
+
+    async def ended(self) -> None:
+        """As `stop`, for who must not wait."""
+        self.socket.close()
+        deadline = time.monotonic() + _STOP_SECONDS_MAX
+        while self.process.poll() is None:
+            if time.monotonic() > deadline:
+                self.process.kill()
+            await asyncio.sleep(0.002)
 
     def stop(self) -> None:
         """Close the socket, at which the zygote kills what it has forked and ends; wait for that."""

@@ -15,16 +15,17 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from edgeswarm import __version__
 from edgeswarm.drivers.handover import Unpacker
 from edgeswarm.drivers.jail_cache import Binding, CwasmCache, binding_here
-from edgeswarm.drivers.jail_compile import CompileLink
+from edgeswarm.drivers.jail_compile import CompileLink, compile_error
 from edgeswarm.drivers.jail_handover import unpack_jail
 from edgeswarm.drivers.jail_life import JailExit, JailLife, JailStartError, Link, end_process, private_bytes
 from edgeswarm.drivers.jail_link import JailLink, KernelSpec, Reply
 from edgeswarm.drivers.jail_policy import BUILD_POLICY, load_policies
 from edgeswarm.drivers.jail_process import Jail
 from edgeswarm.drivers.jail_zygote import Message, Program, ZygoteProcess, choose_tier
-from edgeswarm.errors import ConfigError, JailError, KernelError, LimitError
+from edgeswarm.errors import ConfigError, JailError, LimitError
 from edgeswarm.ids import JailId
 from edgeswarm.jail.policy import Tier
 from edgeswarm.limits import COMPILE_MS_DEFAULT, JAIL_READY_MS_MAX, JAILS_MAX, ZYGOTE_STARTS_MAX
@@ -43,7 +44,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_STOP_WAIT_S: Final = 5.0
 _DESCRIPTORS_A_JAIL: Final = 9
 """Six while it lives, three more while it starts."""
 _DESCRIPTORS_OTHER: Final = 256
@@ -70,6 +70,8 @@ class JailHost:
         self._wanted_tier = tier
         self._program = program or Program()
         self._zygote: ZygoteProcess | None = None
+        self._elders: list[ZygoteProcess] = []  # take no orders any more, and end with their last jail
+        self._parents: dict[int, ZygoteProcess] = {}  # of each jail
         self._hello: asyncio.Future[dict[str, Any]] | None = None
         self._jails: dict[int, JailLife] = {}
         self._next = 1
@@ -135,7 +137,10 @@ class JailHost:
         self._take_hello(hello)
         self._hello = asyncio.get_running_loop().create_future()
         self._hello.set_result(hello)
-        self._zygote = ZygoteProcess.of(zygote["pid"], unpacker.fd(zygote["socket"]))
+        self._zygote, *self._elders = (
+            ZygoteProcess.of(one["pid"], unpacker.fd(one["socket"]), version=one["version"])
+            for one in (zygote, *state["elders"])
+        )
         self._next, self.zygote_starts = state["next"], state["starts"]
         self.cache.binding = Binding(**state["binding"])
         for one in state["jails"]:
@@ -144,15 +149,36 @@ class JailHost:
                 one, unpacker, self, functools.partial(on_reply, number), functools.partial(on_exit, number)
             )
             self._jails[number] = jail
+            self._parents[number] = (self._zygote, *self._elders)[one["parent"]]
         return [jail for jail in self._jails.values() if isinstance(jail, Jail)]
+
+    def renew(self) -> bool:
+        """New jails come from a zygote of this program from now on; the one before ends with the last of its jails.
+
+        False: it is this program's already, and its code is.
+        """
+        zygote = self._zygote
+        if zygote is None or (zygote.version == __version__ and self.cache.binding == self.binding_here()):
+            return False
+        self._elders.append(zygote)
+        self._start_zygote()
+        self._end_elders()
+        return True
+
+    def _end_elders(self) -> None:
+        for elder in [one for one in self._elders if one not in self._parents.values()]:
+            self._elders.remove(elder)
+            asyncio.get_running_loop().remove_reader(elder.socket)
+            self.keep(elder.ended())
 
     def listen(self, *, on: bool) -> None:
         """From now on read what the zygote and the jails say; off: from now on nobody does, and what they say waits."""
         loop = asyncio.get_running_loop()
-        if self._zygote is not None and on:
-            loop.add_reader(self._zygote.socket, self._on_zygote, self._zygote)
-        elif self._zygote is not None:
-            loop.remove_reader(self._zygote.socket)
+        for zygote in (self._zygote, *self._elders):
+            if zygote is not None and on:
+                loop.add_reader(zygote.socket, self._on_zygote, zygote)
+            elif zygote is not None:
+                loop.remove_reader(zygote.socket)
         for jail in tuple(self._jails.values()):
             jail.listen(on=on)
 
@@ -208,6 +234,10 @@ class JailHost:
         asyncio.get_running_loop().remove_reader(zygote.socket)
         zygote.socket.close()
         code = zygote.process.wait()
+        if zygote in self._elders:
+            self._elders.remove(zygote)
+            log.warning("zygote_ended", extra={"pid": zygote.pid, "code": code})
+            return
         log.warning("zygote_ended", extra={"pid": zygote.pid, "code": code, "jails": len(self._jails)})
         self._zygote = None
         hello = self._hello
@@ -275,6 +305,7 @@ class JailHost:
                 raise ConfigError(f"sandbox policy: expected one of {', '.join(self._policies)}, found {policy!r}")
             zygote = await self._ready_zygote()
             zygote.send(order_for(link, policy, self.tier), link.fds)
+            self._parents[link.id] = zygote
         except BaseException:
             link.close()
             raise
@@ -319,6 +350,9 @@ class JailHost:
     def forget(self, jail: JailLife) -> None:
         """It has ended (called by the jail)."""
         self._jails.pop(jail.id, None)
+        self._parents.pop(jail.id, None)
+        if self._elders:
+            self._end_elders()
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Run this to its end (called by a jail)."""
@@ -333,17 +367,12 @@ class JailHost:
         self._closed = True
         await asyncio.gather(*(jail.close() for jail in tuple(self._jails.values())))
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        zygote = self._zygote
-        if zygote is None:
-            return
-        asyncio.get_running_loop().remove_reader(zygote.socket)
-        zygote.socket.close()
-        deadline = time.monotonic() + _STOP_WAIT_S
-        while zygote.process.poll() is None:
-            if time.monotonic() > deadline:
-                zygote.process.kill()
-            await asyncio.sleep(0.002)
-        self._zygote = None
+        zygote, self._zygote = self._zygote, None
+        for one in (zygote, *self._elders):
+            if one is not None:
+                asyncio.get_running_loop().remove_reader(one.socket)
+                await one.ended()
+        self._elders.clear()
 
 
 def allow_descriptors(count: int) -> None:
@@ -364,15 +393,6 @@ def order_for(link: Link, policy: str, tier: Tier) -> dict[str, Any]:
         "memory_bytes": link.memory_bytes_max,
         "job": link.job,
     }
-
-
-def compile_error(error: JailStartError, within_ms: int) -> Exception:
-    """What a compilation that failed is to its caller."""
-    if error.invalid:
-        return KernelError(error.invalid)
-    if error.ended.text.startswith("not ready within"):
-        return LimitError(f"compiling a kernel took longer than {within_ms} ms")
-    return JailError(f"compiling a kernel: {error}")
 
 
 def _no_exit(_exit: JailExit) -> None:

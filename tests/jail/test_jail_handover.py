@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -89,3 +90,29 @@ async def test_host_says_what_keeps_it_from_being_packed(host: JailHost, moody: 
     assert "is ending" in busy(host)
     await served.exit()
     assert busy(host) == ""
+
+
+@pytest.mark.e2e
+async def test_new_zygote_takes_over_and_the_old_one_ends_with_its_last_jail(
+    host: JailHost, moody: bytes, spawn: Any
+) -> None:
+    assert not host.renew()  # it is of this version already
+    old, first = host._zygote, await spawn(k.moody_spec(moody))
+    assert old is not None
+    old.version = "0.0.9"
+    assert host.renew()
+    second = await spawn(k.moody_spec(moody))
+    assert host.zygote_pid != old.pid
+    for served, number in ((first, 1), (second, 2)):
+        assert k.values((await served.ask(0, number, k.row(k.ADD, 3))).payload)[0] == 6.0
+    state = pack_host(host, Packer())
+    assert [jail["parent"] for jail in state["jails"]] == [1, 0]
+    await second.jail.close()
+    assert old.process.poll() is None
+    await first.jail.close()
+    assert [(await served.exit()).code for served in (first, second)] == [0, 0]  # each zygote tells of its own
+    await asyncio.gather(*host._tasks)
+    assert old.process.poll() == 0
+    assert not host._elders and host.zygote_starts == 2
+    third = await spawn(k.moody_spec(moody))
+    assert third.jail.alive
