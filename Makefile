@@ -54,6 +54,9 @@ seccomp: setup ## recompile the seccomp filters of sandbox/ (needs libseccomp2)
 golden: setup ## rewrite the golden files; read the diff before you commit it
 	GOLDEN=rewrite $(PYTEST) -q -k golden $(ARGS)
 
+audit: setup ## known vulnerabilities of the dependencies (pip-audit), and dist/sbom.json
+	@.ci/audit
+
 wheel: setup ## dist/edgeswarm-*.whl and the sdist
 	$(PY) -m build --no-isolation --outdir dist .
 
