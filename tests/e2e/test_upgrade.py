@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,7 +71,15 @@ def all_once(state: Path) -> int:
 
 def test_three_upgrades_under_load_lose_and_repeat_nothing_and_no_process_notices(daemons: Start, state: Path) -> None:
     state.mkdir()
-    daemon = daemons(state, *story(state)).ready()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(state / "notify"))
+        _three_upgrades(daemons(state, *story(state), env={"NOTIFY_SOCKET": str(state / "notify")}).ready(), state)
+        manager.setblocking(False)
+        told = [manager.recv(4096).split(b"\n")[0] for _ in range(2 + 2 * UPGRADES)]
+    assert told == [b"READY=1", *([b"RELOADING=1", b"READY=1"] * UPGRADES), b"STOPPING=1"]  # and no other main process
+
+
+def _three_upgrades(daemon: Daemon, state: Path) -> None:
     assert ask(daemon, 1.0) == 1.0
     before, below, open_fds = jails(daemon), descendants(daemon.process.pid), []
     for number in range(1, UPGRADES + 1):
@@ -87,9 +97,14 @@ def test_three_upgrades_under_load_lose_and_repeat_nothing_and_no_process_notice
     assert len(daemon.events("jail_ready")) == len(before)
     with daemon.client() as client:  # what was logged before is still shown
         assert [line for line in client.follow("logs", lines=2000) if "supervisor_started" in line]
+    restarts = len(daemon.events("jail_ready"))
+    for pid in before.values():  # a jail that dies is replaced as ever
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: len(daemon.events("jail_ready")) == restarts + len(before), "the agents are back")
+    wait_for(lambda: ask(daemon, 1.0) == 2.0 + UPGRADES, "it remembers")
     assert daemon.end() == 0
     assert all_once(state) > 500 * UPGRADES
-    assert not [pid for pid, at in below.items() if is_alive(pid, at)]
+    wait_for(lambda: not [pid for pid, at in below.items() if is_alive(pid, at)], "nothing is left")
 
 
 @pytest.mark.parametrize("kinds", [OFTEN, pytest.param(BROKEN.keys() - set(OFTEN), marks=pytest.mark.soak)])
