@@ -104,8 +104,17 @@ class Rig:
 
     # --- devices ------------------------------------------------------------------------------------------------------
 
-    async def add(self, device: str, *, role: Role = "worker", age_days: float = 0.0, life_days: float = 30.0) -> Path:
-        """In the roster, and a state directory with which it can start."""
+    async def add(
+        self,
+        device: str,
+        *,
+        role: Role = "worker",
+        age_days: float = 0.0,
+        life_days: float = 30.0,
+        issuer_seed: bytes = b"",
+        issuer_pem: bytes = b"",
+    ) -> Path:
+        """In the roster, and a state directory with which it can start.  issuer: of its X.509 certificate only."""
         seed = self.seeds[device] = os.urandom(32)
         enrolment = self.controller.issuer.enrolment
         now_s = int(time.time())
@@ -127,8 +136,9 @@ class Rig:
         state, root_public = self.state(device), self.root.public
         write_member(self.folder, state, device, seed, self.first, root_public, now_s, days=30)
         write_whole(state / "swarm" / "rosters" / f"{roster.version}.cbor", roster.data)
-        leaf = x509.make_device(enrolment.key.key.seed, enrolment.key.pem, device, public, begin, end)
-        write_whole(state / "swarm" / "device.crt", x509.chain(leaf, enrolment.key.pem))
+        pem = issuer_pem or enrolment.key.pem
+        leaf = x509.make_device(issuer_seed or enrolment.key.key.seed, pem, device, public, begin, end)
+        write_whole(state / "swarm" / "device.crt", x509.chain(leaf, pem))
         issued.note(self.folder, device, x509.serial_of(leaf), end, now_s=now_s)
         return state
 

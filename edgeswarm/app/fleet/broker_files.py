@@ -12,7 +12,7 @@ import ipaddress
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,16 @@ class Issuer:
         if x509.public_of(issuer.pem) != issuer.key.public:
             raise ConfigError(f"{folder.pki / 'issuer.crt'}: it is of another key than {folder.issuer_key}")
         return issuer
+
+    @classmethod
+    def load_old(cls, folder: FleetFolder) -> tuple[Issuer, ...]:
+        """The issuer before this one while devices still have certificates of it (`fleet rotate issuer`)."""
+        key, pem = folder.issuer_key.with_name("issuer.key.old"), folder.pki / "issuer.crt.old"
+        try:
+            old = cls(sealed.load_key(key, None), pem.read_bytes())
+            return (old,) if x509.public_of(old.pem) == old.key.public else ()
+        except (ConfigError, OSError, CertificateError):
+            return ()
 
 
 def write_first(
@@ -116,7 +126,7 @@ def _write(
         "ca.crt": (folder.pki / "ca.crt").read_bytes(),
         "acl": device_acl(roster, folder.config.controller),
         "acl-join": join_acl(roster.fleet),
-        "crl.pem": _crl(files, issuer, revoked, now_s),
+        "crl.pem": _crl(files, (issuer, *Issuer.load_old(folder)), revoked, now_s),
         "mosquitto.conf": broker_fleet.config_text(settings, home_files, user=user, plugin=plugin),
         "mosquitto-join.conf": broker_fleet.join_config_text(
             settings, home_files, roster.fleet, user=user, secret=_secret(files)
@@ -200,14 +210,23 @@ def _as_certified(host: str) -> str:
         return host.lower()
 
 
-def _crl(files: Files, issuer: Issuer, revoked: dict[int, int], now_s: int) -> bytes:
-    """This issuer's list, made anew where it has to be, and after it the lists of others that were there."""
+def _crl(files: Files, issuers: Sequence[Issuer], revoked: dict[int, int], now_s: int) -> bytes:
+    """A list of each issuer that signs here, made anew where it has to be, and after them those of others."""
     try:
         lists = x509.read_crls((files / "crl.pem").read_bytes(), who=str(files / "crl.pem"))
     except (FileNotFoundError, CertificateError):
         lists = []  # the roster is the truth on who is in: a damaged list is replaced, and its devices stay shut out
-    own = [each for each in lists if each.signed_by(issuer.key.public)]
-    others = [each.pem for each in lists if each not in own]
+    made: list[bytes] = []
+    for number, issuer in enumerate(issuers):
+        own = [each for each in lists if each.signed_by(issuer.key.public)]
+        lists = [each for each in lists if each not in own]
+        if own or not number:  # without its list an issuer before this one is out already
+            made.append(_list_of(issuer, own, revoked, now_s))
+    return x509.chain(*made, *(each.pem for each in lists))
+
+
+def _list_of(issuer: Issuer, own: list[x509.Crl], revoked: dict[int, int], now_s: int) -> bytes:
+    """own: the lists of this issuer that are there, one as a rule."""
     wanted = {PROBE_SERIAL: 0}
     for each in own:
         wanted |= each.revoked
@@ -220,8 +239,7 @@ def _crl(files: Files, issuer: Issuer, revoked: dict[int, int], now_s: int) -> b
         and own[0].made_s <= now_s < own[0].made_s + BROKER_CRL_DAYS * x509.DAY_S
         and own[0].until_s > now_s + x509.YEAR_S
     )
-    mine = own[0].pem if fresh else x509.make_crl(issuer.key.seed, issuer.pem, sorted(wanted.items()), now_s)
-    return x509.chain(mine, *others)
+    return own[0].pem if fresh else x509.make_crl(issuer.key.seed, issuer.pem, sorted(wanted.items()), now_s)
 
 
 def _secret(files: Files) -> str:

@@ -98,6 +98,12 @@ async def test_issuer_is_replaced_devices_renew_and_the_old_one_is_out(
         for device in ("d1", "d2"):
             crt = r.state(device) / "swarm" / "device.crt"
             await until(lambda crt=crt: x509.signed_by(crt.read_bytes(), new.public), "swapped")  # type: ignore[misc]
+        await r.add("gone", issuer_seed=old_seed, issuer_pem=old_pem)
+        await r.controller.revoker.revoke({"data": r.revocation("gone"), "reason": "x"}, "local")
+        folder = r.state("gone") / "swarm"
+        tls = TlsFiles(folder / "ca.crt", folder / "device.crt", folder / "device.pem")
+        with pytest.raises(LinkError):  # revoked while both are in office: the old issuer's list names it too
+            await Transport([Broker.from_url(r.folder.config.brokers[0], tls=tls)], client_id="f").start(2)
         await r.add("d3")  # a new device, of the new issuer
         await r.begin("d3")
         await r.up("d3")
