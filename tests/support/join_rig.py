@@ -116,10 +116,10 @@ class JoinRig:
 
 
 @asynccontextmanager
-async def join_rig(home: Path, *, encrypt: bool = False) -> AsyncIterator[JoinRig]:
+async def join_rig(home: Path, *, fleet: str = "plant", encrypt: bool = False) -> AsyncIterator[JoinRig]:
     needs_mosquitto()
     wanted = Wanted(
-        "plant", ("localhost",), port=free_port(), join_port=free_port(), bind="127.0.0.1", timing="lan",
+        fleet, ("localhost",), port=free_port(), join_port=free_port(), bind="127.0.0.1", timing="lan",
         encrypt=encrypt,
     )  # fmt: skip
     folder = init(home / "fleet", wanted, passphrase=PASSPHRASE, now_s=int(time.time()) - 7_200, cost=CHEAP)

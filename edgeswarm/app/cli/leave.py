@@ -61,7 +61,7 @@ def _leave(settings: Settings, factory_reset: bool, yes: bool) -> dict[str, Any]
     if member:
         done |= _names(state_dir)
     if runs:
-        run.call(settings.socket_path, "swarm_leave", {})
+        run.leave_running(settings.socket_path)
     elif member and not factory_reset:
         folder.leave(state_dir)
     if factory_reset:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeswarm.app.join import clock, folder, inventory, line, seen
 from edgeswarm.app.swarm import config as cell_config
@@ -23,6 +23,9 @@ from edgeswarm.wire import cose, join
 from edgeswarm.wire.certificate import Signatory
 from edgeswarm.wire.join import Inventory, Membership, Request, Topic
 from edgeswarm.wire.token import Token
+
+if TYPE_CHECKING:
+    from edgeswarm.drivers.control import ControlClient
 
 DAEMON_S = JOIN_SEEN_S + 30.0  # the daemon starts its part in the cell, and is heard
 
@@ -186,37 +189,52 @@ def _question(token: Token, wish: Wish, key: SigningKey, found: Inventory) -> tu
 
 async def _enter(wish: Wish, found: Membership, key: SigningKey, fleet: str, seen_s: float) -> str:
     """Write, and be heard; by whom: "daemon" or "join"."""
-    runs = wish.socket is not None and await asyncio.to_thread(is_running, wish.socket)
-    if not runs:
+    client = None if wish.socket is None else await asyncio.to_thread(_daemon, wish.socket)
+    if client is None:
         await asyncio.to_thread(folder.write, wish.state_dir, found, key, fleet)
         await seen.say_hello(wish.state_dir, found.controller, wait_s=seen_s)
         return "join"
-    assert wish.socket is not None
-    if not folder.is_same(wish.state_dir, fleet, found) and cell_config.is_member(wish.state_dir):
-        await asyncio.to_thread(call, wish.socket, "swarm_leave", {})
-    await asyncio.to_thread(folder.write, wish.state_dir, found, key, fleet)
-    args = {"controller": found.controller, "wait_s": seen_s}
-    await asyncio.to_thread(call, wish.socket, "swarm_join", args)
+    with client:  # one connection for all: who leaves a cell is called otherwise, and its socket too
+        if not folder.is_same(wish.state_dir, fleet, found) and cell_config.is_member(wish.state_dir):
+            await asyncio.to_thread(_ask, client, "swarm_leave")
+        await asyncio.to_thread(folder.write, wish.state_dir, found, key, fleet)
+        await asyncio.to_thread(_ask, client, "swarm_join", controller=found.controller, wait_s=seen_s)
     return "daemon"
 
 
-def is_running(socket: Path) -> bool:
+def _daemon(socket: Path) -> ControlClient | None:
+    """The daemon that listens there, if one does."""
     from edgeswarm.drivers.control import ControlClient, NotRunningError
 
     try:
-        with ControlClient(socket, timeout_s=5.0):
-            return True
+        return ControlClient(socket, timeout_s=DAEMON_S)
     except NotRunningError:
+        return None
+
+
+def _ask(client: ControlClient, op: str, **args: Any) -> Any:
+    from edgeswarm.drivers.control import ControlError
+
+    try:
+        return client.call(op, **args)
+    except ControlError as error:
+        if error.kind == "NotSeenError":
+            raise seen.NotSeenError(str(error)) from None
+        raise
+
+
+def leave_running(socket: Path) -> bool:
+    """Have the daemon that listens there leave its cell; False where none listens."""
+    client = _daemon(socket)
+    if client is None:
         return False
+    with client:
+        _ask(client, "swarm_leave")
+    return True
 
 
-def call(socket: Path, op: str, args: dict[str, Any]) -> Any:
-    from edgeswarm.drivers.control import ControlClient, ControlError
-
-    with ControlClient(socket, timeout_s=DAEMON_S) as client:
-        try:
-            return client.call(op, **args)
-        except ControlError as error:
-            if error.kind == "NotSeenError":
-                raise seen.NotSeenError(str(error)) from None
-            raise
+def is_running(socket: Path) -> bool:
+    client = _daemon(socket)
+    if client is not None:
+        client.__exit__()
+    return client is not None
