@@ -277,11 +277,15 @@ def _watch(link: Link, rollout: str, *, as_json: bool) -> None:
 
 
 def _whole_id(link: Link, text: str) -> str:
-    """A rollout by the beginning of its id, of at least 4 characters.  Raises LocalError."""
-    found = [row["rollout"] for row in link.call("rollout.list") if row["rollout"].startswith(text)]
-    if len(text) < 4 or len(found) != 1:
-        raise LocalError(f"rollout {text!r:.40}: expected the beginning of one rollout's id, found {len(found)} of it")
-    return str(found[0])
+    """A rollout by the beginning of its id (4 characters at least), or the newest of an agent.  Raises LocalError."""
+    rows = link.call("rollout.list")
+    found = [row["rollout"] for row in rows if len(text) >= 4 and row["rollout"].startswith(text)]
+    of_agent = [row["rollout"] for row in rows if row["agent"] == text and row["state"] != "rolled_back"]
+    if len(found) != 1 and not of_agent:
+        raise LocalError(
+            f"rollout {text!r:.40}: expected an agent's name, or the beginning of one rollout's id; found {len(found)}"
+        )
+    return str(found[0] if len(found) == 1 else of_agent[0])
 
 
 # --- steering -------------------------------------------------------------------------------------------------------
@@ -349,5 +353,6 @@ rollback = _steering(
     \b
     Example:
       edgeswarm fleet rollback 5f2b1c0a --why "too loud at night"
+      edgeswarm fleet rollback pump-watch                 (the newest rollout of that agent)
     """,
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edgeswarm.app.join.folder import trust as trust_publishers
 from edgeswarm.app.swarm import converge_disk as disk
 from edgeswarm.app.swarm.converge_disk import cut
+from edgeswarm.app.swarm.rights import check_hosts, check_tools
 from edgeswarm.core.artefacts import Manifest
 from edgeswarm.core.rollout import pieces
 from edgeswarm.core.rollout.converge import Converge as Machine
@@ -201,6 +202,8 @@ class AgentLoop:
             if plan is not None and found != (plan.agent, plan.version, plan.size_bytes):
                 expected = f"{plan.agent} {plan.version} of {plan.size_bytes} bytes"
                 raise RemoteError(f"expected {expected} (the plan), found {found[0]} {found[1]} of {found[2]}")
+            check_hosts(self._node.rosters.current, self._node.config.device, self.name)
+            check_tools(self._node.rosters.current, self._node.config.device, artefact.header)
             assert self._sup.host is not None
             await self._sup.shelf.prepare(artefact, self._sup.host)
             cut("golden")
