@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from edgeswarm.core.artefacts import Chunks, Manifest, TokenBucket
@@ -30,7 +30,7 @@ from edgeswarm.core.artefacts_effects import (
     Store,
     Use,
 )
-from edgeswarm.core.artefacts_peers import Asked, Peer
+from edgeswarm.core.artefacts_peers import Asked, Peer, run
 from edgeswarm.limits import (
     ARTEFACT_ASK_CHUNKS_MAX,
     ARTEFACT_BACKOFF_S_MAX,
@@ -67,12 +67,12 @@ class Fetch:
         manifest: Manifest | None = None,
         have: bytes | None = None,
         seed: Callable[[Manifest], Collection[int]] | None = None,
-        shared: bool = False,
+        shared: Sequence[str] | None = None,
     ) -> None:
         """manifest, have: what an earlier try left on disk, each chunk checked again; have as Chunks takes it.
 
         seed: chunks of a manifest whose bytes the driver has from elsewhere, checked.  shared: many fetch this now:
-        all ask the same peers for the same chunks, each after a while, and not while what others asked for comes.
+        all ask the same peer (these first, in their order), each after a while, and not while what others asked comes.
         """
         self.digest = digest
         self._rng = rng
@@ -92,7 +92,10 @@ class Fetch:
         self._checking = False
         self._seed = seed or (lambda _: ())
         self._shared = shared
-        self._hold_until = now + rng.uniform(0, ARTEFACT_SPREAD_S) if shared else now
+        self._hold_until = now
+        if shared is not None:
+            self._hold_until += ARTEFACT_SPREAD_S * rng.uniform(0.5, 1.5)
+            self._offer_at = self._hold_until  # the first of `shared` was asked already
         self.over: Done | Failed | None = None
 
     # --- events -----------------------------------------------------------------------------------------------------
@@ -146,7 +149,7 @@ class Fetch:
         asked = self._asked.pop(index, None)
         if asked is not None:
             self._peers[asked.peer].asked -= 1
-        elif self._shared:  # only what is right and new: nobody can hold us off for ever
+        elif self._shared is not None:  # only what is right and new: nobody can hold us off for ever
             self._hold_until = now + ARTEFACT_QUIET_S * self._rng.uniform(1.0, 3.0)
         if known is not None:
             known.silent, known.not_before, known.heard_at = 0, now, now
@@ -284,7 +287,7 @@ class Fetch:
             for index, (ours, theirs) in enumerate(zip(manifest.chunks, before.chunks, strict=False)):
                 if ours == theirs and index in have and before.size_of(index) == manifest.size_of(index):
                     self._have.add(index)
-        self._cursor = self._rng.randrange(manifest.count) if manifest.count and not self._shared else 0
+        self._cursor = self._rng.randrange(manifest.count) if manifest.count and self._shared is None else 0
         kept, seeded = self._kept(), tuple(i for i in self._seed(manifest) if i not in self._have)
         for index in seeded:
             self._have.add(index)
@@ -302,11 +305,11 @@ class Fetch:
             self._tokens_at = self._hold_until
             return []
         peers = [each for each in self._peers.items() if each[1].not_before <= now and self._usable(each[1])]
-        if self._shared:
-            peers.sort(key=lambda each: hashlib.sha256(self.digest + each[0].encode()).digest())
+        if self._shared is not None:
+            peers = sorted(peers, key=self._rank)[:1]
         else:
             self._rng.shuffle(peers)
-        peers.sort(key=lambda each: (each[1].silent, each[1].asked))
+            peers.sort(key=lambda each: (each[1].silent, each[1].asked))
         count = self._manifest.count
         missing = ~self._have.bits & ((1 << count) - 1)
         for index in (*self._asked, *self._storing):
@@ -317,7 +320,7 @@ class Fetch:
             wanted = missing & Chunks(count, peer.bits).bits
             if room <= 0 or not wanted:
                 continue
-            first, length = _run(wanted, self._cursor, room)
+            first, length = run(wanted, self._cursor, room)
             length = self._affordable(first, length, now)
             if not length:
                 break
@@ -328,6 +331,12 @@ class Fetch:
             self._cursor = (first + length) % count
             effects.append(AskChunks(name, first, length))
         return effects
+
+    def _rank(self, each: tuple[str, Peer]) -> tuple[int, int, bytes]:
+        """The same for all who share: who answers, who was named first, and else some one."""
+        (name, peer), named = each, [*(self._shared or ())]
+        place = named.index(name) if name in named else len(named)
+        return peer.silent, place, hashlib.sha256(self.digest + name.encode()).digest()
 
     def _affordable(self, first: int, length: int, now: float) -> int:
         """How many chunks of the run the rate allows now."""
@@ -387,13 +396,3 @@ class Fetch:
         missing = self._manifest.count - self._have.size
         text = f"{missing} of {self._manifest.count} chunks missing, none came for {ARTEFACT_STALL_S:.0f} s"
         return f"{text}; {len(self._peers)} peers offered it{blamed}"
-
-
-def _run(wanted: int, start: int, length: int) -> tuple[int, int]:
-    """The first run of ones at or after bit `start`, else of all: (first bit, length at most `length`)."""
-    ahead = wanted >> start
-    base = start if ahead else 0
-    ahead = ahead or wanted
-    first = (ahead & -ahead).bit_length() - 1
-    ahead = ~(ahead >> first)
-    return base + first, min(length, (ahead & -ahead).bit_length() - 1)

@@ -27,3 +27,13 @@ class Asked:
 
     peer: str
     at: float
+
+
+def run(wanted: int, start: int, length: int) -> tuple[int, int]:
+    """The first run of ones at or after bit `start`, else of all: (first bit, length at most `length`)."""
+    ahead = wanted >> start
+    base = start if ahead else 0
+    ahead = ahead or wanted
+    first = (ahead & -ahead).bit_length() - 1
+    ahead = ~(ahead >> first)
+    return base + first, min(length, (ahead & -ahead).bit_length() - 1)

@@ -97,7 +97,7 @@ class ArtefactExchange:
 
     # --- what we want -----------------------------------------------------------------------------------------------
 
-    async def fetch(self, digest: bytes, *, seed: Seed | None = None, shared: bool = False) -> Path:
+    async def fetch(self, digest: bytes, *, seed: Seed | None = None, shared: Sequence[str] | None = None) -> Path:
         """The artefact's file, from here or from peers; several calls for one artefact share one fetch.
 
         seed: what need not come from peers.  shared: see core.artefacts_fetch.Fetch.
@@ -117,7 +117,7 @@ class ArtefactExchange:
             task.add_done_callback(lambda done: self._ended(digest, done))
         return await asyncio.shield(task)
 
-    async def _fetch(self, digest: bytes, seed: Seed | None, shared: bool) -> Path:
+    async def _fetch(self, digest: bytes, seed: Seed | None, shared: Sequence[str] | None) -> Path:
         path = await self.store.get(digest)
         if path is not None:
             return path

@@ -93,7 +93,7 @@ class RolloutCell(Cell):
         return str(await until(look, f"a version runs on {device}", within_s=40))
 
     def log(self, device: str) -> str:
-        return "" if device == "d1" else super().log(device)
+        return super().log(device) if (self.folder / f"{device}.log").exists() else ""
 
     def _heard(self, letter: Letter) -> None:
         state = msg.decode(letter.payload, kinds=(msg.ReportedState,))

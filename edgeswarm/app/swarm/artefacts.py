@@ -8,6 +8,8 @@ Whether a piece is right is decided by its hash, so any peer may serve.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgeswarm.app.swarm.peer import CallError
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 WANTED = "artefact.wanted"
 OFFER = "artefact.offer"
+LISTEN_LOOK_S = 0.02
 LISTEN_S = 2.0  # the bulk connection is made when it is first needed
 CHUNK_EXPIRY_S = 10  # a chunk that waits longer for the connection was asked for elsewhere
 KEEP_S = 30.0  # an agent file of 4 MB at 256 KiB/s takes half of that
@@ -137,27 +140,55 @@ class Artefacts:
     async def fetch(self, digest: bytes, agent: str, *, seed: Seed | None = None, shared: bool = False) -> bytes:
         """From this device, else from whichever peers have it.  Raises RemoteError, LimitError, StoreError.
 
-        seed, shared: as ArtefactExchange.fetch.
+        seed: as ArtefactExchange.fetch.  shared: many fetch it now, and the voters keep it: all ask the same one.
         """
-        await self._get(digest, seed=seed, shared=shared)
+        await self._get(digest, seed=seed, shared=self._voters(digest) if shared else None)
         data = await self.exchange.store.read(digest)
         if data is None:
             raise RemoteError(f"agent {agent}: artefact {digest.hex()[:12]} was evicted as soon as it came")
         return data
+
+    def _voters(self, digest: bytes) -> list[str]:
+        """In an order that is everybody's, and another one for each artefact."""
+        rosters = self._node.rosters
+        names = (rosters.device_of(number) for number in rosters.current.voters())
+        found = [name for name in names if name is not None and name != self._node.config.device]
+        return sorted(found, key=lambda name: hashlib.sha256(digest + name.encode()).digest())
+
+    async def _ask_first(self, digest: bytes, first: Sequence[str]) -> None:
+        """The offer of the first of them that answers, instead of everybody's."""
+        for name in first:
+            try:
+                offer = msg.decode(await self._node.peer.call(name, "artefact.offer", digest, deadline_s=LISTEN_S))
+            except EdgeSwarmError as error:
+                self._node.log.debug("offer_not_given", peer=name, error=str(error))
+                continue
+            if isinstance(offer, msg.ArtefactOffer):
+                for _ in range(round(LISTEN_S / LISTEN_LOOK_S)):  # the fetch looks at the disk before it listens
+                    if self.exchange.progress(digest) is not None:
+                        break
+                    await asyncio.sleep(LISTEN_LOOK_S)
+                self._offer_letter(name, offer)
+                return
 
     def gone(self, device: str) -> None:
         """A peer's last will came."""
         if self._exchange is not None:
             self._exchange.on_gone(device)
 
-    async def _get(self, digest: bytes, *, seed: Seed | None = None, shared: bool = False) -> None:
+    async def _get(self, digest: bytes, *, seed: Seed | None = None, shared: Sequence[str] | None = None) -> None:
         """Fetch it once its topic is heard: what is sent before is lost, and asked for again only after seconds."""
         transport, topic = self._node.transport, self._node.topics.chunks(digest.hex())
         granted = transport.subscribe(topic, _nothing, bulk=True)
         try:
             if await self.exchange.store.get(digest) is None:
                 await asyncio.wait([granted], timeout=LISTEN_S)
-                await self.exchange.fetch(digest, seed=seed, shared=shared)
+                asking = asyncio.ensure_future(self._ask_first(digest, shared or ()))
+                try:
+                    await self.exchange.fetch(digest, seed=seed, shared=shared)
+                finally:
+                    asking.cancel()
+                    await asyncio.gather(asking, return_exceptions=True)
         finally:
             transport.unsubscribe(topic, _nothing, bulk=True)
 
