@@ -50,7 +50,12 @@ def under_unit(tmp_path: Path, *arguments: str, more: frozenset[str] = frozenset
     calls.write_text("\n".join(sorted(denied(unit) | more)))
     command = [sys.executable, str(LIKE_UNIT), str(NOBODY), str(calls), "--", interpreter(NOBODY), "-m", "edgeswarm"]
     return subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, timeout=60, cwd="/tmp", env=environment(home=Path("/nonexistent"))
+        [*command, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd="/tmp",
+        env=environment(home=Path("/nonexistent")),
     )
 
 
