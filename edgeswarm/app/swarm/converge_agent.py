@@ -30,6 +30,15 @@ LOOK_IDLE_S = 15.0  # else: whether somebody has changed it by hand
 COMES_UP_LOOK_S = 0.05
 COMES_UP_S = 10.0  # what is being started is not swapped before it runs, or until then
 FAULTS = (EdgeSwarmError, OSError)
+_LOGGED = {
+    "fetching": "rollout_fetching",
+    "staged": "rollout_staged",
+    "running": "rollout_running",
+    "healthy": "rollout_healthy",
+    "failed": "rollout_failed",
+    "rolled_back": "rollout_rolled_back",
+    "refused": "rollout_refused",
+}
 
 
 class AgentLoop:
@@ -162,7 +171,7 @@ class AgentLoop:
         self._told = text
         bad = row.state in ("failed", "rolled_back", "refused")
         write = self._sup.log.warning if bad else self._sup.log.info
-        write("rollout_" + row.state, agent=self.name, rollout=row.rollout, artefact=row.artefact[:12], why=row.why)
+        write(_LOGGED[row.state], agent=self.name, rollout=row.rollout, artefact=row.artefact[:12], why=row.why)
         self._owner.event(row)
 
     def facts(self) -> Facts:
