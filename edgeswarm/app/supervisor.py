@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 
+from edgeswarm import __version__
 from edgeswarm.app.audit import Audit
 from edgeswarm.app.config import Settings
 from edgeswarm.app.control_loop import BAD
@@ -95,6 +96,7 @@ class Supervisor(Operations):
             policy_dir=asset("sandbox"),
             cache_dir=self.settings.state_dir / "cache",
             mac_key=self.shelf.device_key.derive("es-cwasm"),
+            version=__version__,
         )
 
     def check_tier(self) -> None:

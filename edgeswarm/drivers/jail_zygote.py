@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from edgeswarm import __version__
 from edgeswarm.drivers.handover import HandedProcess
 from edgeswarm.errors import JailError, TierError
 from edgeswarm.jail.policy import TIERS, Policy, Tier, to_json
@@ -79,8 +78,8 @@ class Message:
 class ZygoteProcess:
     """A running zygote.  `socket` is SEQPACKET: readable when a message waits, at its end when the zygote is gone."""
 
-    def __init__(self, program: Program, policies: Sequence[Policy]) -> None:
-        self.version = __version__
+    def __init__(self, program: Program, policies: Sequence[Policy], *, version: str = "") -> None:
+        self.version = version
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             for end in (self.socket, theirs):

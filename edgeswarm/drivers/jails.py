@@ -15,7 +15,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from edgeswarm import __version__
 from edgeswarm.drivers.handover import Unpacker
 from edgeswarm.drivers.jail_cache import Binding, CwasmCache, binding_here
 from edgeswarm.drivers.jail_compile import CompileLink, compile_error
@@ -53,7 +52,7 @@ class JailHost:
     """One zygote, and everything it has forked.
 
     policy_dir: as `sandbox/` (policies/, bpf/).  mac_key: 16 to 64 bytes, of this device, for the code cache.
-    tier: None takes the best one this machine offers; a weaker one may be asked for.
+    tier: None takes the best one this machine offers; a weaker one may be asked for.  version: of this program.
     """
 
     def __init__(
@@ -64,11 +63,13 @@ class JailHost:
         mac_key: bytes,
         tier: str | None = None,
         program: Program | None = None,
+        version: str = "",
     ) -> None:
         self._policies = load_policies(policy_dir)
         self.cache = CwasmCache(cache_dir, mac_key, self.binding_here())
         self._wanted_tier = tier
         self._program = program or Program()
+        self._version = version
         self._zygote: ZygoteProcess | None = None
         self._elders: list[ZygoteProcess] = []  # take no orders any more, and end with their last jail
         self._parents: dict[int, ZygoteProcess] = {}  # of each jail
@@ -109,7 +110,7 @@ class JailHost:
         loop = asyncio.get_running_loop()
         self.zygote_starts += 1
         self._hello = loop.create_future()
-        self._zygote = ZygoteProcess(self._program, tuple(self._policies.values()))
+        self._zygote = ZygoteProcess(self._program, tuple(self._policies.values()), version=self._version)
         self._zygote.socket.setblocking(False)
         self.cache.binding = self.binding_here()
         loop.add_reader(self._zygote.socket, self._on_zygote, self._zygote)
@@ -158,7 +159,7 @@ class JailHost:
         False: it is this program's already, and its code is.
         """
         zygote = self._zygote
-        if zygote is None or (zygote.version == __version__ and self.cache.binding == self.binding_here()):
+        if zygote is None or (zygote.version == self._version and self.cache.binding == self.binding_here()):
             return False
         self._elders.append(zygote)
         self._start_zygote()
