@@ -269,3 +269,22 @@ async def test_steps_of_a_workflow_say_the_cell_and_the_device(pair: tuple[Cell,
     await a.supervisor.stop("a")
     done = {line["step"]: line["done"] for line in a.told("workflow_step")}
     assert done["connect_to_swarm"] == done["disconnect_from_swarm"] == "in cell lab as device pi-a"
+
+
+async def test_rows_of_an_agent_that_may_not_publish_stay_here_and_it_is_told(
+    pair: tuple[Cell, Device, Device],
+) -> None:
+    """Its own reader on the same device gets them all the same: nothing leaves the device for that."""
+    _, a, b = pair
+    a.grants = ("neural.compute", "stream.publish:other")
+    await a.deploy(reader(a), writer(a, publish={}))
+    await b.deploy(reader(b))
+    await a.ask(1.0, 2.0)
+    await until(lambda: took(a, 2))
+    counts = a.streams.counts()["out"]["writer"]
+    assert (counts["rows"], counts["fenced"], counts["sent"]) == (2, 2, 0)
+    (told,) = a.told("stream_not_granted")
+    assert "stream.publish:writer is not granted to pi-a" in told["error"]
+    a.grants = ("stream.publish:writer@writer",)
+    await a.ask(3.0)
+    await until(lambda: took(b, 1))

@@ -14,7 +14,7 @@ from edgeswarm.app.swarm import jobs
 from edgeswarm.app.swarm.replica import RejectedError
 from edgeswarm.app.swarm.tasks_run import Share, TaskError
 from edgeswarm.core.cell import commands as cmd
-from edgeswarm.core.cell.types import JobStatus
+from edgeswarm.core.cell.types import Assignment, JobStatus, TaskSpec
 from edgeswarm.limits import TASK_NAG_S
 from edgeswarm.wire import codec
 from edgeswarm.wire import messages as msg
@@ -208,3 +208,29 @@ async def test_readers_are_given_no_tasks(cell: TaskCell, devices: Devices) -> N
     submit(cell, *({"name": name} for name in "abcd"))
     assert (await ended(cell)).status is JobStatus.FINISHED
     assert {device for device, _, _ in devices.given} == {"d2"}
+
+
+async def test_a_device_without_the_capability_is_given_no_tasks(cell: TaskCell, devices: Devices) -> None:
+    cell.grants |= {"d1": (), "d3": ("neural.compute@other", "tool:*")}
+    submit(cell, *({"name": name} for name in "abcd"))
+    assert (await ended(cell)).status is JobStatus.FINISHED
+    assert {device for device, _, _ in devices.given} == {"d2"}
+
+
+async def test_a_task_waits_while_the_device_of_its_agent_may_not_compute(cell: TaskCell, devices: Devices) -> None:
+    cell.place(["scorer"])
+    cell.grants["d1"] = ("neural.compute@other",)
+    cell.apply(cmd.SubmitJob("j", "test", (TaskSpec("a", agent="scorer"),)))
+    await until(lambda: "is not granted neural.compute" in str(cell.leader.duties.jobs.waiting))
+    cell.grants["d1"] = ("neural.compute@scorer",)
+    cell.leader.duties.jobs._soon()
+    assert (await ended(cell)).status is JobStatus.FINISHED
+
+
+async def test_a_device_does_no_task_that_a_leader_had_no_right_to_give_it(cell: TaskCell, devices: Devices) -> None:
+    cell.leader.duties.jobs.end()  # this one does not look at grants
+    cell.grants["d2"] = ()
+    job = submit(cell, {"name": "a"})
+    cell.apply(cmd.AssignTasks((Assignment(job, 0, 1, "d2"),)))
+    await until(lambda: "does not grant neural.compute to d2" in cell.replica.state.jobs[job].runs[0].why)
+    assert devices.given == []
