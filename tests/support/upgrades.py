@@ -67,7 +67,6 @@ BROKEN: dict[str, tuple[str, str]] = {
 """What is wrong with it -> its first lines, and what is said of it."""
 
 OFTEN = (
-    "does not import when it comes to it",
     "raises while it adopts",
     "turns in circles",
     "has a fault in its control loop",
