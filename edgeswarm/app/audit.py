@@ -8,26 +8,34 @@ Invariants: one writer a folder (the supervisor's lock on its state directory); 
 
 from __future__ import annotations
 
-import calendar
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from edgeswarm.app.audit_files import (
+    HEAD,
+    began_at,
+    entries,
+    number_of,
+    paths_of,
+    read,
+    read_head_file,
+    text_of,
+    verify,
+)
 from edgeswarm.app.log import Log
 from edgeswarm.core import audit as core
-from edgeswarm.core.audit import Fault, Outcome, Record, Segment
+from edgeswarm.core.audit import Outcome, Record
 from edgeswarm.drivers.files import sync_directory, write_whole
-from edgeswarm.errors import RemoteError
 from edgeswarm.limits import (
     AUDIT_AGE_S_MAX,
     AUDIT_BYTES_MAX,
     AUDIT_CHECKPOINT_LINES,
-    AUDIT_LINE_BYTES_MAX,
     AUDIT_SEGMENT_BYTES,
     AUDIT_SEGMENT_S,
     AUDIT_SEGMENTS_MAX,
@@ -36,7 +44,7 @@ from edgeswarm.limits import (
 from edgeswarm.wire import cose
 from edgeswarm.wire.certificate import Signatory
 
-HEAD = "head"
+__all__ = ["HEAD", "Audit", "entries", "paths_of", "read", "text_of", "verify"]
 _TOLD_S = 60.0  # a disk that stays full is logged once a minute
 
 
@@ -185,13 +193,13 @@ class Audit:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found: list[str] = []
         paths = paths_of(self.folder)
-        head_data = _read(self.folder / HEAD)
+        head_data = read_head_file(self.folder / HEAD)
         head = None if head_data is None else core.read_head(head_data, cose.check)
         if head is not None:
-            for path in [path for path in paths if _number(path) < head.first][: len(paths) - 1]:
+            for path in [path for path in paths if number_of(path) < head.first][: len(paths) - 1]:
                 path.unlink()
                 paths.remove(path)
-        self._first = _number(paths[0]) if paths else 1
+        self._first = number_of(paths[0]) if paths else 1
         self._seq, self._prev = 0, core.GENESIS
         while paths:
             path = paths[-1]
@@ -206,11 +214,11 @@ class Audit:
                 continue
             last = whole[:-1].rpartition(b"\n")[2]
             line = core.read_line(last)
-            self._seq = line.seq if line is not None else _number(path) + whole.count(b"\n") - 1
+            self._seq = line.seq if line is not None else number_of(path) + whole.count(b"\n") - 1
             self._prev = core.line_hash(last)
             if line is None:
                 found.append(f"{path.name}: its last line is none of an audit log")
-            self._path, self._size, self._began = path, len(whole), _began(whole)
+            self._path, self._size, self._began = path, len(whole), began_at(whole)
             break
         if head is None and (self._seq or head_data is not None):
             found.append("the head was not here" if head_data is None else "the head's signature did not hold")
@@ -315,91 +323,7 @@ class Audit:
             total -= oldest.st_size
             gone.append(paths.pop(0))
         if gone:
-            self._first = _number(paths[0])
+            self._first = number_of(paths[0])
             self._write_head()
             for path in gone:
                 path.unlink()
-
-
-# --- reading --------------------------------------------------------------------------------------------------------
-
-
-def text_of(when: float) -> str:
-    """2026-11-21T04:00:00.123Z"""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when)) + f".{int(when * 1000) % 1000:03d}Z"
-
-
-def paths_of(folder: Path) -> list[Path]:
-    """The segments, oldest first."""
-    return sorted((path for path in folder.glob("*.jsonl") if path.stem.isdigit()), key=_number)
-
-
-def read(folder: Path) -> tuple[list[Segment], bytes | None]:
-    """Segments, oldest first, and the head.  Raises RemoteError, LimitError, OSError."""
-    head = _read(folder / HEAD)
-    paths = paths_of(folder)
-    if not paths and head is None:
-        raise RemoteError("no audit log is here", who=str(folder))
-    if len(paths) > AUDIT_SEGMENTS_MAX + 1:
-        raise RemoteError(f"at most {AUDIT_SEGMENTS_MAX} segments, found {len(paths)}", who=str(folder))
-    segments = []
-    for path in paths:
-        with open(path, "rb") as file:
-            data = file.read(2 * AUDIT_BYTES_MAX + 1)
-        if len(data) > 2 * AUDIT_BYTES_MAX:
-            raise RemoteError(f"a segment of at most {2 * AUDIT_BYTES_MAX} bytes", who=str(path))
-        segments.append(Segment(path.name, data))
-    known = None if head is None else core.read_head(head, cose.check)
-    while known is not None and len(segments) > 1 and _number(Path(segments[1].name)) <= known.first:
-        segments.pop(0)  # its removal was under way
-    return segments, head
-
-
-def verify(folder: Path, keys: Collection[bytes] | None = None) -> tuple[Fault | None, int, int]:
-    """The first fault, the number of lines, and how many of them nobody has signed yet.
-
-    keys: public keys of the device; None: whoever signed is believed.  A log that is being written is read again while
-    that changes what is found.  Raises RemoteError, OSError.
-    """
-    for attempt in range(5):
-        segments, head = read(folder)
-        fault = core.verify(segments, head, check=cose.check, keys=keys)
-        if fault is None or (segments, head) == read(folder):
-            break
-        time.sleep(0.1 * (attempt + 1))
-    lines = sum(segment.data.count(b"\n") for segment in segments)
-    known = None if head is None else core.read_head(head, cose.check)
-    last = core.read_line(segments[-1].data[:-1].rpartition(b"\n")[2]) if segments else None
-    behind = max(0, last.seq - known.seq) if last is not None and known is not None else 0
-    return fault, lines, behind
-
-
-def entries(folder: Path, after: int = 0) -> Iterator[dict[str, Any]]:
-    """The records with a number above `after`, oldest first; what is no line of ours is left out."""
-    for path in paths_of(folder):
-        with open(path, "rb") as file:
-            while data := file.readline(AUDIT_LINE_BYTES_MAX):
-                line = core.read_line(data.rstrip(b"\n"))
-                if line is not None and line.seq > after and not line.is_checkpoint:
-                    yield {"seq": line.seq, **line.tree}
-
-
-def _number(path: Path) -> int:
-    return int(path.stem) if path.stem.isdigit() and len(path.stem) < 18 else 0
-
-
-def _began(segment: bytes) -> float:
-    """The time of its first line; 0 where it has none."""
-    line = core.read_line(segment.partition(b"\n")[0])
-    try:
-        return 0.0 if line is None else calendar.timegm(time.strptime(line.tree["time"][:19], "%Y-%m-%dT%H:%M:%S"))
-    except ValueError:
-        return 0.0
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        with open(path, "rb") as file:
-            return file.read(AUDIT_LINE_BYTES_MAX)
-    except FileNotFoundError:
-        return None

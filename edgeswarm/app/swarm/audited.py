@@ -1,6 +1,6 @@
 """What the audit log of a device tells of its cell: rosters, leaders, orders, proposals refused, agents placed here.
 
-Hooks only; `attach` puts them where things happen.  What peers can make happen as often as they like (refusals) goes
+Hooks only, put where things happen.  What peers can make happen as often as they like (refusals) goes
 through a bucket, so that nobody can push older lines out of the log; what it held back is counted in the next line.
 """
 
@@ -28,9 +28,6 @@ class Audited:
         self._audit = node.supervisor.audit
         self._version = node.rosters.current.version
         self._left, self._at, self._held = float(AUDIT_REFUSALS_BURST), time.monotonic(), 0
-
-    def attach(self) -> None:
-        node = self._node
         self._audit.kid_of = self._kid
         node.peer.on_leader.append(self._led)
         node.peer.on_roster.append(self._roster)

@@ -43,7 +43,7 @@ from edgeswarm.core.cell.state import CellState
 from edgeswarm.core.cell.types import AgentState
 from edgeswarm.core.raft.member import Turn
 from edgeswarm.drivers.mqtt.transport import Connected, Disconnected, Priority, Will
-from edgeswarm.errors import EdgeSwarmError, LocalError
+from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.wire import messages as msg
 from edgeswarm.wire.topics import Topics
 
@@ -68,10 +68,7 @@ class SwarmNode(Asking, Voting):
         self.config = config = cell_config.load(state_dir)
         self.folder = cell_config.folder(state_dir)
         self.rosters = RosterBook.load(state_dir, fleet=config.fleet, cell=config.cell)
-        key = KeyFiles(state_dir).choose(self.rosters.lookup(config.device))
-        if key is None:
-            raise LocalError(f"swarm: the key of this state directory is not the roster's for device {config.device}")
-        supervisor.shelf.device_key = key  # it may be the next one: rotation.py
+        key = supervisor.shelf.device_key = KeyFiles(state_dir).named(config.device, self.rosters.lookup(config.device))
         self.boot = cell_config.next_boot(state_dir)
         self.topics = Topics(config.fleet, config.cell)
         self._offline = Waiting()
@@ -99,7 +96,6 @@ class SwarmNode(Asking, Voting):
         self.peer.on_false = self._facts_soon
         self.peer.on_leader.append(self._led)
         self.audited = Audited(self)
-        self.audited.attach()
         self.heard = Heard(self)
         self.replica = Replica(genesis(self.rosters), index=GENESIS_INDEX, term=GENESIS_TERM)
         self.lease = LeaseKeeper(self.replica, config.times.health.lease_ms, self._wake)

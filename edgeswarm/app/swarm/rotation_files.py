@@ -64,6 +64,13 @@ class KeyFiles:
         """The key that the roster names, if it is here."""
         return next((key for key in self.all() if key.public == public), None)
 
+    def named(self, device: str, public: bytes | None) -> SigningKey:
+        """The key that the roster names, which may be the next one.  Raises LocalError."""
+        key = self.choose(public)
+        if key is None:
+            raise LocalError(f"swarm: the key of this state directory is not the roster's for device {device}")
+        return key
+
     # --- TLS ----------------------------------------------------------------------------------------------------------
 
     def stage(self, chain: bytes, pem: bytes) -> None:
