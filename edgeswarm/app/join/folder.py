@@ -20,7 +20,6 @@ from typing import Final
 from edgeswarm.app.join import clock
 from edgeswarm.app.swarm import config as cell_config
 from edgeswarm.app.swarm.config import CellConfig
-from edgeswarm.app.swarm.connect import CONTENT_KEYS
 from edgeswarm.app.swarm.rosters import RosterBook
 from edgeswarm.drivers import keys
 from edgeswarm.drivers.files import sync_directory, write_whole
@@ -103,6 +102,7 @@ def write(state_dir: Path, found: Membership, key: SigningKey, fleet: str) -> No
 
 def _files(target: Path, found: Membership, key: SigningKey, fleet: str, *, trust_in: Path) -> None:
     """What a member has, below `target`; cell.toml last.  trust_in: the state directory whose trust.d is meant."""
+    from edgeswarm.app.swarm.connect import CONTENT_KEYS  # and MQTT with it: a daemon in no cell needs none
     from edgeswarm.drivers.pki import x509
 
     base = cell_config.folder(target)

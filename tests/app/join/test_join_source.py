@@ -148,3 +148,10 @@ def test_time_floor_only_rises_and_a_clock_below_it_is_not_believed(
 def test_secret_is_not_handed_on_to_what_is_started_from_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, source.ENVIRONMENT, TEXT)
     assert source.ENVIRONMENT not in source.environ_without_token()
+
+
+def test_daemon_in_no_cell_loads_nothing_that_joining_needs() -> None:
+    heavy = ("paho", "cryptography", "sqlalchemy", "segno", "numpy")
+    program = f"import sys, edgeswarm.app.daemon; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
