@@ -68,19 +68,23 @@ class Departure:
 
     async def rest(self) -> None:
         """Nothing new begins from now on.  Raises Refused when what was begun does not end in time, or an agent's file
-        is not on disk: then everything goes on as before."""
+        is not on disk: then everything goes on as before.  When it returns nothing is under way."""
         sup = self._sup
         sup.leaving = WHY
+        until = asyncio.get_running_loop().time() + UPGRADE_REST_S
         try:
             for name in sup.node.table.agents:
                 if not sup.shelf.is_kept(name):
                     raise Refused(f"upgrade: agent {name}: its file is not in {sup.settings.state_dir} any more")
             await self._until(lambda: not self._asks(), UPGRADE_ASKS_S)
-            if not await self._until(lambda: not self.busy(), UPGRADE_REST_S):
-                raise Refused(f"upgrade: {self.busy()}; try again when it is over")
-            for name in list(sup.flows.flows):
-                if sup.flows.life.is_open(name):
-                    await sup.flows.checkpoint(name)  # for the worst case
+            while True:
+                if not await self._until(lambda: not self.busy(), until - asyncio.get_running_loop().time()):
+                    raise Refused(f"upgrade: {self.busy()}; try again when it is over")
+                for name in list(sup.flows.flows):
+                    if sup.flows.life.is_open(name):
+                        await sup.flows.checkpoint(name)  # for the worst case
+                if not self.busy():  # a jail may have died meanwhile
+                    break
             cbor2.dumps(self.pack(Packer()))  # what cannot be packed is found while everything runs
         except BaseException:
             self.stay()

