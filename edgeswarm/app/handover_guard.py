@@ -232,6 +232,8 @@ def own_command() -> list[str]:
 
 def own_program() -> list[str]:
     """The part of it that stands for `edgeswarm`, without the arguments."""
+    if os.path.basename(sys.argv[0]).startswith("af-"):  # another name of one command, which this guard is not in
+        return [sys.executable, "-m", "edgeswarm"]
     command = own_command()
     return command[: len(command) - len(sys.argv[1:])]
 

@@ -245,3 +245,5 @@ def test_command_of_this_process_starts_the_same_program_again(monkeypatch: pyte
     monkeypatch.setattr(sys, "argv", ["/x/edgeswarm/__main__.py", "run", "--state", "x"])
     assert g.own_program() == [sys.executable, "-X", "utf8", "-m", "edgeswarm"]
     assert g.own_command() == [*g.own_program(), "run", "--state", "x"]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/af-runtime", "x.af"])  # it takes no `run`
+    assert g.own_program() == [sys.executable, "-m", "edgeswarm"]
