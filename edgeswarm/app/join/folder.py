@@ -246,6 +246,7 @@ def _forget(state_dir: Path, base: Path) -> None:
         hosted = (base / "hosted").read_text().split()
     except FileNotFoundError:
         hosted = []
+    hosted += [path.stem for path in (base / "rollouts").glob("*.journal")]
     if hosted:
         write_whole(state_dir / ORPHANS, " ".join(sorted({*hosted, *orphans(state_dir)})).encode())
     now = _publishers(cell_config.folder(state_dir))

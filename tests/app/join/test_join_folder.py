@@ -70,12 +70,14 @@ def test_moving_takes_nothing_of_the_old_cell_but_the_count_of_starts(tmp_path: 
     old = join(tmp_path)
     (tmp_path / "swarm" / "raft.db").write_bytes(b"a vote")
     (tmp_path / "swarm" / "hosted").write_text("camera mlp")
+    (tmp_path / "swarm" / "rollouts").mkdir()
+    (tmp_path / "swarm" / "rollouts" / "pump.journal").write_bytes(b"what a rollout brought")
     (tmp_path / "swarm" / "boot").write_text("7\n")
     new = join(tmp_path, YARD, "crane-2")
     assert whole(tmp_path)[:2] == ("yard", "crane-2")
     assert not (tmp_path / "swarm" / "raft.db").exists() and not (tmp_path / "swarm" / "hosted").exists()
     assert cell_config.next_boot(tmp_path) == 8
-    assert folder.orphans(tmp_path) == ["camera", "mlp"]
+    assert folder.orphans(tmp_path) == ["camera", "mlp", "pump"]
     assert trusts(tmp_path, new.publishers[0]) and not trusts(tmp_path, old.publishers[0])
 
 
