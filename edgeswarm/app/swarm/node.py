@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm.app.swarm import config as cell_config
-from edgeswarm.app.swarm import log_tail, measures, rights
+from edgeswarm.app.swarm import log_tail, measures
 from edgeswarm.app.swarm.artefacts import Artefacts
 from edgeswarm.app.swarm.asking import Asking
 from edgeswarm.app.swarm.audited import Audited
@@ -21,6 +21,7 @@ from edgeswarm.app.swarm.connect import Waiting, load_cipher, make_transport
 from edgeswarm.app.swarm.converge import Converge
 from edgeswarm.app.swarm.duties import Duties
 from edgeswarm.app.swarm.feed import FeedFollower, FeedWriter, LeaseKeeper
+from edgeswarm.app.swarm.granted import Granted
 from edgeswarm.app.swarm.heard import Heard
 from edgeswarm.app.swarm.hosted import Hosted
 from edgeswarm.app.swarm.orders import Orders
@@ -40,7 +41,6 @@ from edgeswarm.app.swarm.voting import CLONE_LIVES, CLONE_TOLD_S, Voting
 from edgeswarm.core.cell import changes as ch
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.core.cell.state import CellState
-from edgeswarm.core.cell.types import AgentState
 from edgeswarm.core.raft.member import Turn
 from edgeswarm.drivers.mqtt.transport import Connected, Disconnected, Priority, Will
 from edgeswarm.errors import EdgeSwarmError
@@ -59,7 +59,7 @@ def genesis(rosters: RosterBook) -> CellState:
     return state
 
 
-class SwarmNode(Asking, Voting):
+class SwarmNode(Asking, Granted, Voting):
     """supervisor: started, and keeping nothing of the cell running."""
 
     def __init__(self, supervisor: Supervisor) -> None:
@@ -79,19 +79,9 @@ class SwarmNode(Asking, Voting):
             offline=self._offline,
             on_state=self._on_state,
         )
-        self.post = Post(
-            self.transport,
-            self.topics,
-            device=config.device,
-            boot=self.boot,
-            seed=key.seed,
-            lookup=self.rosters.lookup,
-            log=self.log,
-            cipher=load_cipher(config, self.folder),
-            check=self.rosters.check,
-        )
+        self.post = self._make_post(key.seed)
         self.post.on_clone = self._cloned
-        self.post.allowed = lambda sender, topic: rights.check_topic(self.rosters.current, sender, topic)
+        self.post.allowed = self.check_heard
         self.peer = Peer(self.post, self.rosters, log=self.log)
         self.peer.on_false = self._facts_soon
         self.peer.on_leader.append(self._led)
@@ -106,12 +96,12 @@ class SwarmNode(Asking, Voting):
             device=config.device,
             supervisor=supervisor,
             replica=self.replica,
-            fetch=self._fetch_agent,
+            fetch=self.fetch_agent,
             lease=lambda: (self.lease.lease, self.lease.now()),
             halted=lambda: self.orders.halted,
             told=self._agent_told,
             folder=self.folder,
-            before=self._before_agent,
+            before=self.before_agent,
         )
         self.reports = Reports(self)
         self.converge = Converge(self)
@@ -131,6 +121,20 @@ class SwarmNode(Asking, Voting):
         self._facts: asyncio.TimerHandle | None = None
         self._cloned_at = -CLONE_TOLD_S
         self._voting = asyncio.Lock()
+
+    def _make_post(self, seed: bytes) -> Post:
+        """seed: of this device's key."""
+        return Post(
+            self.transport,
+            self.topics,
+            device=self.config.device,
+            boot=self.boot,
+            seed=seed,
+            lookup=self.rosters.lookup,
+            log=self.log,
+            cipher=load_cipher(self.config, self.folder),
+            check=self.rosters.check,
+        )
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -216,10 +220,6 @@ class SwarmNode(Asking, Voting):
         if voter is not None:
             await voter.close()
         self.audited.joined(left=True)
-
-    def may(self, capability: str, agent: str = "", *, device: str = "") -> bool:
-        """Whether the roster grants this to `device` (empty: to this one), for `agent` if one is named."""
-        return self.rosters.current.may(device or self.config.device, capability, agent)
 
     def task(self, work: Any) -> None:
         if self._closed:
@@ -357,17 +357,6 @@ class SwarmNode(Asking, Voting):
     def alert(self, severity: Any, code: str, text: str) -> None:
         message = msg.Alert(device=self.config.device, severity=severity, code=code, text=text)
         self.post.send(self.topics.event("critical", "alert"), msg.encode(message), priority=Priority.CRITICAL, qos=1)
-
-    async def _fetch_agent(self, digest: bytes, agent: str) -> bytes:
-        """The file of an agent that the cell brings here, if it uses nothing that this device is not granted."""
-        data = await self.artefacts.fetch(digest, agent)
-        header = self.supervisor.shelf.admit(data, who=f"agent {agent}").header
-        rights.check_tools(self.rosters.current, self.config.device, header)
-        return data
-
-    async def _before_agent(self, agent: AgentState) -> None:
-        rights.check_hosts(self.rosters.current, self.config.device, agent.spec.id)
-        await self.travel.bring(agent)
 
     def _agent_told(self, agent: str, status: str, why: str) -> None:
         self.audited.agent(agent, status, why)

@@ -133,6 +133,7 @@ class Voter:
             roster_version=roster_version,
             sign=lambda data: peer.post.seal_sign(data),  # it changes with the device's key
             verify=self._verify,
+            leads=self._known_to_lead,
         )
         self._conf = self.member.conf
         self._applied = snapshot.index  # of the log; the copy may be ahead, when the feed was
@@ -187,6 +188,10 @@ class Voter:
         A coordinator, not only a voter: who lags behind does not know the newest voters yet, and they need its vote.
         """
         return self.peer.rosters.current.role(sender) == "coordinator" or number in self.member.conf.voters
+
+    def _known_to_lead(self, number: int, term: int) -> bool:
+        leader = self.peer.leader
+        return leader is not None and (leader.device, leader.term) == (self.peer.rosters.device_of(number), term)
 
     def _verify(self, voter: int, signed: bytes, signature: bytes) -> bool:
         public = self.peer.rosters.public_of(voter)

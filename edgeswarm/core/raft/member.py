@@ -28,6 +28,7 @@ from edgeswarm.wire.leadership import LeaderCertificate, VoteStatement
 from edgeswarm.wire.raft import ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot
 
 PACKET_VERSION = 1
+_OF_LEADERS = (MessageType.APP, MessageType.HEARTBEAT, MessageType.SNAP, MessageType.TIMEOUT_NOW)
 Sign = Callable[[bytes], bytes]
 """Bytes -> a detached Ed25519 signature of this device."""
 Verify = Callable[[int, bytes, bytes], bool]
@@ -61,17 +62,30 @@ class Turn:
 
 
 class Member:
-    """fleet, cell: what the statements name.  number: this device's raft number in the roster."""
+    """fleet, cell: what the statements name.  number: this device's raft number in the roster.
+
+    leads(number, term): whether a verified certificate shows that it leads in that term.  Who has no vote as far as
+    this device knows is a leader only then: it may be that this device lags behind, and it may be that it lies.
+    """
 
     def __init__(
-        self, node: RawNode, *, number: int, fleet: str, cell: str, roster_version: int, sign: Sign, verify: Verify
+        self,
+        node: RawNode,
+        *,
+        number: int,
+        fleet: str,
+        cell: str,
+        roster_version: int,
+        sign: Sign,
+        verify: Verify,
+        leads: Callable[[int, int], bool] = lambda number, term: True,
     ) -> None:
         self.node = node
         self.number = number
         self.roster_version = roster_version
         self.conf: ConfState = node.raft.tracker.conf_state()
         self._fleet, self._cell = fleet, cell
-        self._sign, self._verify = sign, verify
+        self._sign, self._verify, self._leads = sign, verify, leads
         self._asked: dict[int, VoteStatement] = {}  # candidate -> what it asked in the highest term we saw it in
         self._mine: VoteStatement | None = None  # what our own candidacy states
         self._votes: dict[int, bytes] = {}
@@ -122,6 +136,11 @@ class Member:
     def _check(self, sender: int, message: Message, roster_version: int, who: str) -> None:
         if message.sender != sender or message.to != self.number:
             raise RemoteError(f"a message from {message.sender} to {message.to} came to {self.number}", who=who)
+        if message.type in _OF_LEADERS and sender not in (*self.conf.voters, *self.conf.voters_outgoing):
+            if not self._leads(sender, message.term):
+                raise RemoteError(
+                    f"{message.type.name} of term {message.term}: it has no vote, and does not lead", who=who
+                )
         if message.type is MessageType.VOTE:
             self._asked[sender] = self._statement(message, sender, roster_version)
             if len(self._asked) > 64:

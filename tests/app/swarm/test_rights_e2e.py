@@ -13,11 +13,13 @@ from swarm_cells import Fleet, Stranger, agent_file, fleet, member, until
 
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.core.cell.types import AgentSpec, Capabilities, Move, TaskSpec, TaskStatus
+from edgeswarm.core.raft.member import PACKET_VERSION
 from edgeswarm.drivers import keys
 from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.wire import codec
 from edgeswarm.wire import messages as msg
 from edgeswarm.wire.capability import ALL
+from edgeswarm.wire.raft import ConfState, Message, MessageType, Snapshot, encode
 from edgeswarm.wire.roster_change import new_entry, next_roster
 from edgeswarm.wire.roster_form import Entry
 
@@ -143,3 +145,25 @@ async def test_a_device_without_compute_is_given_no_work_and_does_none(broker: M
             await idle.node.propose(cmd.encode(cmd.SubmitJob("mine", "d2", (task,))))
         with pytest.raises(EdgeSwarmError, match="neural.compute is not granted to d2"):
             await idle.node.peer.call("d1", "task.ask", codec.dumps([["mlp"], [[1.0, 2.0, 3.0, 4.0]]]), deadline_s=5)
+
+
+@pytest.mark.parametrize("kind", [MessageType.HEARTBEAT, MessageType.APP, MessageType.SNAP, MessageType.TIMEOUT_NOW])
+async def test_a_coordinator_without_a_vote_does_not_lead_by_saying_so(
+    broker: Mosquitto, tmp_path: Path, kind: MessageType
+) -> None:
+    """Raw Raft packets, signed with its own key: no term of its invention is taken, no entry, no leader."""
+    async with fleet(broker, tmp_path, 4, voters=3, start=1) as cell, Stranger(broker.url) as attacker:
+        one = cell["d1"]
+        await until(lambda: one.node.transport.is_connected and one.node.voter is not None)
+        voter = one.node.voter
+        assert voter is not None
+        assert cell.made.roster.role("d4") == "coordinator" and not cell.made.roster.is_voter("d4")
+        before = one.refused.get("content", 0)
+        snapshot = Snapshot(1 << 20, 1 << 20, ConfState((4,)), bytes(8)) if kind is MessageType.SNAP else None
+        lie = Message(kind, to=1, sender=4, term=1 << 20, index=1, log_term=1, commit=1, snapshot=snapshot)
+        packet = codec.dumps([PACKET_VERSION, 1, [encode(lie)]])
+        topic = cell.topics.raft("d1")
+        await attacker.says(topic, cell.seal("d4", topic, packet, boot=1 << 30, seq=1 << 40))
+        await until(lambda: one.refused.get("content", 0) > before, "the packet is refused")
+        assert voter.member.node.raft.term < 1 << 20
+        assert voter.member.node.raft.lead != 4
