@@ -233,14 +233,20 @@ class ControlClient:
 
     def call(self, op: str, **args: Any) -> Any:
         """The answer of one op.  Raises ControlError."""
-        self._socket.sendall(pack({"op": op, "args": args}))
+        self._send({"op": op, "args": args})
         return self._receive().get("result")
 
     def follow(self, op: str, **args: Any) -> Iterator[Any]:
         """Every answer of an op that follows something."""
-        self._socket.sendall(pack({"op": op, "args": args}))
+        self._send({"op": op, "args": args})
         while (answer := self._receive()).get("more"):
             yield answer.get("result")
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self._socket.sendall(pack(message))
+        except ConnectionError:
+            raise RemoteError("the supervisor closed the connection") from None
 
     def _receive(self) -> dict[str, Any]:
         (length,) = LENGTH.unpack(self._read(LENGTH.size))
@@ -259,6 +265,8 @@ class ControlClient:
                 piece = self._socket.recv(min(size - len(data), 1 << 20))
             except TimeoutError as error:
                 raise RemoteError("the supervisor did not answer in time") from error
+            except ConnectionError:
+                piece = b""
             if not piece:
                 raise RemoteError("the supervisor closed the connection")
             data += piece

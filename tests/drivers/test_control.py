@@ -132,3 +132,21 @@ def test_unpack_never_raises_anything_but_its_error(data: bytes) -> None:
     except RemoteError:
         return
     assert all(isinstance(key, str) for key in message)
+
+
+def test_client_that_is_hung_up_on_is_told_so_whenever_that_is(tmp_path: Path) -> None:
+    """Before it asks (EPIPE), while it asks, or before the answer (ECONNRESET)."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        for early in (True, False):
+            with ControlClient(path) as client:
+                peer, _ = listener.accept()
+                if early:
+                    peer.close()
+                else:
+                    client._send({"op": "ping"})
+                    peer.close()  # with the request unread
+                with pytest.raises(RemoteError, match="closed the connection"):
+                    client.call("ping")
