@@ -72,8 +72,8 @@ class Waves:
     def start(self) -> None:
         post, topics = self._node.post, self._node.topics
         self._ends = [
-            post.on(topics.statuses(), self._status, qos=1),
-            post.on(topics.statuses().replace("/status", "/reported"), self._reported, qos=1),
+            post.on(topics.statuses(), self._status, qos=1, again=True),
+            post.on(topics.statuses().replace("/status", "/reported"), self._reported, qos=1, again=True),
             post.on(topics.goners(), self._gone, qos=1),
         ]
         self._node.replica.listeners.append(self._changed)

@@ -118,13 +118,17 @@ class Post:
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
-    def on(self, topic_filter: str, handler: Handler, *, qos: int = 0, bulk: bool = False) -> Callable[[], None]:
+    def on(
+        self, topic_filter: str, handler: Handler, *, qos: int = 0, bulk: bool = False, again: bool = False
+    ) -> Callable[[], None]:
         """Subscribe.  The handler runs on the loop; what it raises of ours is a refusal of the message.
+
+        again: as Transport.subscribe.
 
         The answer takes this handler away again, and no other of the same filter.
         """
         taker = functools.partial(self._incoming, handler)
-        self.transport.subscribe(topic_filter, taker, qos=qos, bulk=bulk)
+        self.transport.subscribe(topic_filter, taker, qos=qos, bulk=bulk, again=again)
         return lambda: self.transport.unsubscribe(topic_filter, taker, bulk=bulk)
 
     def _incoming(self, handler: Handler, message: Incoming) -> None:

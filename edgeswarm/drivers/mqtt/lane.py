@@ -350,10 +350,10 @@ class Lane(Succession):
                 self._link.abort("no acknowledgement")
 
     # --- in ----------------------------------------------------------------------------------------------------------
-    def subscribe(self, topic_filter: str, handler: Handler, qos: int) -> asyncio.Future[int]:
+    def subscribe(self, topic_filter: str, handler: Handler, qos: int, *, again: bool = False) -> asyncio.Future[int]:
         """The QoS that the broker grants, 128 or more if it refuses; resolved at the first answer."""
         self.want()
-        return self._subscriptions.add(self._link, topic_filter, handler, qos)
+        return self._subscriptions.add(self._link, topic_filter, handler, qos, again=again)
 
     def unsubscribe(self, topic_filter: str, handler: Handler | None) -> None:
         """Without a handler: all of the filter's."""

@@ -38,8 +38,13 @@ class Subscriptions:
         self._all: dict[str, _Subscription] = {}
         self._asked: dict[int, list[_Subscription]] = {}
 
-    def add(self, link: Link | None, topic_filter: str, handler: Handler, qos: int) -> asyncio.Future[int]:
-        """The QoS that the broker grants, 128 or more if it refuses; resolved at the first answer."""
+    def add(
+        self, link: Link | None, topic_filter: str, handler: Handler, qos: int, *, again: bool = False
+    ) -> asyncio.Future[int]:
+        """The QoS that the broker grants, 128 or more if it refuses; resolved at the first answer.
+
+        again: ask the broker also where the filter is subscribed to already, so that what it retains comes once more.
+        """
         check_filter(topic_filter)
         if qos not in (0, 1):
             raise LocalError(f"subscribe {topic_filter!r}: expected QoS 0 or 1, found {qos}")
@@ -51,7 +56,7 @@ class Subscriptions:
             self._all[topic_filter] = found
             ask = True
         else:
-            ask = qos > found.qos
+            ask = again or qos > found.qos
             found.qos = max(qos, found.qos)
         found.handlers.append(handler)
         self._matcher.add(topic_filter, handler)

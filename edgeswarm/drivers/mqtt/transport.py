@@ -265,14 +265,16 @@ class Transport:
             settled("refused")
 
     # --- in ----------------------------------------------------------------------------------------------------------
-    def subscribe(self, topic_filter: str, handler: Handler, qos: int = 0, bulk: bool = False) -> asyncio.Future[int]:
+    def subscribe(
+        self, topic_filter: str, handler: Handler, qos: int = 0, bulk: bool = False, *, again: bool = False
+    ) -> asyncio.Future[int]:
         """Tell `handler` of each message, in the loop's thread, until `unsubscribe`; made again on every connection.
 
         The future, which nobody need await, is the QoS that the broker granted, or 128 and more if it refused.
         A handler must be quick; one that waits puts what comes into an Inbox.  Filters that overlap may bring a
-        message twice.
+        message twice.  again: others hear this filter already; what is retained comes once more, to all of them.
         """
-        return (self._bulk if bulk else self._control).subscribe(topic_filter, handler, qos)
+        return (self._bulk if bulk else self._control).subscribe(topic_filter, handler, qos, again=again)
 
     def unsubscribe(self, topic_filter: str, handler: Handler | None = None, *, bulk: bool = False) -> None:
         """Without a handler: all of the filter's.  Nothing happens if there are none."""
