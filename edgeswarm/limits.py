@@ -455,6 +455,7 @@ ARTEFACT_AGAIN_S = 1.0  # a chunk that went to all who listen is not sent again 
 ROLLOUT_UPLOAD_S = 120.0  # an upload that got no piece for so long is dropped
 BACKUP_BYTES_MAX = 64 * MIB  # a fleet's keys and its controller's log, compressed: a log is compacted at some MiB
 BACKUP_FILES_MAX = 20_000  # two for each device that ever joined, and then some
+BACKUP_LOG_BYTES_MAX = 48 * MIB  # of the controller's raft.db in one: it goes through the control socket
 
 # --- issue 4: the fleet in the cell's state --------------------------------------------------------------------------
 CELL_TOKENS_MAX = 1_024  # join tokens kept; revoked, used up and expired ones go first, the oldest of them before
