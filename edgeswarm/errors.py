@@ -1,7 +1,7 @@
 """The error tree: every error EdgeSwarm raises on purpose derives from one of four families.
 
 LocalError: we, or the person at the keyboard, misused something.  RemoteError: a file, a peer or a device did.
-LimitError: a bound of `limits.py` was passed.  JailError: a jail could not be made, or it died.
+LimitError: a bound of `limits/` was passed.  JailError: a jail could not be made, or it died.
 Texts say what was expected, what was found, and where.
 """
 

@@ -4,7 +4,7 @@ Request: signed by the device's key (it holds it), that again by the token's key
 the issuer (X25519 form of its Ed25519 key).  Answer: signed by the issuer, sealed to a fresh key of the request.  The
 broker sees the id of a token, a nonce and lengths.  Fleet, token and nonce, which the topic names, stand in the
 external data of every signature: what was made for one question is worth nothing for another.
-Invariants: open_request(seal_request(r)) == r, and the same for answers; every field is bounded (limits.py).
+Invariants: open_request(seal_request(r)) == r, and the same for answers; every field is bounded (limits/).
 Decides nothing about who may join.  Pure: sealing takes the randomness of libsodium, which nothing depends on.
 """
 

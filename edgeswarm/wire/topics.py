@@ -2,7 +2,7 @@
 
 Decides whether a text is a topic of ours, of which kind, and what it names; how many bytes a message there may have and
 how it is signed.  Invariants: parse(build(x)) == x; build(parse(t)) == t; a topic that parses has no wildcard, no NUL,
-no empty level; names are bounded (limits.py).  A cell is never called "controller" or "join": those levels are the
+no empty level; names are bounded (limits/).  A cell is never called "controller" or "join": those levels are the
 fleet's.  Why they are so: docs/decisions/2026-11-21-mqtt-topics.md.
 """
 

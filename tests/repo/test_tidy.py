@@ -138,21 +138,37 @@ def test_every_module_says_what_it_decides() -> None:
 
 
 def test_every_bound_has_its_reason() -> None:
-    """In limits.py a number's line, or the line above, says why it is that number.  KIB and MIB are units."""
-    lines = (PACKAGE / "limits.py").read_text().splitlines()
+    """In limits/ a number's line, or the line above, says why it is that number.  units.py holds KIB and MIB."""
 
     def faults() -> Iterator[str]:
-        for node in tree_of(PACKAGE / "limits.py").body:
-            if not isinstance(node, ast.Assign | ast.AnnAssign):
-                continue
-            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            assert isinstance(target, ast.Name), ast.dump(target)
-            above = lines[node.lineno - 2].lstrip()
-            commented = "#" in lines[node.lineno - 1] or (above.startswith("#") and not above.startswith("# ---"))
-            if target.id not in ("KIB", "MIB") and not commented:
-                yield f"edgeswarm/limits.py:{node.lineno}: {target.id}: expected a comment with unit or reason"
+        seen: dict[str, str] = {}
+        for path in sorted((PACKAGE / "limits").glob("*.py")):
+            lines = path.read_text().splitlines()
+            for node in tree_of(path).body:
+                if not isinstance(node, ast.Assign | ast.AnnAssign):
+                    continue
+                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                assert isinstance(target, ast.Name), ast.dump(target)
+                where = f"{name_of(path)}:{node.lineno}: {target.id}"
+                above = lines[node.lineno - 2].lstrip()
+                commented = "#" in lines[node.lineno - 1] or (above.startswith("#") and not above.startswith("# ---"))
+                if path.name != "units.py" and not commented:
+                    yield f"{where}: expected a comment with unit or reason"
+                if target.id in seen:  # one of the two would silently win in `from edgeswarm.limits import NAME`
+                    yield f"{where}: is in {seen[target.id]} already"
+                seen[target.id] = name_of(path)
+        assert len(seen) > 400, len(seen)
 
     report(faults())
+
+
+def test_every_area_of_the_bounds_is_read_from_one_place() -> None:
+    listed = {
+        node.module
+        for node in tree_of(PACKAGE / "limits/__init__.py").body
+        if isinstance(node, ast.ImportFrom) and [name.name for name in node.names] == ["*"]
+    }
+    assert listed == {f"edgeswarm.limits.{path.stem}" for path in (PACKAGE / "limits").glob("[!_]*.py")}
 
 
 def test_decisions_do_not_read_the_clock_or_the_environment() -> None:

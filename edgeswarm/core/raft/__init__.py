@@ -42,7 +42,7 @@ disk (Raft paper, Figure 3)
   - state machine safety: no two nodes apply different entries at one index.
   - reads: a ReadState's index is at least that of every entry committed when read_index() was called.
   - bounds: what a peer sends never reaches an assert, and no queue here grows by what peers send but for the messages
-    of one Ready; the bounds are in limits.py.
+    of one Ready; the bounds are in limits/.
 While a majority can talk, one of them leads within a few election timeouts and goes on to.
 
 What it leaves out

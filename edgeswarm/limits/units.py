@@ -1,0 +1,4 @@
+"""Units of the bounds beside it."""
+
+KIB = 1 << 10
+MIB = 1 << 20
