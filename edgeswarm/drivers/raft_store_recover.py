@@ -61,11 +61,13 @@ def recover(
     context: bytes = b"",
     command: bytes = b"",
     at_wall: str = "",
+    from_backup: bool = False,
 ) -> Audit:
     """Rewrite the configuration of the survivor's database; the member must not run.
 
     conf: not joint, at least one voter.  context: goes with each change of members (the new signed roster).  command:
     one more entry for the replicated state, which applies it (its own audit record).  at_wall: ISO 8601, now if empty.
+    from_backup: the only voter's own log of some time ago; its configuration stays, its term rises all the same.
     Raises StoreCorruptError if the database is not sound, LocalError, OSError.
     """
     if not conf.voters or conf.voters_outgoing or conf.learners_next:
@@ -76,7 +78,8 @@ def recover(
         raise LocalError(f"raft database {path}: there is none")
     held = lock(path)
     try:
-        return _recover(path, conf, reason, operator, context, command, at_wall or datetime.now(UTC).isoformat())
+        at_wall = at_wall or datetime.now(UTC).isoformat()
+        return _recover(path, conf, reason, operator, context, command, at_wall, from_backup)
     except sqlite3.Error as error:
         raise explain(error, path) from error
     finally:
@@ -84,7 +87,14 @@ def recover(
 
 
 def _recover(
-    path: Path, conf: ConfState, reason: str, operator: str, context: bytes, command: bytes, at_wall: str
+    path: Path,
+    conf: ConfState,
+    reason: str,
+    operator: str,
+    context: bytes,
+    command: bytes,
+    at_wall: str,
+    from_backup: bool,
 ) -> Audit:
     found = _read(path)  # closing it leaves all in one file
     fresh = path.with_name(path.name + ".recovering")
@@ -94,6 +104,8 @@ def _recover(
     storage, hard = found.storage, found.hard_state
     term, first = hard.term + RAFT_RECOVERY_TERMS, storage.last_index() + 1
     before, changes = _changes(found, conf)
+    if not changes and not from_backup:
+        raise LocalError(f"recovery: the configuration is already voters {_numbers(conf.voters)}")
     entries = [
         Entry(term, index, EntryType.CONF_CHANGE_V2, ConfChangeV2((one,), context=context).encode() if one else b"")
         for index, one in enumerate(changes, first)
@@ -155,8 +167,6 @@ def _changes(found: Loaded, conf: ConfState) -> tuple[ConfState, list[ConfChange
             changes.append(one)
     except ConfChangeError as error:
         raise LocalError(f"recovery: the log's changes of members do not follow each other: {error}") from None
-    if not changes:
-        raise LocalError(f"recovery: the configuration is already voters {_numbers(conf.voters)}")
     if not conf_states_equal(tracker.conf_state(), conf):
         raise LocalError(f"recovery: no changes of members lead to {conf}, found {tracker.conf_state()}")
     return before, changes

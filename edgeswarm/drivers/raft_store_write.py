@@ -197,6 +197,14 @@ class Writer:
     def explain(self, error: sqlite3.Error | OSError) -> LocalError | RemoteError:
         return explain(error, self._path)
 
+    def copy(self, path: Path) -> None:
+        """What is committed, into a new database at `path`.  Raises sqlite3.Error."""
+        target = sqlite3.connect(path)
+        try:
+            self._database.backup(target)
+        finally:
+            target.close()
+
     def close(self) -> None:
         """Never raises: what was acknowledged is on disk already."""
         try:

@@ -42,8 +42,7 @@ def test_controller_that_is_lost_comes_back_from_its_backup(tmp_path: Path) -> N
         rig.cli("fleet", "backup", "-o", "site.backup")
         text = (rig.home / "site.backup").read_bytes()
         assert b"device.key" not in text and PASSPHRASE.encode() not in text
-        rig.kill("controller")
-        rig.close()
+        rig.end("controller")
         shutil.rmtree(rig.folder.path)
         (rig.home / "wrong").write_text("not the passphrase\n")
         (rig.home / "wrong").chmod(0o600)
@@ -56,3 +55,16 @@ def test_controller_that_is_lost_comes_back_from_its_backup(tmp_path: Path) -> N
         rig.serve()
         after = rig.json("fleet", "status")
         assert after["term"] > before["term"] + 900 and after["leader"] == "controller"
+
+
+def test_controller_killed_with_its_broker_starts_again_and_takes_no_other_ones_broker(tmp_path: Path) -> None:
+    """kill -9 leaves mosquitto behind: the next controller ends it; a second controller ends nobody's."""
+    with fleet_rig(tmp_path / "site") as rig:
+        rig.serve()
+        second = rig.cli("fleet", "broker", "run", expect=None)
+        assert "is taken" in second
+        assert rig.json("fleet", "status")["broker_connected"]
+        rig.kill("controller")
+        rig.serve()
+        assert "broker_orphan_ended" in rig.tail("controller", 100)
+        assert rig.json("fleet", "status")["leader"] == "controller"

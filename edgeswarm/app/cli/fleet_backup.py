@@ -26,11 +26,19 @@ def backup(target: Path, passphrase_file: Path | None, fleet_dir: Path | None, a
     """
     from edgeswarm.app.fleet import backup as work
     from edgeswarm.app.fleet.folder import FleetFolder, default_path
+    from edgeswarm.app.fleet.link import open_link
+    from edgeswarm.drivers.control import NotRunningError
 
     folder = FleetFolder(fleet_dir or default_path())
     _ = folder.config
     ask = passphrase.asker(passphrase_file, "the backup", fresh=True)
-    data = work.backup(folder, ask())
+    raft = b""
+    try:
+        with open_link(fleet_dir) as link:
+            raft = link.call("backup.log")["raft"]
+    except NotRunningError:
+        pass  # then the file is nobody's
+    data = work.backup(folder, ask(), raft=raft)
     if str(target) == "-":
         sys.stdout.buffer.write(data)
         return

@@ -33,10 +33,14 @@ from edgeswarm.limits import BACKUP_BYTES_MAX, BACKUP_FILES_MAX
 LEFT_OUT = frozenset({"artefacts", "cache", "run", "fleet.db", "mosquitto.db", "mosquitto.log", "mosquitto.pid"})
 LEFT_OUT_SUFFIXES = ("-wal", "-shm", ".new", ".lock")
 RAFT = PurePosixPath("controller/swarm/raft.db")
+BUSY_TRIES = 20  # a quarter of a second each
 
 
-def backup(folder: FleetFolder, passphrase: str, *, cost: sealed.Cost = sealed.MODERATE) -> bytes:
-    """The sealed bytes.  The controller may run.  Raises LimitError, LocalError, OSError."""
+def backup(folder: FleetFolder, passphrase: str, *, raft: bytes = b"", cost: sealed.Cost = sealed.MODERATE) -> bytes:
+    """The sealed bytes.  raft: the controller's log as it gave it (`backup.log`), where it runs and so holds the file.
+
+    Raises LimitError, LocalError, OSError.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         count = 0
@@ -44,7 +48,10 @@ def backup(folder: FleetFolder, passphrase: str, *, cost: sealed.Cost = sealed.M
             name = PurePosixPath(path.relative_to(folder.path).as_posix())
             if not path.is_file() or path.is_symlink() or _is_left_out(name):
                 continue
-            data = _database(path) if path.suffix == ".db" else path.read_bytes()
+            if raft and name == RAFT:
+                data = raft
+            else:
+                data = _database(path) if path.suffix == ".db" else path.read_bytes()
             info = tarfile.TarInfo(str(name))
             info.size, info.mode = len(data), path.stat().st_mode & 0o777
             tar.addfile(info, io.BytesIO(data))
@@ -87,7 +94,7 @@ def settle(folder: FleetFolder, operator: SigningKey, *, reason: str, name: str)
     number = book.number_of(cell.device)
     base = cell_config.folder(state)
     if book.current.voters() == (number,) and (base / "raft.db").exists():
-        recover_alone(state, operator, reason=reason, operator=name)
+        recover_alone(state, operator, reason=reason, operator=name, from_backup=True)
         kept = "alone"
     else:
         (base / "raft.db").unlink(missing_ok=True)
@@ -110,11 +117,24 @@ def _database(path: Path) -> bytes:
         source = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         target = sqlite3.connect(copy)
         try:
-            source.backup(target)
+            source.backup(target, progress=_Patience(path).look)
         finally:
             source.close()
             target.close()
         return copy.read_bytes()
+
+
+class _Patience:
+    """Ends a copy that waits for a database which somebody else holds for themselves."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._tries = path, 0
+
+    def look(self, status: int, remaining: int, total: int) -> None:
+        """As sqlite3 calls it: after each step, and each time that there was no getting in."""
+        self._tries += status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        if self._tries > BUSY_TRIES:
+            raise LocalError(f"{self._path}: another process holds it; does the controller run?")
 
 
 def _unpack(plain: bytes, draft: Path, who: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from edgeswarm.app.fleet import broker_files
+from edgeswarm.app.fleet.broker_orphan import MARK, end_orphan, mark
 from edgeswarm.app.fleet.folder import FleetFolder
 from edgeswarm.app.log import Log
 from edgeswarm.drivers import broker_fleet
@@ -42,6 +44,9 @@ async def run_broker(folder: FleetFolder, log: Log, *, as_is: bool = False) -> A
         log.info("broker_files", changed=sorted(changed))
     if broker_fleet.runs_as(folder.path) == "root":
         log.warning("broker_runs_as_root", why=f"a folder above {folder.path} is closed to mosquitto's own user")
+    for pid_file, config in ((files.join_pid, files.join_config), (files.pid, files.config)):
+        if pid := await asyncio.to_thread(end_orphan, pid_file, config):
+            log.warning("broker_orphan_ended", pid=pid, config=str(config))
     rows = (("devices", files.config, settings.port), ("join", files.join_config, settings.join_port))
     processes = [Process(name, program, path, settings.local, port, log) for name, path, port in rows]
     try:
@@ -104,6 +109,7 @@ class Process:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
                 limit=_LINE_BYTES_MAX,
+                env={**os.environ, MARK: mark()},
                 start_new_session=True,  # ctrl-c at the terminal is ours to answer
             )
             try:

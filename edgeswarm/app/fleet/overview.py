@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import edgeswarm
 from edgeswarm.app.control_ops import argument
+from edgeswarm.app.fleet.controller import LOCAL
 from edgeswarm.core.cell import commands as cmd
-from edgeswarm.errors import RemoteError
-from edgeswarm.limits import ROSTER_BYTES_MAX
+from edgeswarm.errors import LimitError, RemoteError
+from edgeswarm.limits import BACKUP_LOG_BYTES_MAX, ROSTER_BYTES_MAX
 from edgeswarm.wire.roster import Roster
 
 if TYPE_CHECKING:
@@ -61,5 +65,18 @@ def register(controller: Controller) -> None:
         index, _ = await node.propose(cmd.encode(cmd.SetRoster(roster.version, roster.previous, data)))
         return {"version": roster.version, "index": index}
 
-    controller.one |= {"status": status, "roster.get": get, "roster.put": put}
+    async def log(args: dict[str, Any], who: str) -> Any:
+        """The controller's own log, for a backup made on this machine."""
+        if who != LOCAL:
+            raise RemoteError("backup.log: expected to be asked on the controller's machine", who=who)
+        if node.voter is None:
+            return {"raft": b""}
+        with tempfile.TemporaryDirectory(prefix="edgeswarm-backup-") as scratch:
+            path = Path(scratch) / "raft.db"
+            await node.voter.store.copy(path)
+            if path.stat().st_size > BACKUP_LOG_BYTES_MAX:
+                raise LimitError(f"backup: a log of at most {BACKUP_LOG_BYTES_MAX} bytes, found {path.stat().st_size}")
+            return {"raft": await asyncio.to_thread(path.read_bytes)}
+
+    controller.one |= {"status": status, "roster.get": get, "roster.put": put, "backup.log": log}
     controller.needs["roster.put"] = "revoke"

@@ -23,8 +23,12 @@ from edgeswarm.wire.roster import Roster
 from edgeswarm.wire.roster_change import next_roster
 
 
-def recover_alone(state_dir: Path, operator_key: SigningKey, *, reason: str, operator: str) -> Audit:
+def recover_alone(
+    state_dir: Path, operator_key: SigningKey, *, reason: str, operator: str, from_backup: bool = False
+) -> Audit:
     """Make the device of `state_dir`, which must not run, the only voter of its cell.
+
+    from_backup: it is that already, and its log is of some time ago.
 
     Raises LocalError, ConfigError, RosterError (the key is no operator's), StoreCorruptError.
     """
@@ -39,7 +43,7 @@ def recover_alone(state_dir: Path, operator_key: SigningKey, *, reason: str, ope
     command = cmd.batch(
         [
             cmd.SetRoster(fresh.version, fresh.previous, fresh.data),
-            cmd.Note(operator, f"recovered from a lost quorum: {reason}"),
+            cmd.Note(operator, f"recovered from {'a backup' if from_backup else 'a lost quorum'}: {reason}"),
         ]
     )
     return recover(
@@ -49,4 +53,5 @@ def recover_alone(state_dir: Path, operator_key: SigningKey, *, reason: str, ope
         operator,
         context=codec.dumps([fresh.version]),
         command=bytes(TAG_BYTES) + command,
+        from_backup=from_backup,
     )
