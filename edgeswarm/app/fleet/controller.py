@@ -125,7 +125,7 @@ class Controller:
     async def _asked(self, sender: str, body: bytes) -> bytes:
         match codec.loads(body, who=sender):
             case [str(what), dict(args)]:
-                return codec.dumps(await self.ask(what, _texts(args), sender))
+                return codec.dumps(await self.ask(what, _texts(args), _remote(sender)))
             case _:
                 raise CallError("fleet: expected [what, arguments]", who=sender, code="error")
 
@@ -133,7 +133,7 @@ class Controller:
         """Rows go to the sender's inbox until it has been silent for FLEET_FOLLOW_S."""
         match codec.loads(body, who=sender):
             case [str(what), dict(args), bytes(id_)] if len(id_) == 16:
-                rows = self.follow(what, _texts(args), sender)
+                rows = self.follow(what, _texts(args), _remote(sender))
             case _:
                 raise CallError("fleet.follow: expected [what, arguments, id]", who=sender, code="error")
         if len(self._followed) >= FLEET_FOLLOWERS_MAX or (sender, id_) in self._followed:
@@ -191,6 +191,13 @@ def _question(args: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if not isinstance(what, str) or not isinstance(inner, dict):
         raise RemoteError("control request: fleet: expected what (text) and args (map)")
     return what, _texts(inner)
+
+
+def _remote(sender: str) -> str:
+    """Whoever asks over MQTT is not the socket of this machine, whatever it is called."""
+    if sender == LOCAL:
+        raise CallError(f"fleet: a device called {LOCAL} may not ask the controller", who=sender, code="not-allowed")
+    return sender
 
 
 def _texts(args: dict[Any, Any]) -> dict[str, Any]:

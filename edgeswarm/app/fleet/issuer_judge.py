@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from edgeswarm.app.join.inventory import RESERVED_START
+from edgeswarm.app.join.inventory import is_reserved
 from edgeswarm.core.cell.types import TokenState
 from edgeswarm.errors import RemoteError
 from edgeswarm.limits import DEVICES_MAX, LABELS_BYTES_MAX, LABELS_PER_DEVICE_MAX, ROSTER_BYTES_MAX
@@ -55,8 +55,8 @@ def identity(request: Request, roster: Roster) -> tuple[str, bool]:
         raise Refusal(
             "name-taken", f"{request.name} is in the fleet with another key: another --name, or revoke it first"
         )
-    if request.name.startswith(RESERVED_START):
-        raise Refusal("name-taken", f"{request.name}: names that start with {RESERVED_START} are the broker's")
+    if is_reserved(request.name):
+        raise Refusal("name-taken", f"{request.name}: that name is the fleet's own: another --name")
     return request.name, False
 
 

@@ -15,6 +15,7 @@ from edgeswarm.wire import topics
 from edgeswarm.wire.join import Inventory, is_label
 
 RESERVED_START = "es-"  # the broker's own users are called so
+RESERVED = ("local",)  # to controller and audit: the control socket of this machine
 
 
 def device_id(wanted: str, public: bytes, *, host: str | None = None) -> str:
@@ -23,15 +24,20 @@ def device_id(wanted: str, public: bytes, *, host: str | None = None) -> str:
     Raises LocalError for a name that no device may have.
     """
     if wanted:
-        if not topics.is_device(wanted) or wanted.startswith(RESERVED_START):
+        if not topics.is_device(wanted) or is_reserved(wanted):
             raise LocalError(
                 f"--name: expected 1 to 63 of a-z, 0-9 and -, not starting with - or {RESERVED_START},"
-                f" found {wanted!r:.80}"
+                f" not {RESERVED[0]}, found {wanted!r:.80}"
             )
         return wanted
     text = (socket.gethostname() if host is None else host).partition(".")[0].lower()
     clean = re.sub(r"[^a-z0-9]+", "-", text).strip("-")[:40].removeprefix(RESERVED_START).strip("-") or "device"
     return f"{clean}-{public.hex()[:6]}"
+
+
+def is_reserved(name: str) -> bool:
+    """A device so called would be taken for something else."""
+    return name.startswith(RESERVED_START) or name in RESERVED
 
 
 def labels(items: tuple[str, ...]) -> tuple[str, ...]:
