@@ -119,6 +119,8 @@ class AgentLoop:
                 return idle_s if s is None else min(s, idle_s)
             case Stage():
                 cut("begun")
+                if self._stage is not None and self._stage[1].done():  # it is not staged, and nobody said why
+                    await self._drop_stage()
                 if self._stage is None:
                     task = asyncio.create_task(self._do_stage(step))
                     task.add_done_callback(lambda _: self._wake.set())
@@ -137,7 +139,10 @@ class AgentLoop:
         if not task.done():
             self._node.artefacts.exchange.cancel(bytes.fromhex(step.version.artefact))
             task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        (error,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(error, Exception):
+            self._sup.log.crash("swarm_fault", error)
+            self.machine.stage_failed(step.version, "a fault of ours", self._now(), final=False)
 
     async def _save(self) -> None:
         """The journal, before what it says is done.  Raises OSError, and then nothing is done."""

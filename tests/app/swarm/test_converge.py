@@ -166,6 +166,26 @@ async def test_unknown_publisher_is_refused_and_nothing_is_touched(rig: Rig, tmp
     assert "publisher" in row.why and "pump" not in rig.one.supervisor.node.table.agents
 
 
+async def test_fault_of_ours_while_it_is_checked_is_told_and_tried_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is raised, a rollout does not hang in `fetching` without a word."""
+    monkeypatch.setattr("edgeswarm.core.rollout.converge.ROLLOUT_RETRY_S", 0.1)
+    prepare, broken = rig.one.supervisor.shelf.prepare, True
+
+    async def fails(artefact: Any, host: Any) -> None:
+        if broken:
+            raise RuntimeError("a fault of ours")
+        await prepare(artefact, host)
+
+    monkeypatch.setattr(rig.one.supervisor.shelf, "prepare", fails)
+    plan = await rig.roll(version(rig.one, 1), 1)
+    row = await rig.comes_to("failed", plan)
+    assert row.why == "a fault of ours" and rig.one.events("swarm_fault")
+    broken = False
+    await rig.comes_to("healthy", plan)
+
+
 @pytest.mark.parametrize("signer", ["issuer", "device", "nobody"])
 async def test_plan_that_no_operator_signed_is_refused(rig: Rig, signer: str) -> None:
     """Whoever leads the cell may write it into the log: devices do not take it."""
