@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 from fleet_rig import PASSPHRASE, Rig, fleet_rig
+from processes import wait_for
 
 pytestmark = pytest.mark.e2e
-
-
-def without_socket(rig: Rig) -> Path:
-    """As on another machine: the controller's socket cannot be seen."""
-    socket = rig.folder.controller / "run" / "controller.sock"
-    return socket.rename(socket.with_suffix(".hidden"))
 
 
 def test_operator_appointed_by_the_root_works_from_another_machine(tmp_path: Path) -> None:
@@ -68,3 +64,31 @@ def test_controller_killed_with_its_broker_starts_again_and_takes_no_other_ones_
         rig.serve()
         assert "broker_orphan_ended" in rig.tail("controller", 100)
         assert rig.json("fleet", "status")["leader"] == "controller"
+
+
+def test_revoked_device_is_out_for_good_over_restarts_of_broker_and_controller(tmp_path: Path) -> None:
+    """Its own running supervisor tries to come back all the time, with the certificate that it was given at join."""
+    with fleet_rig(tmp_path / "site") as rig:
+        rig.serve()
+        token = rig.token("--uses", "2")
+        for device in ("press-1", "press-2"):
+            rig.join(device, token)
+            rig.run(device)
+        wait_for(lambda: online(rig) >= {"press-1", "press-2"}, "both are online", within_s=30)
+        rig.cli("fleet", "revoke", "press-2", "--reason", "stolen", "--yes")
+        state = str(rig.state("press-2"))
+
+        def is_out() -> bool:
+            return not rig.json("swarm", "status", "--state", state)["transport"]["connected"]
+
+        wait_for(is_out, "its session has ended", within_s=15)
+        assert "device_revoked" in rig.tail("press-2", 100)
+        rig.end("controller")
+        rig.serve()
+        wait_for(lambda: "press-1" in online(rig), "the other one comes back", within_s=30)
+        time.sleep(3)  # several tries of press-2
+        assert is_out() and "press-2" not in online(rig)
+
+
+def online(rig: Rig) -> set[str]:
+    return {row["device"] for row in rig.json("fleet", "devices")["devices"] if row["state"] == "online"}

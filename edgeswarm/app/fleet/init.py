@@ -11,6 +11,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeswarm.app.fleet import issued
 from edgeswarm.app.fleet.folder import FleetConfig, FleetFolder
 from edgeswarm.app.swarm import config as cell_config
 from edgeswarm.app.swarm.config import CellConfig, TimingName
@@ -219,6 +220,7 @@ def write_member(
     public = Signatory.from_seed(seed).public
     begin = now_s - EARLY_S
     leaf = x509.make_device(issuer_seed, issuer, device, public, begin, begin + days * DAY_S)
+    issued.note(folder, device, x509.serial_of(leaf), x509.not_after_of(leaf), now_s=now_s)
     write_whole(base / "ca.crt", (folder.pki / "ca.crt").read_bytes(), mode=0o644)
     write_whole(base / "device.crt", x509.chain(leaf, issuer), mode=0o644)
     write_whole(base / "device.pem", x509.pkcs8_pem(seed))

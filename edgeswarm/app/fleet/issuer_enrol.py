@@ -1,33 +1,28 @@
 """Devices that may join, into the roster: one next roster for all of a batch, then certificates and memberships.
 
 The roster is made from the one that this device knows, checked as every device will, and proposed; where another came
-first it is made anew.  Keeps FLEET/controller/issued.jsonl: which certificate (X.509 serial number) was given to whom,
-until when; a revocation needs it.
+first it is made anew.  Which certificate was given to whom is noted (issued.py) before it is given: a revocation needs
+its serial number.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from edgeswarm.app.fleet import issued
 from edgeswarm.app.fleet.broker_files import Issuer as IssuerKey
 from edgeswarm.app.fleet.roster_changes import RosterChanges
 from edgeswarm.app.swarm import config as cell_config
 from edgeswarm.app.swarm.connect import CONTENT_KEYS
 from edgeswarm.drivers import keys
-from edgeswarm.drivers.files import write_whole
 from edgeswarm.errors import EdgeSwarmError, LocalError, RemoteError
 from edgeswarm.limits import (
     DEVICE_DAYS,
-    ISSUED_BYTES_MAX,
-    ISSUED_LINE_BYTES_MAX,
     JOIN_PUBLISHERS_MAX,
     JOIN_REUSE_S,
     ROSTERS_KEPT_MAX,
@@ -44,7 +39,6 @@ if TYPE_CHECKING:
 
 EARLY_S: Final = 300  # certificates begin this long ago: clocks differ
 DAY_S: Final = 86_400
-ISSUED: Final = "issued.jsonl"
 TRIES, TRY_S = 8, 0.1  # to have a roster committed, while others change it too
 
 
@@ -69,7 +63,6 @@ class Enrolment:
         self.lock = asyncio.Lock()
         """Held while a roster is made and proposed; whoever else makes rosters here may take it too."""
         self.rosters = 0
-        self._noting = threading.Lock()
         self._changes = RosterChanges(self._node)
         self.key = IssuerKey.load(controller.folder)
         self.by = Signatory(self.key.key.public, cose.signer(self.key.key.seed))
@@ -148,6 +141,8 @@ class Enrolment:
         for one in due:
             member = base.member(one.device)
             serial, role = 1, one.role
+            if member is not None and member.public != one.public:
+                raise LocalError(f"{one.device} is in the fleet with another key")  # its name is no claim to it
             if member is not None:
                 serial, role = member.keys[-1].certificate.serial + 1, member.entry.role
             elif one.entry:
@@ -179,7 +174,7 @@ class Enrolment:
         leaf = x509.make_device(
             self.key.key.seed, self.key.pem, one.device, one.public, certificate.not_before_s, end_s
         )
-        self.note(one.device, x509.serial_of(leaf), end_s, one.token)
+        issued.note(folder, one.device, x509.serial_of(leaf), end_s, now_s=self.now_s())
         trusted = keys.trusted(folder.controller / "trust.d")
         return Membership(
             device=one.device,
@@ -200,52 +195,6 @@ class Enrolment:
             version=self._node.replica.state.version,
             now_s=self.now_s(),
         )
-
-    def note(self, device: str, serial: int, not_after_s: int, token: str = "") -> None:
-        """A certificate that is about to be given out; on disk when this returns.  Raises OSError."""
-        path = self._controller.folder.controller / ISSUED
-        row = {"device": device, "serial": f"{serial:x}", "not_after_s": not_after_s, "at_s": self.now_s()}
-        line = json.dumps(row | ({"token": token} if token else {})) + "\n"
-        with self._noting:  # memberships are made in threads
-            with open(path, "ab") as file:
-                file.write(line.encode())
-                file.flush()
-                os.fdatasync(file.fileno())
-                size = file.tell()
-            if size > ISSUED_BYTES_MAX:
-                _shorten(path, self.now_s())
-
-
-def issued(directory: Path, device: str = "") -> list[dict[str, Any]]:
-    """Certificates given out, of one device or all: device, serial (int), not_after_s, at_s.  directory: controller's.
-
-    A line that was cut off by a power cut is passed over.  Raises OSError.
-    """
-    found: list[dict[str, Any]] = []
-    try:
-        with open(directory / ISSUED, "rb") as file:
-            while line := file.readline(ISSUED_LINE_BYTES_MAX):
-                try:
-                    row = json.loads(line)
-                    row = {
-                        "device": str(row["device"]),
-                        "serial": int(row["serial"], 16),
-                        "not_after_s": int(row["not_after_s"]),
-                        "at_s": int(row["at_s"]),
-                    }
-                except (ValueError, KeyError, TypeError):
-                    continue
-                if not device or row["device"] == device:
-                    found.append(row)
-    except FileNotFoundError:
-        pass
-    return found
-
-
-def _shorten(path: Path, now_s: int) -> None:
-    """Only what has not ended: what has needs no revocation."""
-    rows = [row | {"serial": f"{row['serial']:x}"} for row in issued(path.parent) if row["not_after_s"] >= now_s]
-    write_whole(path, b"".join(json.dumps(row).encode() + b"\n" for row in rows))
 
 
 def _content_keys(path: Path) -> tuple[tuple[int, bytes], ...]:
