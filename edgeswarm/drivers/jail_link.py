@@ -117,7 +117,7 @@ class JailLink:
         self.begin(jail_id, specs)
         payload, agents = lay_out(specs)
         size_bytes = frames.shared_bytes(ring_bytes)
-        self.job = {"kind": "serve", "agents": agents}
+        self.job.update(kind="serve", agents=agents)
         ends = Ends()
         try:
             self._rings = kernel.memfd("jail-rings", size_bytes=size_bytes)

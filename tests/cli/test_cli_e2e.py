@@ -115,4 +115,4 @@ def test_a_supervisor_that_cannot_start_says_why(cli, watch: Path, state: Path) 
     Path("bad.toml").write_text("[limits]\nmemory_mb = -1\ncores = 2\n")
     done = cli("run", "-c", "bad.toml")
     assert (done.code, "limits.memory_mb" in done.err, "limits.cores" in done.err) == (2, True, True)
-    assert sorted(os.listdir(state)) == ["keys", "trust.d"]
+    assert sorted(os.listdir(state)) == ["keys", "swarm.lock", "trust.d"]

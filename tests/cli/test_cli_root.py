@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import re
 import subprocess
@@ -15,25 +14,31 @@ import click
 import pytest
 
 from edgeswarm import errors
-from edgeswarm.app.cli import agent, aliases, daemon_group, root, swarm
+from edgeswarm.app.cli import aliases, root
 from edgeswarm.drivers.control import NotRunningError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
-NO_JSON = {"agent", "config", "daemon", "demo", "swarm"}
-"""Groups; and the demo, which is a show."""
+NO_JSON = {"demo", "fleet broker unit"}
+"""A show; and a text that is a file."""
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
-    groups = (("agent ", agent.COMMANDS), ("daemon ", daemon_group.COMMANDS), ("swarm ", swarm.COMMANDS))
-    for prefix, table in (("", root.COMMANDS), *groups):
-        for name, (module, attribute, _) in table.items():
-            found = getattr(importlib.import_module(f"edgeswarm.app.cli.{module}"), attribute)
+    """Every command, and every group, with the words that call it."""
+
+    def below(prefix: str, group: click.Group) -> Iterator[tuple[str, click.Command]]:
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            found = group.get_command(context, name)
+            assert found is not None
             yield prefix + name, found
-            if isinstance(found, click.Group) and name == "config":
-                yield from ((f"config {below}", command) for below, command in found.commands.items())
+            if isinstance(found, click.Group):
+                yield from below(f"{prefix}{name} ", found)
+
+    yield from below("", root.root)
 
 
 COMMANDS = dict(commands())
+GROUPS = {name for name, command in COMMANDS.items() if isinstance(command, click.Group)}
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -42,15 +47,25 @@ def test_every_command_has_help_with_an_example(name: str, cli) -> None:
     assert done.code == 0
     if name not in ("config", "demo", "version"):
         assert "Example" in done.out
-        assert f"edgeswarm {name}" in done.out or name in ("agent", "daemon", "swarm")
+        assert f"edgeswarm {name}" in done.out
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - NO_JSON))
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - GROUPS - NO_JSON))
 def test_every_command_takes_json(name: str) -> None:
     assert any("--json" in parameter.opts for parameter in COMMANDS[name].params)
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_option_of_a_command_says_what_it_is_for() -> None:
+    silent = [
+        f"{name} {option.opts[-1]}"
+        for name, command in COMMANDS.items()
+        for option in command.params
+        if isinstance(option, click.Option) and not option.hidden and not option.help
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - GROUPS))
 def test_every_command_is_in_the_documentation(name: str) -> None:
     assert f"`{name}" in DOCS.read_text() or f"edgeswarm {name}" in DOCS.read_text()
 

@@ -122,7 +122,7 @@ def test_set_up_happens_once_and_again_when_the_project_changed(copy: Path, tmp_
         assert done.returncode == 0, done.stderr
         return [line for line in log.read_text().splitlines() if "install" in line]
 
-    assert any("--editable .[build,broker,swarm]" in line for line in set_up("demo"))
+    assert any("--editable .[build,broker,fleet]" in line for line in set_up("demo"))
     assert set_up("demo") == []
     assert any("--editable .[dev]" in line for line in set_up("test"))
     assert set_up("test") == []
@@ -143,7 +143,7 @@ def test_a_failed_install_leaves_no_stamp(copy: Path, tmp_path: Path) -> None:
     )
     done = run([".ci/setup", "demo"], copy, PYTHON=str(fake))
     assert done.returncode == 1
-    assert "pip could not install edgeswarm[build,broker,swarm]" in done.stderr
+    assert "pip could not install edgeswarm[build,broker,fleet]" in done.stderr
     assert not list((copy / ".venv").glob(".setup-demo"))
 
 

@@ -12,7 +12,14 @@ from edgeswarm.errors import ConfigError
 
 
 @click.command()
-@click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write it; - for standard output.",
+)
 @passphrase.passphrase_option
 @output.fleet_option
 @output.json_option

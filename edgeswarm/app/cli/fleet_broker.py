@@ -56,8 +56,15 @@ def check(fleet_dir: Path | None, as_json: bool) -> int:
 
 @broker.command()
 @output.fleet_option
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
-def run(fleet_dir: Path | None, log_level: str) -> int:
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="The least level that is written.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Errors as JSON; the log is JSON anyway.")
+def run(fleet_dir: Path | None, log_level: str, as_json: bool) -> int:
     """Run the fleet's broker in the foreground, until SIGTERM or ctrl-c.
 
     \b

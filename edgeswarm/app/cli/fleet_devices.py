@@ -18,7 +18,7 @@ SORTS = ("device", "role", "state", "tier", "profile", "software", "seen", "agen
 @click.command()
 @click.argument("selector", default="all")
 @click.option("--limit", type=click.IntRange(1), help="At most so many.")
-@click.option("--sort", type=click.Choice(SORTS), default="device", show_default=True)
+@click.option("--sort", type=click.Choice(SORTS), default="device", show_default=True, help="By this column.")
 @click.option("--descending", is_flag=True, help="The other way round.")
 @click.option("--seed", default="", help="Of percent=: another seed takes other devices.")
 @click.option("--watch", is_flag=True, help="Go on, drawn anew each --interval; q quits.")

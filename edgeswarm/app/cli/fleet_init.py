@@ -99,7 +99,13 @@ def init(
 @click.command()
 @click.option("--broker", "with_broker", is_flag=True, help="Run the fleet's mosquitto as well.")
 @click.option("--on-alert", default="", metavar="COMMAND", help="Run for each alert, with its JSON on standard input.")
-@click.option("--log-level", type=click.Choice(("debug", "info", "warning", "error")), default="info")
+@click.option(
+    "--log-level",
+    type=click.Choice(("debug", "info", "warning", "error")),
+    default="info",
+    show_default=True,
+    help="The least level that is written.",
+)
 @output.fleet_option
 @click.option("--json", "as_json", is_flag=True, help="Errors as JSON; the log is JSON anyway.")
 def serve(with_broker: bool, on_alert: str, log_level: str, fleet_dir: Path | None, as_json: bool) -> int:

@@ -31,7 +31,14 @@ def operator() -> None:
 
 @click.command()
 @click.argument("name")
-@click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write the kit.",
+)
 @click.option(
     "--kit-passphrase-file",
     type=click.Path(path_type=Path, dir_okay=False),

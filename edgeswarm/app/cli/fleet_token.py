@@ -46,7 +46,13 @@ def seconds(text: str) -> int:
 
 
 @click.command()
-@click.option("--role", type=click.Choice(("worker", "reader", "coordinator")), default="worker", show_default=True)
+@click.option(
+    "--role",
+    type=click.Choice(("worker", "reader", "coordinator")),
+    default="worker",
+    show_default=True,
+    help="What a device is: workers run agents, coordinators may vote and lead as well, readers only read.",
+)
 @click.option("--ttl", default="1h", show_default=True, help="How long it is good: 90s, 15m, 1h, 7d.")
 @click.option("--uses", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How many devices.")
 @click.option("--approval", is_flag=True, help="A person has to agree to each (`fleet approve`); coordinators always.")

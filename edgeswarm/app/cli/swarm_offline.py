@@ -14,15 +14,19 @@ from edgeswarm.errors import ConfigError, LocalError
 
 @click.command()
 @click.option("--dev", "count", type=click.IntRange(1, 10_000), required=True, help="How many devices.")
-@click.option("--dir", "directory", type=click.Path(path_type=Path), default=Path("fleet"), show_default=True)
+@click.option(
+    "--dir", "directory", type=click.Path(path_type=Path), default=Path("fleet"), show_default=True, help="Made."
+)
 @click.option(
     "--broker", "brokers", multiple=True, required=True, metavar="URL", help="mqtt://, mqtts://, ws://, wss://"
 )
 @click.option("--voters", type=click.Choice(["1", "3", "5"]), help="How many vote at first (default: 1, 3 or 5 by N).")
-@click.option("--timing", type=click.Choice(["lan", "default"]), default="lan", show_default=True)
+@click.option(
+    "--timing", type=click.Choice(["lan", "default"]), default="lan", show_default=True, help="How fast it notices."
+)
 @click.option("--encrypt", is_flag=True, help="A256GCM over every payload: the broker sees topics only.")
-@click.option("--fleet", default="dev", show_default=True)
-@click.option("--cell", default="cell", show_default=True)
+@click.option("--fleet", default="dev", show_default=True, help="Its name.")
+@click.option("--cell", default="cell", show_default=True, help="Name of its cell.")
 @output.json_option
 def init(
     count: int,
@@ -95,6 +99,7 @@ def verify_leader(
       edgeswarm swarm verify-leader leader.cert --dir fleet/d2
       edgeswarm swarm verify-leader leader.cert --roster roster.cbor --root root.pub
     """
+    from edgeswarm.app.swarm.rosters import roots_of
     from edgeswarm.drivers import keys
     from edgeswarm.limits import LEADER_BYTES_MAX, ROSTER_BYTES_MAX
     from edgeswarm.wire import leadership
@@ -107,9 +112,11 @@ def verify_leader(
     paths, root = _trust(directory, roster_path, root_path)
     public = keys.read_pub(root)
     rosters: list[Roster] = []
+    roots = roots_of(Roster.decode(read(paths[-1], ROSTER_BYTES_MAX)), public)
     for path in paths:
-        previous = rosters[-1] if rosters else None
-        rosters.append(Roster.open(read(path, ROSTER_BYTES_MAX), root_public=public, previous=previous))
+        previous, data = rosters[-1] if rosters else None, read(path, ROSTER_BYTES_MAX)
+        public = roots[min(len(Roster.decode(data).roots), len(roots) - 1)]
+        rosters.append(Roster.open(data, root_public=public, previous=previous))
     found = LeaderCertificate.decode(read(certificate, LEADER_BYTES_MAX))
     roster = next((one for one in rosters if one.version == found.roster_version), rosters[-1])
     leadership.verify(found, roster)
