@@ -170,7 +170,7 @@ class Issuer(People):
             raise Refusal("forged", f"the request was not made with the secret of token {topic.token}") from None
         assert token is not None
         roster = self.node.rosters.current
-        device, known = identity(request, roster)
+        device, known = identity(request.name, request.public, roster)
         check_token(token, device, request.public, self.enrolment.now_s())
         for other in before:
             one = other.candidate

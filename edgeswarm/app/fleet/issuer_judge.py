@@ -12,7 +12,7 @@ from edgeswarm.app.join.inventory import is_reserved
 from edgeswarm.core.cell.types import TokenState
 from edgeswarm.errors import RemoteError
 from edgeswarm.limits import DEVICES_MAX, LABELS_BYTES_MAX, LABELS_PER_DEVICE_MAX, ROSTER_BYTES_MAX
-from edgeswarm.wire.join import Code, Request
+from edgeswarm.wire.join import Code
 from edgeswarm.wire.roster import Roster
 
 ENTRY_BYTES = 900  # of one more device in a roster, generously
@@ -42,22 +42,20 @@ def check_token(token: TokenState, device: str, public: bytes, now_s: int) -> No
         raise Refusal("expired", f"token {token.id} ended at {ended}")
 
 
-def identity(request: Request, roster: Roster) -> tuple[str, bool]:
-    """(device id, whether it is in the roster).  Raises Refusal."""
+def identity(name: str, public: bytes, roster: Roster) -> tuple[str, bool]:
+    """(device id, whether it is in the roster) of who asks to be called `name`.  Raises Refusal."""
     for member in roster.members:
         for number, key in enumerate(member.keys, 1):
-            if key.certificate.public == request.public:
+            if key.certificate.public == public:
                 device = member.entry.device
-                if number < len(member.keys) and member.public != request.public:
+                if number < len(member.keys) and member.public != public:
                     raise Refusal("key-taken", f"that key was {device}'s before its rotation: join with a new one")
                 return device, True
-    if roster.member(request.name) is not None:
-        raise Refusal(
-            "name-taken", f"{request.name} is in the fleet with another key: another --name, or revoke it first"
-        )
-    if is_reserved(request.name):
-        raise Refusal("name-taken", f"{request.name}: that name is the fleet's own: another --name")
-    return request.name, False
+    if roster.member(name) is not None:
+        raise Refusal("name-taken", f"{name} is in the fleet with another key: another --name, or revoke it first")
+    if is_reserved(name):
+        raise Refusal("name-taken", f"{name}: that name is the fleet's own: another --name")
+    return name, False
 
 
 def labels_for(token: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm.app.fleet.issuer_enrol import Candidate, Enrolment
+from edgeswarm.app.fleet.issuer_judge import identity
 from edgeswarm.app.fleet.issuer_pending import PendingBook, Waiting
 from edgeswarm.app.swarm.peer import CallError
 from edgeswarm.errors import LocalError, RemoteError
@@ -74,7 +75,10 @@ class People(ABC):
         entry = args.get("entry", b"")
         if not isinstance(entry, bytes):
             raise RemoteError("approve: entry: expected bytes", who=who)
-        if row.role == "coordinator":
+        device, known = identity(row.device, row.public, self.node.rosters.current)  # others came in since it asked
+        if device != row.device:
+            raise LocalError(f"{row.id}: its key is {device}'s by now: it joins as that, or with a new key")
+        if row.role == "coordinator" and not known:
             self._check_entry(row, entry, who)
         one = Candidate(row.device, row.public, _ROLES[row.role], token.grants, token.id, entry)
         await self._use(one)
