@@ -117,6 +117,6 @@ JOIN_SEEN_S = 30.0  # after its certificate is there, until it is seen with it
 JOIN_FILE_BYTES_MAX = 8 * KIB  # a token's file, or join.toml
 JOIN_REUSE_S = 600  # a certificate this young is given once more to the device that asks again
 ISSUED_LINE_BYTES_MAX = 512  # one line of issued.jsonl
-ISSUED_BYTES_MAX = 64 * MIB  # all of it: 400,000 certificates, a year of 10,000 devices; then a half goes
+ISSUED_BYTES_MAX = 8 * MIB  # all of it: 80,000 certificates, four times what 10,000 devices hold; then the ended go
 DEVICE_DAYS = 30  # a device's certificate; renewed from day 20 on
 TOKEN_TTL_S_MAX = 366 * 86_400  # a token that is valid for longer is a password

@@ -20,7 +20,7 @@ from brokers import free_port, needs_mosquitto
 from join_made import INVENTORY
 from swarm_cells import Member, until
 
-from edgeswarm.app.fleet import broker_guard
+from edgeswarm.app.fleet import broker_guard, overview
 from edgeswarm.app.fleet.controller import Controller
 from edgeswarm.app.fleet.folder import FleetFolder
 from edgeswarm.app.fleet.init import Wanted, init
@@ -78,6 +78,7 @@ class JoinRig:
         self.parts.push_async_callback(guard.close)
         await guard.start()
         self.start_issuer()
+        overview.register(self.controller)
         self.controller.listen()
         self.parts.push_async_callback(self.controller.close)
 

@@ -227,12 +227,11 @@ def _crl(files: Files, issuers: Sequence[Issuer], revoked: dict[int, int], now_s
 
 def _list_of(issuer: Issuer, own: list[x509.Crl], revoked: dict[int, int], now_s: int) -> bytes:
     """own: the lists of this issuer that are there, one as a rule."""
-    wanted = {PROBE_SERIAL: 0}
-    for each in own:
-        wanted |= each.revoked
-    wanted |= revoked
     oldest_s = now_s - BROKER_REVOKED_DAYS * x509.DAY_S
-    wanted = {serial: at_s for serial, at_s in wanted.items() if at_s >= oldest_s or serial == PROBE_SERIAL}
+    wanted = dict(revoked)
+    for each in own:  # who was revoked twice was revoked the first time
+        wanted |= {serial: at_s for serial, at_s in each.revoked.items() if at_s >= oldest_s}
+    wanted[PROBE_SERIAL] = 0
     fresh = (
         len(own) == 1
         and dict(own[0].revoked) == wanted

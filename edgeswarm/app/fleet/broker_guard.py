@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeswarm.app.fleet import broker_files
+from edgeswarm.app.fleet import broker_files, issued
 from edgeswarm.app.fleet.broker_files import Issuer, write_first
 from edgeswarm.app.fleet.broker_run import run_broker
 from edgeswarm.app.fleet.folder import FleetFolder
@@ -65,6 +65,7 @@ class BrokerGuard:
         self._roster, self._clock = roster, clock
         self._version = 0
         self._revoked: dict[int, int] = {}
+        self._gone_of: object = None  # what `_gone` has looked at
         self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._pending: dict[str, int] = _load_pending(self.files / PENDING)
@@ -110,6 +111,7 @@ class BrokerGuard:
                 return
             roster, more, self._revoked = self._roster(), self._revoked, {}
             try:
+                more = await self._gone() | more
                 changed = await asyncio.to_thread(self.write, roster, more.items())
             except BaseException:
                 self._revoked |= more
@@ -117,6 +119,22 @@ class BrokerGuard:
             self._version = roster.version
             if changed & broker_files.RELOADED:
                 await asyncio.to_thread(self._settle)
+
+    async def _gone(self) -> dict[int, int]:
+        """Certificates of who is in no roster any more, however it left: serial number -> now.
+
+        What was given out is read first: who got something then was in a roster by then.  Empty where nothing is new.
+        """
+        now_s = int(self._clock())
+        paths = issued.path_of(self.folder), self.files / "crl.pem"
+        seen = [(found.st_size, found.st_mtime_ns) for found in (path.stat() for path in paths if path.exists())]
+        devices = set(self._roster().devices())
+        if self._gone_of == (seen, devices):
+            return {}
+        rows = await asyncio.to_thread(issued.rows, self.folder, now_s)
+        members = set(self._roster().devices())
+        self._gone_of = seen, devices
+        return {serial: now_s for device, serial in rows if device not in members}
 
     def _settle(self) -> None:
         """Once somebody new is connected, the lists are read: mosquitto looks at a SIGHUP after its next events."""

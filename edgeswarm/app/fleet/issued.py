@@ -25,6 +25,7 @@ def path_of(folder: FleetFolder) -> Path:
 def note(folder: FleetFolder, device: str, serial: int, until_s: int, *, now_s: int) -> None:
     """Remember a certificate, on disk before it is given away.  Raises OSError."""
     line = json.dumps({"device": device, "serial": str(serial), "until_s": until_s}) + "\n"
+    line = "\n" + line  # what a power cut tore before it stays a line of its own
     path = path_of(folder)
     with _LOCK:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,9 +44,14 @@ def serials_of(folder: FleetFolder, device: str, now_s: int) -> list[int]:
     return [serial for name, serial, until_s in _lines(path_of(folder)) if name == device and until_s >= now_s]
 
 
+def rows(folder: FleetFolder, now_s: int) -> list[tuple[str, int]]:
+    """(device, serial number) of all certificates that have not run out."""
+    return [(name, serial) for name, serial, until_s in _lines(path_of(folder)) if until_s >= now_s]
+
+
 def _compact(path: Path, now_s: int) -> None:
-    rows = [row for row in _lines(path) if row[2] >= now_s]
-    text = "".join(json.dumps({"device": d, "serial": str(s), "until_s": u}) + "\n" for d, s, u in rows)
+    kept = [row for row in _lines(path) if row[2] >= now_s]
+    text = "".join(json.dumps({"device": d, "serial": str(s), "until_s": u}) + "\n" for d, s, u in kept)
     write_whole(path, text.encode())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,14 @@ import pytest
 from join_rig import JoinRig, join_rig
 from swarm_cells import until
 
+from edgeswarm.app.fleet import issued
+from edgeswarm.app.fleet.folder import FleetFolder
 from edgeswarm.app.fleet.issuer_enrol import Candidate
 from edgeswarm.app.fleet.issuer_judge import Refusal, identity
+from edgeswarm.app.fleet.revocation import without
 from edgeswarm.app.join.inventory import device_id
 from edgeswarm.app.swarm.peer import CallError
+from edgeswarm.drivers.pki import x509
 from edgeswarm.errors import EdgeSwarmError, LocalError
 from edgeswarm.wire import codec
 from edgeswarm.wire import token as wire
@@ -74,3 +79,40 @@ async def test_approval_gives_no_second_key_to_a_name_that_was_taken_meanwhile(t
 async def both(rig: JoinRig) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = await rig.ask("pending")
     return rows if len(rows) == 2 else []
+
+
+async def test_list_of_the_revoked_follows_the_roster_whoever_changed_it(tmp_path: Path) -> None:
+    """A device that an operator's roster removed, or a revocation that died after its roster: its certificate is out.
+
+    And one that was given out while that happened.
+    """
+    async with join_rig(tmp_path) as rig:
+        await rig.join("gate-1", await rig.token())
+        chain = (rig.state("gate-1") / "swarm" / "device.crt").read_bytes()
+        fresh = without(rig.roster, ["gate-1"], by=rig.operator, now_s=int(time.time()))
+        await rig.ask("roster.put", data=fresh.data)
+        await until(lambda: x509.serial_of(chain) in revoked(rig), "its certificate is in the list")
+        issued.note(rig.folder, "gate-1", 1 << 100, int(time.time()) + 60, now_s=0)
+        await rig.controller.broker.update(force=True)
+        assert revoked(rig) >= {x509.serial_of(chain), 1 << 100}
+        before = (rig.folder.broker / "crl.pem").read_bytes()
+        await rig.controller.broker.update(force=True)
+        assert (rig.folder.broker / "crl.pem").read_bytes() == before, "nothing is new"
+        await rig.join("gate-2", await rig.token())
+        good = (rig.state("gate-2") / "swarm" / "device.crt").read_bytes()
+        await rig.controller.broker.update(force=True)
+        assert x509.serial_of(good) not in revoked(rig)
+
+
+def revoked(rig: JoinRig) -> set[int]:
+    return {serial for crl in x509.read_crls((rig.folder.broker / "crl.pem").read_bytes()) for serial in crl.revoked}
+
+
+def test_line_that_a_power_cut_tore_takes_no_other_with_it(tmp_path: Path) -> None:
+    """The next certificate that is given out is noted on a line of its own."""
+    folder = FleetFolder(tmp_path)
+    issued.note(folder, "gate-1", 1, 2_000, now_s=0)
+    with open(issued.path_of(folder), "ab") as file:
+        file.write(b'{"device": "gate-1", "ser')
+    issued.note(folder, "gate-1", 3, 2_000, now_s=0)
+    assert issued.serials_of(folder, "gate-1", 1_000) == [1, 3]
