@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,8 @@ from edgeswarm.wire.topics import ROOT
 PLUGIN: Final = "mosquitto_dynamic_security.so"
 PLUGIN_FOLDERS: Final = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt/homebrew/lib", "/lib")
 LOOPBACK: Final = "127.0.0.1"
+HOST_PATTERN: Final = r"[A-Za-z0-9:][A-Za-z0-9.:-]{0,252}"
+BIND_PATTERN: Final = r"[0-9a-fA-F.:]{2,45}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +61,13 @@ class BrokerSettings:
     """`broker.toml`: how the broker is reached."""
 
     hosts: Annotated[
-        tuple[Annotated[str, Pattern(r"[A-Za-z0-9:][A-Za-z0-9.:-]{0,252}")], ...],
+        tuple[Annotated[str, Pattern(HOST_PATTERN)], ...],
         Length(1, BROKER_HOSTS_MAX),
         Doc("names and addresses of its certificate"),
     ]
     port: Annotated[int, Range(1, 65_535), Doc("for devices")] = 8883
     join_port: Annotated[int, Range(1, 65_535), Doc("for newcomers")] = 8884
-    bind: Annotated[str, Pattern(r"[0-9a-fA-F.:]{2,45}"), Doc("address it listens on")] = "0.0.0.0"
+    bind: Annotated[str, Pattern(BIND_PATTERN), Doc("address it listens on")] = "0.0.0.0"
 
     @property
     def local(self) -> str:
@@ -320,10 +323,12 @@ def make_folders(files: Files, *, user: str | None) -> None:
         folder.mkdir(exist_ok=True, mode=0o700)
         if own:
             shutil.chown(folder, user, _group(user))
-    if not files.plugin_state.exists():
+    if not os.path.lexists(files.plugin_state):
         write_whole(files.plugin_state, plugin_state().encode())
-    if own:
-        shutil.chown(files.plugin_state, user, _group(user))
+    found, owner = os.lstat(files.plugin_state), files.data.stat()
+    if own and found.st_uid == 0 and stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+        # data/ is mosquitto's: a link there could be meant to get it another file of root's
+        os.chown(files.plugin_state, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def plugin_state() -> str:
