@@ -10,7 +10,9 @@ another.
 
 Invariants of a verified roster: device ids, raft numbers and public keys are each there once; every voter is a
 coordinator; raft numbers are below `number_next`, which never falls, so that none is used again; a certificate holds
-from the roster version `since` on.  Pure: dates are judged where `now_s` is given.
+from the roster version `since` on.  Where the fleet's root has changed, the roster carries the statements that prove it
+(root_change.py): authorities are signed by the newest root, and who trusts an earlier one walks to it.
+Pure: dates are judged where `now_s` is given.
 """
 
 from __future__ import annotations
@@ -24,13 +26,15 @@ from typing import Final
 from edgeswarm.errors import CodecError, LimitError
 from edgeswarm.limits import (
     AUTHORITIES_MAX,
+    CELL_ROOTS_MAX,
     CERTIFICATE_BYTES_MAX,
     DEVICES_MAX,
     LEADER_BYTES_MAX,
     RAFT_NUMBER_MAX,
+    ROOT_ROTATION_BYTES_MAX,
     ROSTER_BYTES_MAX,
 )
-from edgeswarm.wire import codec, cose, topics
+from edgeswarm.wire import codec, cose, root_change, topics
 from edgeswarm.wire.capability import granted
 from edgeswarm.wire.certificate import (
     OPERATOR_ROLES,
@@ -75,6 +79,8 @@ class Roster:
     voters_since: int  # version since which voters are these
     number_next: int  # no device ever had a raft number from here on
     leader: bytes  # leader certificate, where the leader signed; else empty
+    roots: tuple[bytes, ...]  # changes of the fleet root, in order (root_change): none is ever taken out
+    roots_done: int  # of so many changes the root before is trusted by TLS no more
     signer: bytes  # key id: of an authority, or of the leader's key
     data: bytes = field(repr=False)
 
@@ -192,8 +198,9 @@ class Roster:
             roster_change.verify_change(self, previous, authorities, check)
 
     def open_authorities(self, root_public: bytes, *, check: cose.Verify = cose.check) -> dict[bytes, Authority]:
-        """Key id -> authority, each signed by the root.  Raises RosterError."""
+        """Key id -> authority, each signed by the newest root.  Raises RosterError."""
         found: dict[bytes, Authority] = {}
+        root_public = self.newest_root(root_public, check=check)
         for signed in self.authorities:
             try:
                 authority = open_authority(signed, fleet=self.fleet, root_public=root_public, verify=check)
@@ -203,6 +210,13 @@ class Roster:
                 raise RosterError(f"roster {self.version}: authority {authority.name}: one key twice")
             found[authority.kid] = authority
         return found
+
+    def newest_root(self, root_public: bytes, *, check: cose.Verify = cose.check) -> bytes:
+        """The root of this version, for who trusts `root_public`, a root before it or after.  Raises RosterError."""
+        try:
+            return root_change.newest(self.roots, root_public, fleet=self.fleet, verify=check)
+        except CertificateError as error:
+            raise RosterError(f"roster {self.version}: {error}") from None
 
     def operator_key(self, kid: bytes, root_public: bytes) -> bytes | None:
         """The public key of the operator with this key id: `lookup` of messages.open_order."""
@@ -233,13 +247,14 @@ def _decode(tree: object, signer: bytes, data: bytes) -> Roster:
         case ["roster", int(form), str(fleet), str(cell), int(version), bytes(previous), int(created), *rest]:
             match rest:
                 case [list(authorities), list(members), list(voters), list(outgoing), int(since), int(number), *more]:
-                    leader = more[0] if more else None
+                    leader, *later = more or [None]
                 case _:
                     raise wrong("its fields in their order")
         case _:
             raise wrong("[roster, form, fleet, cell, version, ...]")
-    if form < 1 or not isinstance(leader, bytes) or (len(more) > 1 and form == 1) or len(leader) > LEADER_BYTES_MAX:
+    if form < 1 or not isinstance(leader, bytes) or (later and form == 1) or len(leader) > LEADER_BYTES_MAX:
         raise wrong("form 1 with its 14 fields, or a later one")
+    roots, roots_done = ((), 0) if form == 1 else _roots(form, later)
     if not topics.is_fleet(fleet) or not topics.is_cell(cell):
         raise wrong("the names of a fleet and a cell")
     if not 1 <= since <= version <= RAFT_NUMBER_MAX or not 0 <= created <= SECONDS_MAX:
@@ -264,9 +279,21 @@ def _decode(tree: object, signer: bytes, data: bytes) -> Roster:
         voters_since=since,
         number_next=number,
         leader=leader,
+        roots=roots,
+        roots_done=roots_done,
         signer=signer,
         data=data,
     )
+
+
+def _roots(form: int, later: list[object]) -> tuple[tuple[bytes, ...], int]:
+    """Fields 15 and 16, from form 2 on."""
+    match later:
+        case [list(items), int(done), *more] if 0 < len(items) <= CELL_ROOTS_MAX and 0 <= done <= len(items):
+            found = tuple(item for item in items if isinstance(item, bytes) and len(item) <= ROOT_ROTATION_BYTES_MAX)
+            if len(found) == len(items) and not (more and form == 2) and not isinstance(done, bool):
+                return found, done
+    raise wrong(f"form 2 with 1 to {CELL_ROOTS_MAX} changes of the root and how many are done, or a later one")
 
 
 # --- checking -------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Who may change what:
     issuer    add workers and readers, change those, add certificates; not remove, not touch what an operator signed,
               not change voters
     leader    who votes, and nothing else; it proves that it leads under the version before
+    nobody    take back a change of the fleet's root; only an operator adds one, which both roots have signed
 The first version is an operator's.  A signature counts if its authority was in office at `created_s`, which never
 falls from version to version: so a cell that is cut off for a year goes on, and a key that ran out signs nothing new.
 Pure.
@@ -21,7 +22,7 @@ from edgeswarm.wire.certificate import Authority, Signatory
 from edgeswarm.wire.roster import Roster, sign_roster, whole_aad
 from edgeswarm.wire.roster_form import Entry, Member, RosterError, entry_in, sign_entry
 
-FORM = 1
+FORM, FORM_ROOTS = 1, 2  # the second where the root has changed
 
 
 # --- making ---------------------------------------------------------------------------------------------------------
@@ -68,13 +69,16 @@ def next_roster(
     voters: Collection[int] | None = None,
     outgoing: Collection[int] = (),
     authorities: Sequence[bytes] | None = None,
+    roots: Sequence[bytes] | None = None,
+    roots_done: int | None = None,
     leader: leadership.LeaderCertificate | None = None,
 ) -> Roster:
     """The version after `previous`.  It is not verified here: whoever takes it does that.
 
     entries: signed entries (since: this version), of new devices or in the place of old ones.  certificates: device ->
     new signed certificate; a new device needs one.  remove: device ids.  voters: raft numbers, None: as before.
-    outgoing: the voters before, while they change.  by: operator, issuer, or the leader, with its certificate.
+    outgoing: the voters before, while they change.  roots, roots_done: None: as before.
+    by: operator, issuer, or the leader, with its certificate.
     """
     version = previous.version + 1
     fresh = dict(certificates or {})
@@ -109,6 +113,8 @@ def next_roster(
         voters_since=previous.voters_since if same else version,
         number_next=number_next,
         leader=b"" if leader is None else leader.encode(),
+        roots=previous.roots if roots is None else roots,
+        roots_done=previous.roots_done if roots_done is None else roots_done,
         by=by,
     )
 
@@ -128,10 +134,12 @@ def _make(
     number_next: int,
     leader: bytes,
     by: Signatory,
+    roots: Sequence[bytes] = (),
+    roots_done: int = 0,
 ) -> Roster:
     tree: list[object] = [
         "roster",
-        FORM,
+        FORM_ROOTS if roots else FORM,
         fleet,
         cell,
         version,
@@ -144,6 +152,7 @@ def _make(
         voters_since,
         number_next,
         leader,
+        *([list(roots), roots_done] if roots else []),
     ]
     return Roster.decode(sign_roster(tree, fleet=fleet, cell=cell, by=by))
 
@@ -220,13 +229,25 @@ def verify_change(roster: Roster, previous: Roster, authorities: Mapping[bytes, 
         raise RosterError(f"{who}: voters since {roster.voters_since} is not when they changed")
     for member in roster.members:
         _verify_member_change(roster, previous, member)
+    verify_roots(roster, previous)
     authority = authorities.get(roster.signer)
     if authority is not None and authority.duty == "operator":
         return
+    if (roster.roots, roster.roots_done) != (previous.roots, previous.roots_done):
+        raise RosterError(f"{who}: only an operator may add a change of the fleet's root")
     if authority is not None:
         _verify_issuer_change(roster, previous, authorities, same, who)
     else:
         _verify_leader_change(roster, previous, who)
+
+
+def verify_roots(roster: Roster, known: Roster) -> None:
+    """A later roster goes on from the root of the one that is known; RosterError unless it does."""
+    kept = roster.roots[: len(known.roots)] == known.roots
+    if not kept or roster.roots_done < known.roots_done:
+        raise RosterError(
+            f"roster {roster.version}: of a root that version {known.version} has replaced, or of another in its place"
+        )
 
 
 def _verify_member_change(roster: Roster, previous: Roster, member: Member) -> None:

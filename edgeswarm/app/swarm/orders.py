@@ -168,6 +168,8 @@ class Orders:
                 rights.check_command(self._node.rosters.current, self._node.replica.state, sender, command)
                 if isinstance(command, cmd.SetRoster):
                     self._check_roster(command, sender)
+                elif isinstance(command, cmd.RotateRoot):
+                    rights.check_root(self._node.rosters, self._node.replica.state, sender, command.data)
 
     def _check_roster(self, command: cmd.SetRoster, sender: str) -> None:
         """It goes into the log only if every device will accept it."""
@@ -179,5 +181,7 @@ class Orders:
             fleet=self._node.config.fleet,
             cell=self._node.config.cell,
         )
+        if roster.roots != book.current.roots:
+            rights.check_roots(roster, self._node.replica.state, sender)
         if (roster.version, roster.previous) != (command.version, command.previous):
             raise RemoteError(f"roster {roster.version}: the command names version {command.version}", who=sender)

@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from edgeswarm.agentfile.header import Header
+from edgeswarm.app.swarm.rosters import RosterBook
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.core.cell.state import CellState
 from edgeswarm.core.cell.types import DeviceState, TaskSpec
 from edgeswarm.errors import RemoteError
 from edgeswarm.wire import capability as cap
-from edgeswarm.wire.certificate import OPERATOR_ROLES
+from edgeswarm.wire import cose, root_change
+from edgeswarm.wire.certificate import OPERATOR_ROLES, CertificateError
 from edgeswarm.wire.roster import Roster
 from edgeswarm.wire.topics import Kind, Topic
 
@@ -189,6 +191,41 @@ def check_hosts(roster: Roster, device: str, agent: str) -> None:
     """For an agent that the cell has placed on `device`.  Raises NotGrantedError."""
     if not roster.may(device, cap.COMPUTE, agent):
         raise NotGrantedError(f"agent {agent}: the roster does not grant {cap.COMPUTE} to {device}")
+
+
+# --- the fleet's root -------------------------------------------------------------------------------------------------
+
+
+def check_root(book: RosterBook, state: CellState, sender: str, data: bytes) -> None:
+    """A change of the root goes into the log if both roots signed it and it follows the root of now.
+
+    Raises CertificateError, RemoteError.
+    """
+    roster = book.current
+    change = root_change.open_change(data, fleet=roster.fleet)
+    if data in state.roots:
+        return
+    known = root_change.linked(state.roots, book.root_public, fleet=roster.fleet)
+    if known != roster.roots:
+        raise RemoteError("a change of the fleet's root is under way; no roster of the new root is there yet",
+                          who=sender)  # fmt: skip
+    if change.old != book.root_public:
+        raise RemoteError(
+            f"root change: it follows root {cose.key_id(change.old).decode()}, the fleet's is "
+            f"{cose.key_id(book.root_public).decode()}",
+            who=sender,
+        )
+    try:
+        root_change.open_row([*roster.roots, data], fleet=roster.fleet)
+    except CertificateError as error:
+        raise RemoteError(str(error), who=sender) from None
+
+
+def check_roots(roster: Roster, state: CellState, sender: str) -> None:
+    """A roster of a new root is taken once that stands in the log, where the first of two counts."""
+    row = root_change.open_row(roster.roots, fleet=roster.fleet)
+    if root_change.linked(state.roots, row[-1].new, fleet=roster.fleet) != roster.roots:
+        raise RemoteError(f"roster {roster.version}: its change of the fleet's root is not the log's", who=sender)
 
 
 # --- topics and tools -----------------------------------------------------------------------------------------------

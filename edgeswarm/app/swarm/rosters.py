@@ -2,7 +2,9 @@
 
 Older ones stay because a leader's certificate cites the version that it was elected under.  A roster is taken only when
 it verifies and follows the current one (wire.roster); the file is on disk before the new version counts.
-Invariant: versions only grow; every roster in the book was verified against the fleet's root.
+The root's key may change: rosters carry the proof (wire.root_change).  Each is verified against the root of its time;
+from the first one on that is of a new root, no roster of the old one is taken.
+Invariant: versions and roots only grow; every roster in the book was verified against the fleet's root.
 """
 
 from __future__ import annotations
@@ -15,15 +17,19 @@ from edgeswarm.drivers import keys
 from edgeswarm.drivers.files import write_whole
 from edgeswarm.errors import ConfigError, LocalError
 from edgeswarm.limits import ROSTERS_KEPT_MAX
-from edgeswarm.wire import cose
+from edgeswarm.wire import cose, root_change
 from edgeswarm.wire.roster import Roster, RosterError
+from edgeswarm.wire.roster_change import verify_roots
 
 
 class RosterBook:
-    """rosters: verified, ascending, at least one.  directory: None keeps them in memory."""
+    """rosters: verified, ascending, at least one.  directory: None keeps them in memory.
+
+    root_public: on making it any root of the fleet that is trusted; from then on the one of the current roster.
+    """
 
     def __init__(self, root_public: bytes, rosters: list[Roster], directory: Path | None = None) -> None:
-        self.root_public = root_public
+        self.root_public = rosters[-1].newest_root(root_public)
         self._rosters = rosters
         self._directory = directory
         self._devices: dict[int, str] = {}
@@ -37,10 +43,15 @@ class RosterBook:
         root = keys.read_pub(base / "root.pub")
         directory = base / "rosters"
         rosters: list[Roster] = []
-        for path in sorted(directory.glob("*.cbor"), key=lambda path: int(path.stem) if path.stem.isdigit() else 0):
+        paths = sorted(directory.glob("*.cbor"), key=lambda path: int(path.stem) if path.stem.isdigit() else 0)
+        roots: tuple[bytes, ...] | None = None
+        for path in paths:
             previous = rosters[-1] if rosters and path.stem == str(rosters[-1].version + 1) else None  # else: a gap
             try:
-                roster = Roster.open(path.read_bytes(), root_public=root, previous=previous, fleet=fleet, cell=cell)
+                roots = roots if roots is not None else roots_of(Roster.decode(paths[-1].read_bytes()), root)
+                data = path.read_bytes()
+                public = roots[min(len(Roster.decode(data).roots), len(roots) - 1)]
+                roster = Roster.open(data, root_public=public, previous=previous, fleet=fleet, cell=cell)
             except (RosterError, OSError) as error:
                 raise ConfigError(f"{path}: {error}; take it from another device, or join again") from None
             rosters.append(roster)
@@ -74,12 +85,15 @@ class RosterBook:
         roster = Roster.open(
             data, root_public=self.root_public, previous=previous, fleet=self.current.fleet, cell=self.current.cell
         )
+        verify_roots(roster, self.current)
+        root_public = roster.newest_root(self.root_public)
         if self._directory is not None:
             try:
                 write_whole(self._directory / f"{version}.cbor", data)
             except OSError as error:
                 raise LocalError(f"roster {version}: cannot be kept: {error}") from None
         self._rosters.append(roster)
+        self.root_public = root_public
         for old in self._rosters[1:-ROSTERS_KEPT_MAX]:  # the first stays: every copy of the state begins with it
             if self._directory is not None:
                 (self._directory / f"{old.version}.cbor").unlink(missing_ok=True)
@@ -130,3 +144,12 @@ class RosterBook:
             for member in self.current.members
             if len(member.keys) > 1
         }
+
+
+def roots_of(newest: Roster, root_public: bytes) -> tuple[bytes, ...]:
+    """The fleet's roots, oldest first, for who trusts one of them: a roster that carries n changes is of roots[n].
+
+    newest: may be unverified; its changes are verified here.  Raises RosterError.
+    """
+    newest.newest_root(root_public)
+    return root_change.publics_of(root_change.open_row(newest.roots, fleet=newest.fleet)) or (root_public,)

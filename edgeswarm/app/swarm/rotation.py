@@ -19,7 +19,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from edgeswarm.app.swarm import rotation_late
+from edgeswarm.app.swarm import roots, rotation_late
 from edgeswarm.app.swarm.rotation_files import KeyFiles
 from edgeswarm.drivers.files import write_whole
 from edgeswarm.drivers.keys import SigningKey
@@ -285,6 +285,10 @@ class Rotation:
     def _roster(self) -> None:
         """A roster counts from now on: it may name our next key, or not name us any more."""
         node = self._node
+        try:
+            roots.follow(node.folder, node.rosters, node.log, ca=node.config.tls_ca)
+        except OSError as error:  # it is tried at the next start; what is there works
+            node.log.error("root_not_kept", error=str(error))
         public = node.rosters.lookup(node.config.device)
         if public is None:
             self._revoked()
