@@ -36,7 +36,7 @@ KEY_BYTES: Final = cose.PUBLIC_BYTES
 METHOD: Final = "certificate.renew"
 """What the controller answers: the body is a signed request, the answer's a signed answer."""
 Code = Literal["", "unknown", "forged", "too-early", "not-issued"]
-_USER: Final = "renew-"
+USER: Final = "renew-"
 _REQUEST_AAD: Final = "edgeswarm-renew-request-1"
 _KEY_AAD: Final = "edgeswarm-renew-key-1"
 _ANSWER_AAD: Final = "edgeswarm-renew-answer-1"
@@ -113,7 +113,7 @@ class Topic(NamedTuple):
 
     @property
     def user(self) -> str:
-        return f"{_USER}{self.device}"
+        return f"{USER}{self.device}"
 
     @property
     def request(self) -> str:
@@ -136,9 +136,9 @@ def parse_topic(topic: str) -> Topic | None:
     """Of a request; None where it is no renewal's."""
     match topic.split("/"):
         case ["es", "1", fleet, "join", user, nonce, "request"] if (
-            topics.is_fleet(fleet) and user.startswith(_USER) and _LEVEL.fullmatch(nonce)
+            topics.is_fleet(fleet) and user.startswith(USER) and _LEVEL.fullmatch(nonce)
         ):
-            device = user.removeprefix(_USER)
+            device = user.removeprefix(USER)
             return Topic(fleet, device, bytes.fromhex(nonce)) if topics.is_device(device) else None
     return None
 

@@ -27,6 +27,7 @@ from edgeswarm.app.swarm.peer import CallError
 from edgeswarm.app.swarm.replica import RejectedError
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.core.cell.types import TokenState
+from edgeswarm.drivers.broker_fleet_acl import PROBE_TOKEN
 from edgeswarm.drivers.mqtt.transport import Incoming
 from edgeswarm.errors import EdgeSwarmError, LimitError
 from edgeswarm.limits import (
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 ANSWER_S = 20.0
 LOG_EVERY_S = 10.0
+_OTHERS = (renewal.USER, PROBE_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,8 @@ class Issuer(People):
 
     def _incoming(self, message: Incoming) -> None:
         try:
-            if renewal.parse_topic(message.topic) is not None:
-                return  # a device whose certificate has ended: rotation's
+            if message.topic.split("/")[4:5] and message.topic.split("/")[4].startswith(_OTHERS):
+                return  # a device whose certificate has ended is rotation's; `fleet broker check` asks nothing
             topic = join.parse_topic(message.topic)
             if len(message.payload) > JOIN_REQUEST_BYTES_MAX:
                 raise LimitError(f"a request of {len(message.payload)} bytes")

@@ -20,7 +20,7 @@ from typing import Final
 from edgeswarm.app.join import clock
 from edgeswarm.app.swarm import config as cell_config
 from edgeswarm.app.swarm.config import CellConfig
-from edgeswarm.app.swarm.rosters import RosterBook
+from edgeswarm.app.swarm.rosters import RosterBook, roots_of
 from edgeswarm.drivers import keys
 from edgeswarm.drivers.files import sync_directory, write_whole
 from edgeswarm.drivers.keys import SigningKey
@@ -29,6 +29,7 @@ from edgeswarm.wire.join import JoinError, Membership
 from edgeswarm.wire.roster import Roster, RosterError
 
 DRAFT, LEFT, GONE = "swarm.joining", "swarm.left", "swarm.gone"
+JOIN_BROKERS = "join-brokers"  # one URL a line, as app/swarm/rotation_files.py reads it
 BOOT, ORPHANS, PUBLISHERS, LOCK = "swarm.boot", "swarm.orphans", "publishers", "swarm.lock"
 KEPT: Final = ("agents", "audit", "cache", "edgeswarm.db", "edgeswarm.db-shm", "edgeswarm.db-wal", "keys", "log")
 """What a device has beside its cell: a factory reset takes it too."""
@@ -42,8 +43,11 @@ def check(found: Membership, key: SigningKey, fleet: str) -> Roster:
     from edgeswarm.drivers.pki import x509
 
     try:
-        first = Roster.open(found.first, root_public=found.root, fleet=fleet, cell=found.cell)
         roster = Roster.open(found.roster, root_public=found.root, fleet=fleet, cell=found.cell)
+        row = roots_of(roster, found.root)
+        if row[-1] != found.root:
+            raise JoinError("its root is not the newest of its roster")
+        first = Roster.open(found.first, root_public=row[0], fleet=fleet, cell=found.cell)
         if first.version > roster.version:
             raise JoinError(f"its first roster is version {first.version}, the newest {roster.version}")
         if roster.lookup(found.device) != key.public:
@@ -75,18 +79,24 @@ def is_same(state_dir: Path, fleet: str, found: Membership) -> bool:
     try:
         config = cell_config.load(state_dir)
         book = RosterBook.load(state_dir, fleet=config.fleet, cell=config.cell)
+        row = roots_of(Roster.decode(found.roster), found.root)  # the root may have changed since
     except EdgeSwarmError:
         return False
-    mine = (config.fleet, config.cell, config.device, book.root_public)
-    return mine == (fleet, found.cell, found.device, found.root)
+    mine = (config.fleet, config.cell, config.device)
+    return mine == (fleet, found.cell, found.device) and book.root_public in row
 
 
-def write(state_dir: Path, found: Membership, key: SigningKey, fleet: str) -> None:
-    """Make this device a member.  Afterwards it is, or (cut off) it is what it was.  Raises OSError."""
+def write(
+    state_dir: Path, found: Membership, key: SigningKey, fleet: str, join_brokers: tuple[str, ...] = ()
+) -> None:
+    """Make this device a member.  Afterwards it is, or (cut off) it is what it was.  Raises OSError.
+
+    join_brokers: where newcomers ask, and this device once its certificate has run out.
+    """
     settle(state_dir)
     clock.keep(state_dir, found.now_s)
     if is_same(state_dir, fleet, found):
-        _files(state_dir, found, key, fleet, trust_in=state_dir)
+        _files(state_dir, found, key, fleet, join_brokers, trust_in=state_dir)
         give(state_dir)
         return
     draft = state_dir / DRAFT
@@ -94,30 +104,34 @@ def write(state_dir: Path, found: Membership, key: SigningKey, fleet: str) -> No
     boot = max(_boot(cell_config.folder(state_dir) / "boot"), _boot(state_dir / BOOT))
     if boot:
         write_whole(base / "boot", f"{boot}\n".encode())
-    _files(draft, found, key, fleet, trust_in=state_dir)
+    _files(draft, found, key, fleet, join_brokers, trust_in=state_dir)
     give(state_dir)
     _switch(state_dir)
     settle(state_dir)
 
 
-def _files(target: Path, found: Membership, key: SigningKey, fleet: str, *, trust_in: Path) -> None:
+def _files(
+    target: Path, found: Membership, key: SigningKey, fleet: str, join_brokers: tuple[str, ...], *, trust_in: Path
+) -> None:
     """What a member has, below `target`; cell.toml last.  trust_in: the state directory whose trust.d is meant."""
     from edgeswarm.app.swarm.connect import CONTENT_KEYS  # and MQTT with it: a daemon in no cell needs none
     from edgeswarm.drivers.pki import x509
 
     base = cell_config.folder(target)
     name = f"root of {fleet}"
-    write_whole(base / "root.pub", keys.pub_line(found.root, name).encode(), mode=0o644)
-    for data in (found.first, found.roster):
+    for data in (found.first, found.roster):  # before root.pub: they prove a new root by the one of before
         path = base / "rosters" / f"{Roster.decode(data).version}.cbor"
         if not path.exists():
             write_whole(path, data)
+    write_whole(base / "root.pub", keys.pub_line(found.root, name).encode(), mode=0o644)
     write_whole(base / "ca.crt", found.ca, mode=0o644)
     write_whole(base / "device.pem", x509.pkcs8_pem(key.seed))
     write_whole(base / "device.crt", found.chain, mode=0o644)
     if found.content_keys:
         lines = "".join(f"{epoch} {secret.hex()}\n" for epoch, secret in found.content_keys)
         write_whole(base / CONTENT_KEYS, lines.encode())
+    if join_brokers:
+        write_whole(base / JOIN_BROKERS, "".join(f"{url}\n" for url in join_brokers).encode())
     trust(base, found.publishers, fleet, trust_in)
     config = CellConfig(
         fleet,

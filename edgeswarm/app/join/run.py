@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,7 @@ async def _run(
     membership = answer.membership
     roster = await asyncio.to_thread(folder.check, membership, key, token.fleet)
     progress(f"accepted as {membership.device}, {membership.role}; roster version {roster.version}")
-    by = await _enter(wish, membership, key, token.fleet, seen_s)
+    by = await _enter(wish, membership, key, token, seen_s)
     return {
         "joined": True,
         "fleet": token.fleet,
@@ -187,17 +188,18 @@ def _question(token: Token, wish: Wish, key: SigningKey, found: Inventory) -> tu
 # --- in ---------------------------------------------------------------------------------------------------------------
 
 
-async def _enter(wish: Wish, found: Membership, key: SigningKey, fleet: str, seen_s: float) -> str:
+async def _enter(wish: Wish, found: Membership, key: SigningKey, token: Token, seen_s: float) -> str:
     """Write, and be heard; by whom: "daemon" or "join"."""
+    fleet, write = token.fleet, partial(folder.write, wish.state_dir, found, key, token.fleet, token.brokers)
     client = None if wish.socket is None else await asyncio.to_thread(_daemon, wish.socket)
     if client is None:
-        await asyncio.to_thread(folder.write, wish.state_dir, found, key, fleet)
+        await asyncio.to_thread(write)
         await seen.say_hello(wish.state_dir, found.controller, wait_s=seen_s)
         return "join"
     with client:  # one connection for all: who leaves a cell is called otherwise, and its socket too
         if not folder.is_same(wish.state_dir, fleet, found) and cell_config.is_member(wish.state_dir):
             await asyncio.to_thread(_ask, client, "swarm_leave")
-        await asyncio.to_thread(folder.write, wish.state_dir, found, key, fleet)
+        await asyncio.to_thread(write)
         await asyncio.to_thread(_ask, client, "swarm_join", controller=found.controller, wait_s=seen_s)
     return "daemon"
 
