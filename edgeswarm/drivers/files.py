@@ -16,8 +16,9 @@ def sync_directory(folder: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Replace `path` by `data`, on disk before this returns; its folders are made.  Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Replace `path` by `data`, on disk before this returns; its folders are made, for us alone.  Raises OSError."""
+    for folder in reversed([each for each in path.parents if not each.exists()]):
+        folder.mkdir(exist_ok=True, mode=0o700)
     fresh = path.with_name(path.name + ".new")
     # a link there is not ours: root writes in folders of a service's user, who must not lead it elsewhere
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)

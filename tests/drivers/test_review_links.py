@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,10 @@ def test_brokers_user_is_given_no_file_that_it_links_to(tmp_path: Path) -> None:
         files.plugin_state.unlink()
     assert other.stat().st_uid == 0 and other.read_text() == "root's"
     assert not (tmp_path / "fleet" / "issuer.key").exists()
+
+
+def test_folders_that_are_made_on_the_way_are_private_too(tmp_path: Path) -> None:
+    """A fleet's folder is open to pass through for mosquitto's user: what is in the controller's below it is not."""
+    write_whole(tmp_path / "fleet" / "controller" / "keys" / "device.key", b"secret")
+    made = [tmp_path / "fleet", tmp_path / "fleet" / "controller", tmp_path / "fleet" / "controller" / "keys"]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in made] == [0o700] * 3
