@@ -185,10 +185,10 @@ def show(
     """
     from edgeswarm.app import audit as log
 
+    begin = _since(since)
     path, _ = _folder(state, fleet_dir, folder)
     if not log.paths_of(path):
         raise LocalError(f"{path}: no audit log is here")
-    begin = _since(since)
 
     def wanted(entries: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for entry in entries:

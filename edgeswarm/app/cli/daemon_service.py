@@ -110,6 +110,8 @@ def logs(of_user: bool, lines: int, follow: bool, as_json: bool) -> int:
 
     init = look(of_user=of_user)["init"]
     words = manager.log_words(init, lines=lines, follow=follow, of_user=of_user)
+    if words[-1] == manager.LOG_FILE and not follow and not os.path.exists(manager.LOG_FILE):
+        raise LocalError(f"{manager.LOG_FILE}: not there: no service wrote it; a supervisor that runs: edgeswarm logs")
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace") as told:
         assert told.stdout is not None
         try:

@@ -80,9 +80,9 @@ def restore(
     from edgeswarm.limits import BACKUP_BYTES_MAX
 
     path = (fleet_dir or default_path()).absolute()
-    if not yes:
-        click.confirm("Is the old controller gone for good?", abort=True, err=True)
     data = common.read_file(file, bytes_max=2 * BACKUP_BYTES_MAX, bound="BACKUP_BYTES_MAX", error=ConfigError)
+    if not yes:
+        output.confirm("Is the old controller gone for good?")
     ask = passphrase.asker(passphrase_file, "the backup")
     folder = work.restore(path, data, ask(), who=str(file))
     name = folder.config.operator

@@ -67,9 +67,13 @@ def add(
     from edgeswarm.app.fleet.folder import FleetFolder, default_path
     from edgeswarm.app.fleet.link import open_link
     from edgeswarm.drivers.pki import sealed
+    from edgeswarm.errors import LocalError
+    from edgeswarm.wire import topics
     from edgeswarm.wire.certificate import Signatory
     from edgeswarm.wire.roster import Roster
 
+    if not topics.is_fleet(name):
+        raise LocalError(f"operator: expected a-z, 0-9 and -, at most 32, found {name[:60]!r}")
     folder = FleetFolder(fleet_dir or default_path())
     by = passphrase.operator(folder, passphrase_file)
     root_key = sealed.load_key(folder.root_key, passphrase.asker(passphrase_file, "the fleet's root"))

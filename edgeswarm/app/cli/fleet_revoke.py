@@ -50,7 +50,7 @@ def revoke(
     folder = FleetFolder(fleet_dir or default_path())
     named = sorted(set(devices))
     if not yes and not as_json:
-        click.confirm(f"Throw {', '.join(named)} out of fleet {folder.config.fleet} for good?", abort=True, err=True)
+        output.confirm(f"Throw {', '.join(named)} out of fleet {folder.config.fleet} for good?")
     by = passphrase.operator(folder, passphrase_file)
     root_public = keys.read_pub(folder.root_pub)
     with open_link(fleet_dir) as link:

@@ -86,10 +86,11 @@ def create(
     import os
 
     from edgeswarm.app.fleet.link import open_link
+    from edgeswarm.app.join import inventory
     from edgeswarm.wire import capability
     from edgeswarm.wire import token as wire
 
-    ttl_s = seconds(ttl)
+    ttl_s, wanted = seconds(ttl), inventory.labels(labels)
     with open_link(fleet_dir) as link:
         offer = link.call("token.offer")
         made = wire.make(tuple(offer["brokers"]), offer["fleet"], offer["ca"], entropy=os.urandom(24))
@@ -101,7 +102,7 @@ def create(
             uses=uses,
             ttl_s=ttl_s,
             approval=approval,
-            labels=list(labels),
+            labels=list(wanted),
             grants=list(capability.grants_of(grants) or capability.defaults(role)),
         )
     text = wire.text_of(made)

@@ -56,7 +56,7 @@ def _leave(settings: Settings, factory_reset: bool, yes: bool) -> dict[str, Any]
         raise LocalError("its supervisor runs: stop it first (`edgeswarm daemon`, or the service manager)")
     if not yes:
         what = "remove its key, its agents and its log" if factory_reset else "leave its fleet"
-        click.confirm(f"{settings.device}: {what}?", abort=True, err=True)
+        output.confirm(f"{settings.device}: {what}?")
     done: dict[str, Any] = {"device": settings.device, "left": member, "removed": []}
     if member:
         done |= _names(state_dir)

@@ -80,6 +80,19 @@ def warn(text: str) -> None:
     click.echo(click.style("warning: ", fg="yellow", bold=True) + plain(text, keep="\n"), err=True)
 
 
+def confirm(question: str) -> None:
+    """Ask on standard error.  Raises click.Abort for no, LocalError where nobody is there to answer."""
+    try:
+        click.confirm(question, abort=True, err=True)
+    except click.Abort as error:
+        if not isinstance(error.__context__, EOFError) or sys.stdin.isatty():  # somebody said no, or ctrl-c
+            raise
+        from edgeswarm.errors import LocalError
+
+        click.echo(err=True)
+        raise LocalError("no terminal to ask on; --yes answers") from None
+
+
 def plain(text: str, *, keep: str = "") -> str:
     """`text` without what a terminal would act upon."""
     return text if text.isprintable() else "".join(c if c.isprintable() or c in keep else "?" for c in text)

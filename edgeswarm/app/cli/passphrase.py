@@ -55,7 +55,9 @@ def _read(file: Path) -> str:
             raise PermissionDeniedError(f"{file}: others may read the passphrase; chmod 600 {file}")
         with open(file, encoding="utf-8") as stream:
             text = stream.read(CHARS_MAX + 2).partition("\n")[0]
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"passphrase file {file}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
         raise ConfigError(f"passphrase file {file}: {error}") from None
     if not 0 < len(text) <= CHARS_MAX:
         raise ConfigError(f"passphrase file {file}: expected a first line of 1 to {CHARS_MAX} characters")

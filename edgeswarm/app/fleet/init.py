@@ -7,6 +7,7 @@ The root's key is sealed under a passphrase and needed for nothing daily: move i
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,12 @@ from edgeswarm.app.swarm.config import CellConfig, TimingName
 from edgeswarm.app.swarm.connect import save_content_key
 from edgeswarm.app.swarm.rosters import RosterBook
 from edgeswarm.drivers import keys
+from edgeswarm.drivers.broker_fleet import BIND_PATTERN, HOST_PATTERN
 from edgeswarm.drivers.files import write_whole
 from edgeswarm.drivers.pki import sealed, x509
 from edgeswarm.errors import LocalError
 from edgeswarm.limits import FLEET_CONSOLE_DAYS, FLEET_ISSUER_DAYS, FLEET_OPERATOR_DAYS
+from edgeswarm.wire import topics
 from edgeswarm.wire.certificate import (
     ROLES,
     Authority,
@@ -58,6 +61,21 @@ class Wanted:
     timing: TimingName = "default"
     encrypt: bool = False
 
+    def check(self) -> None:
+        """Raises LocalError, in the words of who typed it."""
+        name, host = "a-z, 0-9 and -, at most 32", "a host name or an address"
+        cell = f"{name}, and not {' or '.join(sorted(topics.RESERVED_CELLS))}"
+        rules = (
+            ("name", self.fleet, topics.is_fleet(self.fleet), name),
+            ("cell", self.cell, topics.is_cell(self.cell), cell),
+            ("operator", self.operator, topics.is_fleet(self.operator), name),
+            *(("host", text, re.fullmatch(HOST_PATTERN, text), host) for text in self.hosts),
+            ("bind", self.bind, re.fullmatch(BIND_PATTERN, self.bind), "an address of this machine"),
+        )
+        for what, text, fits, expected in rules:
+            if not fits:
+                raise LocalError(f"{what}: expected {expected}, found {text[:60]!r}")
+
     @property
     def config(self) -> FleetConfig:
         host = f"[{self.hosts[0]}]" if ":" in self.hosts[0] else self.hosts[0]
@@ -93,6 +111,7 @@ def init(
 
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise LocalError(f"{path}: expected no folder or an empty one; a fleet is made once")
+    wanted.check()
     draft = path.parent / f".{path.name}.{os.getpid()}.new"
     path.parent.mkdir(parents=True, exist_ok=True)
     draft.mkdir(mode=0o700)

@@ -85,8 +85,9 @@ def open_link(fleet_dir: Path | None) -> Iterator[Link]:
         try:
             local = SocketLink(path)
         except NotRunningError as error:
+            why = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
             raise NotRunningError(
-                f"{folder.path}: its controller does not run: {error}; `edgeswarm fleet serve`"
+                f"{folder.path}: its controller does not run ({path}: {why}); start it with `edgeswarm fleet serve`"
             ) from None
         try:
             yield local
