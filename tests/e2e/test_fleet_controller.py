@@ -90,5 +90,36 @@ def test_revoked_device_is_out_for_good_over_restarts_of_broker_and_controller(t
         assert is_out() and "press-2" not in online(rig)
 
 
+def test_no_device_minds_that_the_controller_is_down(tmp_path: Path) -> None:
+    """Broker alone: a rolled-out agent runs on, also over a restart of its device; a device that is new has to wait."""
+    with fleet_rig(tmp_path / "site") as rig:
+        rig.start("broker", "fleet", "broker", "run")
+        rig.serve_alone()
+        rig.join("press-1", rig.token())
+        rig.run("press-1")
+        rig.cli("agent", "new", "watch")
+        rig.cli("agent", "build", "watch/agent.yaml", "--weights", "watch/weights.json", "-o", "watch.af")
+        wait_for(lambda: "press-1" in online(rig), "it is online", within_s=30)
+        rig.cli("fleet", "deploy", "watch.af", "--waves", "100%", "--gate", "healthy=1s,pause=0s", "--watch")
+        late = rig.token()
+        rig.kill("controller")
+        state = str(rig.state("press-1"))
+
+        def rows() -> int:
+            found = rig.json("status", "--state", state)["agents"]
+            return int(found[0]["counters"]["rows_in"]) if found else 0
+
+        before = rows()
+        wait_for(lambda: rows() > before, "its agent reads on", within_s=20)
+        rig.end("press-1")
+        rig.run("press-1")
+        wait_for(lambda: (rig.state("press-1") / "run" / "press-1.sock").exists(), "it listens again", within_s=30)
+        wait_for(lambda: rows() > 0, "its agent is back, with nobody to lead", within_s=20)
+        waiting = rig.cli(
+            "join", "--state", str(rig.state("press-2")), "--token-file", str(late), "--wait", "3", expect=None
+        )
+        assert "no answer" in waiting and "does the controller run" in waiting
+
+
 def online(rig: Rig) -> set[str]:
     return {row["device"] for row in rig.json("fleet", "devices")["devices"] if row["state"] == "online"}

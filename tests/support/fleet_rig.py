@@ -85,7 +85,11 @@ class Rig:
 
     def serve(self, *arguments: str) -> None:
         """The controller, and the broker with it; returns when it answers."""
-        self.start("controller", "fleet", "serve", "--broker", *arguments)
+        self.serve_alone("--broker", *arguments)
+
+    def serve_alone(self, *arguments: str) -> None:
+        """The controller, with a broker that somebody else runs."""
+        self.start("controller", "fleet", "serve", *arguments)
         wait_for(socket_path(self.folder).exists, "the controller listens", within_s=PATIENCE_S)
         try:
             self.cli("fleet", "status", "--wait", str(PATIENCE_S))
