@@ -103,6 +103,9 @@ class Controller:
         role = "" if who == LOCAL else self.node.rosters.current.role(who) or ""
         named = ("device", "token", "rollout", "agent", "selector", "id")
         target = " ".join(f"{key}={args[key]}" for key in named if isinstance(args.get(key), str))[:200]
+        if outcome == "refused":  # which anybody can make happen as often as they like
+            self.node.audited.refused(f"fleet.{what}", reason, who=who, capability=capability, target=target)
+            return
         self.audit.record(
             f"fleet.{what}", who=who, role=role, capability=capability, target=target, outcome=outcome, reason=reason
         )

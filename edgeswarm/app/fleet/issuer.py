@@ -321,13 +321,11 @@ class Issuer(People):
         self.counts[f"refused_{error.code}"] += 1
         self.log.warning("join_refused", token=token, device=device, code=error.code, reason=str(error))
         if error.code not in ("unknown", "forged"):  # strangers shall not fill the audit
-            self._note("join.refuse", device, token, outcome="refused", reason=str(error))
+            self.node.audited.refused("join.refuse", error, who=device, capability="token", target=f"token={token}")
 
-    def _note(self, action: str, device: str, token: str, *, outcome: Any = "ok", reason: str = "") -> None:
+    def _note(self, action: str, device: str, token: str) -> None:
         if self._controller.audit is not None:
-            self._controller.audit.record(
-                action, who=device, capability="token", target=f"token={token}", outcome=outcome, reason=reason
-            )
+            self._controller.audit.record(action, who=device, capability="token", target=f"token={token}")
 
     # --- asked by devices -------------------------------------------------------------------------------------------
 

@@ -124,9 +124,10 @@ class Renewer:
             reason, code = self._judge(request)
         audit = self._controller.audit
         if audit is not None:
-            outcome = "refused" if code else "ok"
-            cause = "late" if late else ""
-            audit.record("certificate.renew", who=request.device, outcome=outcome, reason=reason, cause=cause)
+            if code:  # of anybody, where it came late
+                self._node.audited.refused("certificate.renew", reason, who=request.device)
+            else:
+                audit.record("certificate.renew", who=request.device, cause="late" if late else "")
         if code:
             return renewal.sign_answer(Answer(code, reason, now_s=self._now_s()), request, issuer)
         answer = await asyncio.to_thread(self._granted, request)

@@ -72,7 +72,9 @@ class Audited:
             who = "?"
         self._audit.record("order.stop" if stop else "order.resume", who=who, target=f"number {number}", reason=reason)
 
-    def refused(self, action: str, error: EdgeSwarmError, *, who: str) -> None:
+    def refused(
+        self, action: str, error: EdgeSwarmError | str, *, who: str, capability: str = "", target: str = ""
+    ) -> None:
         """Something that a peer asked for and may not have."""
         now = time.monotonic()
         self._left = min(AUDIT_REFUSALS_BURST, self._left + (now - self._at) * AUDIT_REFUSALS_PER_S)
@@ -84,7 +86,9 @@ class Audited:
         held, self._held = self._held, 0
         more = f" ({held} more refusals before this one)" if held else ""
         role = self._node.rosters.current.role(who) or ""
-        self._audit.record(action, who=who, role=role, outcome="refused", reason=f"{error}{more}")
+        self._audit.record(
+            action, who=who, role=role, capability=capability, target=target, outcome="refused", reason=f"{error}{more}"
+        )
 
     def agent(self, agent: str, status: str, why: str) -> None:
         """The cell had it brought up or taken down."""

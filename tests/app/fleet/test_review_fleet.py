@@ -11,6 +11,7 @@ import pytest
 from join_rig import JoinRig, join_rig
 from swarm_cells import until
 
+from edgeswarm.app.audit import entries
 from edgeswarm.app.fleet import issued
 from edgeswarm.app.fleet.folder import FleetFolder
 from edgeswarm.app.fleet.issuer_enrol import Candidate
@@ -20,6 +21,7 @@ from edgeswarm.app.join.inventory import device_id
 from edgeswarm.app.swarm.peer import CallError
 from edgeswarm.drivers.pki import x509
 from edgeswarm.errors import EdgeSwarmError, LocalError
+from edgeswarm.limits import AUDIT_REFUSALS_BURST
 from edgeswarm.wire import codec
 from edgeswarm.wire import token as wire
 
@@ -116,3 +118,19 @@ def test_line_that_a_power_cut_tore_takes_no_other_with_it(tmp_path: Path) -> No
         file.write(b'{"device": "gate-1", "ser')
     issued.note(folder, "gate-1", 3, 2_000, now_s=0)
     assert issued.serials_of(folder, "gate-1", 1_000) == [1, 3]
+
+
+async def test_flood_of_refused_questions_leaves_the_audit_readable(tmp_path: Path) -> None:
+    """A device that may ask nothing asks without a pause, and the holder of a used token joins without a pause."""
+    async with join_rig(tmp_path) as rig:
+        text = await rig.token()
+        await rig.join("gate-1", text)
+        for _ in range(400):
+            with pytest.raises(CallError, match="may not ask"):
+                await rig.controller._asked("gate-1", codec.dumps(["token.list", {}]))
+        for _ in range(400):
+            rig.issuer._refused(wire.parse(text).id, "gate-2", Refusal("used", "it is used"))
+        rig.controller.audit.flush()
+        found = [row["action"] for row in entries(rig.folder.controller / "audit")]
+        assert 0 < sum(action in ("fleet.token.list", "join.refuse") for action in found) <= AUDIT_REFUSALS_BURST + 5
+        assert "join.admit" in found
