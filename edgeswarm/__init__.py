@@ -8,9 +8,9 @@ sources -> window -> kernel -> decision -> sinks.  An *agent network* is agents 
 another's source. A *sandbox* is the policy (data, in `sandbox/`); a *jail* is the process it is applied to, and hosts
 the agents of one trust domain = (publisher key, policy).  The *zygote* is the pre-warmed process that jails are
 forked from.  A *device* is one machine with a supervisor.  A *cell* is the devices that share one Raft group: 1, 3 or
-5 *voters*, the rest *followers* of the leader's *feed*.  A *fleet* is the cells under one root key; its *controller* is a
-device of the cell that also issues certificates and advances roll-outs.  A *task* is one run that the swarm wants, a *job* a graph of
-tasks.
+5 *voters*, the rest *followers* of the leader's *feed*.  A *fleet* is the cells under one root key; its *controller* is
+a device of the cell that also issues certificates and advances roll-outs.  A *task* is one run that the swarm wants, a
+*job* a graph of tasks.
 
 Two planes.  The *data plane* is many and straight: a sample goes source -> `stream.pipeline` -> jail's ring -> kernel
 -> decision -> sink, and waits for no network and no disk.  The *control plane* is few and branchy: an event goes into
@@ -57,11 +57,11 @@ The walk of one command through a cell (docs/swarm.md; a device is in one when D
 The walk of one device into a fleet, and of one version to it (docs/operating.md; FLEET is an operator's folder):
 
     1  app/fleet/init       root key (sealed), issuer, operator, roster of one voter, the broker's configuration
-    2  app/join             the broker's certificate is judged by the token's pin before a byte of MQTT; a sealed question
-    3  app/fleet/issuer     the token is used through the log, one roster for all who ask at once, certificates, an answer
+    2  app/join             the broker's certificate is judged by the token's pin before a byte of MQTT; sealed question
+    3  app/fleet/issuer     the token is used through the log, one roster for all who ask at once, certificates, answer
     4  app/swarm/node       the device is in its cell, and heard with its new certificate: only now it has joined
     5  app/swarm/rotation   at two thirds of its certificate's life a new key, make before break
-    6  app/cli/fleet_rollout  an operator signs a plan; app/fleet/waves: a wave follows another when core/rollout says so
+    6  app/fleet/waves      an operator has signed a plan: one wave after another, when core/rollout says so
     7  app/swarm/converge   fetch, verify, golden vectors in a jail, swap, watch; back by itself, journal on disk
     8  app/fleet/revocation an operator signs the roster without a device; lists, SIGHUP, sessions ended
 

@@ -111,9 +111,7 @@ async def test_agents_of_a_device_that_hangs_or_is_cut_off_move_and_do_not_run_t
             release(away)
             await until(partial(_comes_back, c, away, home), "it is back, without the agent")
             await until(lambda: c.wait_leader())
-        assert_one_copy(
-            c, "mlp", frozen=(away,)
-        )  # it stopped its copy before it went on
+        assert_one_copy(c, "mlp", frozen=(away,))  # it stopped its copy before it went on
         assert not c.faults()
 
 

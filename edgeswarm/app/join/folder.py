@@ -86,9 +86,7 @@ def is_same(state_dir: Path, fleet: str, found: Membership) -> bool:
     return mine == (fleet, found.cell, found.device) and book.root_public in row
 
 
-def write(
-    state_dir: Path, found: Membership, key: SigningKey, fleet: str, join_brokers: tuple[str, ...] = ()
-) -> None:
+def write(state_dir: Path, found: Membership, key: SigningKey, fleet: str, join_brokers: tuple[str, ...] = ()) -> None:
     """Make this device a member.  Afterwards it is, or (cut off) it is what it was.  Raises OSError.
 
     join_brokers: where newcomers ask, and this device once its certificate has run out.
