@@ -17,7 +17,7 @@ from pathlib import Path
 from brokers import free_port, needs_mosquitto
 from swarm_cells import Member, until
 
-from edgeswarm.app.fleet import broker_guard, issued, issuer, revocation, rotation
+from edgeswarm.app.fleet import broker_guard, issued, issuer, overview, revocation, root_rotation, rotation
 from edgeswarm.app.fleet.controller import Controller
 from edgeswarm.app.fleet.folder import FleetFolder
 from edgeswarm.app.fleet.init import Wanted, init, write_member
@@ -94,6 +94,8 @@ class Rig:
         self.parts.push_async_callback(made.close)
         self.renewer = rotation.register(controller)
         self.parts.push_async_callback(self.renewer.close)
+        root_rotation.register(controller)
+        overview.register(controller)
         revoker = revocation.register(controller)
         self.parts.push_async_callback(revoker.close)
         controller.listen()

@@ -1,24 +1,29 @@
-"""`edgeswarm fleet rotate operator|issuer`: other keys for who speaks for a fleet."""
+"""`edgeswarm fleet rotate operator|issuer|root`: other keys for who speaks for a fleet."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeswarm.app.cli import output, passphrase
 from edgeswarm.app.cli.root import CONTEXT_SETTINGS, LazyGroup
 
+if TYPE_CHECKING:
+    from edgeswarm.app.fleet.folder import FleetFolder
+    from edgeswarm.app.fleet.link import Link
+
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "issuer": ("fleet_rotate", "issuer", "A new issuer's key: devices renew their certificates with it."),
     "operator": ("fleet_rotate", "operator", "A new operator's key; the old one speaks for the fleet no more."),
+    "root": ("fleet_rotate", "root", "A new root key, which the old one vouches for."),
 }
 
 
 @click.command(cls=LazyGroup, table=COMMANDS, context_settings=CONTEXT_SETTINGS)
 def rotate() -> None:
-    """Replace the key of an operator or of the issuer; needs the root's key and passphrase.
+    """Replace the key of an operator, of the issuer or of the root; needs the root's key and passphrase.
 
     Devices renew their own certificates by themselves, at two thirds of their life.
 
@@ -27,6 +32,7 @@ def rotate() -> None:
       edgeswarm fleet rotate operator
       edgeswarm fleet rotate issuer
       edgeswarm fleet rotate issuer --finish
+      edgeswarm fleet rotate root
     """
 
 
@@ -106,6 +112,7 @@ def issuer(finish: bool, force: bool, passphrase_file: Path | None, fleet_dir: P
     from edgeswarm.app.fleet import authorities
     from edgeswarm.app.fleet.folder import FleetFolder, default_path
     from edgeswarm.app.fleet.link import open_link
+    from edgeswarm.app.fleet.root_rotation import change_path
     from edgeswarm.drivers.pki import sealed
     from edgeswarm.errors import LocalError
     from edgeswarm.wire.certificate import Signatory
@@ -114,6 +121,8 @@ def issuer(finish: bool, force: bool, passphrase_file: Path | None, fleet_dir: P
     folder = FleetFolder(fleet_dir or default_path())
     if not folder.issuer_key.exists():
         raise LocalError(f"{folder.issuer_key}: is not here; run this on the controller's machine")
+    if change_path(folder).exists():
+        raise LocalError("the root is being replaced: run `edgeswarm fleet rotate root` again first")
     root_key = sealed.load_key(folder.root_key, passphrase.asker(passphrase_file, "the fleet's root"))
     root = Signatory.from_seed(root_key.seed)
     now_s = int(time.time())
@@ -144,3 +153,96 @@ def issuer(finish: bool, force: bool, passphrase_file: Path | None, fleet_dir: P
     text = f"issuer {found['issuer']} signs from now on; {len(found['tokens_revoked'])} tokens revoked"
     text += "\ndevices renew their certificates within minutes; then `edgeswarm fleet rotate issuer --finish`"
     output.emit(found, as_json=as_json, text=lambda: text)
+
+
+@click.command()
+@click.option("--finish", is_flag=True, help="TLS trusts the old root no more; devices that are off follow later.")
+@passphrase.passphrase_option
+@output.fleet_option
+@output.json_option
+def root(finish: bool, passphrase_file: Path | None, fleet_dir: Path | None, as_json: bool) -> None:
+    """A new root key, signed by the old one; run it on the controller's machine, with the old key as FLEET/root.key.
+
+    Devices follow by themselves, also those that were off; keys, certificates and tokens stay.  --finish needs no
+    root's key.  A root whose key is lost cannot be replaced: docs/security.md.  Interrupted, run it again.
+
+    \b
+    Examples:
+      edgeswarm fleet rotate root
+      edgeswarm fleet rotate root --finish
+    """
+    from edgeswarm.app.fleet import root_rotation
+    from edgeswarm.app.fleet.folder import FleetFolder, default_path
+    from edgeswarm.app.fleet.link import open_link
+
+    folder = FleetFolder(fleet_dir or default_path())
+    root_rotation.check_quiet(folder)
+    with open_link(fleet_dir) as link:
+        found = (_finish_root if finish else _rotate_root)(folder, link, passphrase_file)
+    text = f"root {found['root']} is the only one that is trusted; destroy the old one's key and its copies"
+    if not finish:
+        text = (
+            f"root {found['root']} has replaced {found['old']} from roster {found['roster_version']} on\n"
+            f"move {folder.root_key} to its medium, make a backup (`edgeswarm fleet backup`: older ones have the old"
+            " root), then `edgeswarm fleet rotate root --finish`"
+        )
+    output.emit(found, as_json=as_json, text=lambda: text)
+
+
+def _rotate_root(folder: FleetFolder, link: Link, passphrase_file: Path | None) -> dict[str, Any]:
+    """Raises LocalError, ConfigError, RosterError, CertificateError, and what the controller says."""
+    import time
+
+    from edgeswarm.app.fleet import root_rotation
+    from edgeswarm.drivers import keys
+    from edgeswarm.drivers.pki import sealed
+    from edgeswarm.wire.root_change import open_change
+    from edgeswarm.wire.roster import Roster
+
+    now_s = int(time.time())
+    roster = Roster.open(link.call("roster.get")["data"], root_public=keys.read_pub(folder.root_pub))
+    path = root_rotation.change_path(folder)
+    old = None
+    if root_rotation.read_change(folder) is None:
+        old = sealed.load_key(folder.root_key, passphrase.asker(passphrase_file, "the fleet's root (the old one)"))
+        root_rotation.check_old(folder, roster, old)
+    word = passphrase.asker(passphrase_file, "the fleet's root (the new one)", fresh=True)()
+    new = root_rotation.next_root(folder, word)
+    by = passphrase.operator(folder, passphrase_file)
+    if old is not None:
+        root_rotation.make_change(folder, roster, old, new, now_s=now_s)
+    data = path.read_bytes()
+    change = open_change(data, fleet=folder.config.fleet)
+    link.call("root.change", data=data)
+    fresh = root_rotation.rotate_root(roster, data, new, by, now_s=now_s)
+    if fresh is not None:
+        link.call("roster.put", data=fresh.data)
+    root_rotation.use_authorities(folder, change)
+    link.call("root.changed")  # the broker trusts both before anybody shows what the new one signed
+    kept = root_rotation.use_root(folder, change)
+    link.call("root.changed")
+    return {
+        "root": keys.key_id(change.new),
+        "old": keys.key_id(change.old),
+        "number": change.number,
+        "roster_version": (fresh or roster).version,
+        "old_key": str(kept) if kept.exists() else "",
+    }
+
+
+def _finish_root(folder: FleetFolder, link: Link, passphrase_file: Path | None) -> dict[str, Any]:
+    import time
+
+    from edgeswarm.app.fleet import root_rotation
+    from edgeswarm.drivers import keys
+    from edgeswarm.wire.roster import Roster
+
+    public = keys.read_pub(folder.root_pub)
+    roster = Roster.open(link.call("roster.get")["data"], root_public=public)
+    root_rotation.finish_authorities(folder, roster)
+    link.call("root.changed")
+    by = passphrase.operator(folder, passphrase_file)
+    fresh = root_rotation.finish_roster(roster, public, by, now_s=int(time.time()))
+    if fresh is not None:
+        link.call("roster.put", data=fresh.data)
+    return {"root": keys.key_id(roster.newest_root(public)), "roster_version": (fresh or roster).version}

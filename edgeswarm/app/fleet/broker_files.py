@@ -133,9 +133,10 @@ def _write(
         ),
     }
     changed = set()
-    for name, certificate in (("server", _server), ("bridge", _bridge)):
+    shown = Issuer(issuer.key, _shown(folder, issuer, now_s))
+    for name, certificate, by in (("server", _server, shown), ("bridge", _bridge, issuer)):
         public = _key_pair(files, f"{name}.key", user)
-        texts[f"{name}.crt"] = certificate(files, issuer, settings, public, now_s)
+        texts[f"{name}.crt"] = certificate(files, by, settings, public, now_s)
     for name, text in texts.items():
         secret = name not in ("ca.crt", "server.crt", "bridge.crt", "crl.pem")
         if broker_fleet.write(files / name, text, user=user, secret=secret):
@@ -178,6 +179,17 @@ def _server(files: Files, issuer: Issuer, settings: BrokerSettings, public: byte
     if kept is not None and set(x509.hosts_of(kept)) == set(map(_as_certified, settings.names)):
         return kept
     return x509.chain(x509.make_server(issuer.key.seed, issuer.pem, public, settings.names, now_s), issuer.pem)
+
+
+def _shown(folder: FleetFolder, issuer: Issuer, now_s: int) -> bytes:
+    """The issuer's certificate that the broker shows: by the root before, where that has changed (root_rotation), since
+    devices of the new root have the newer one themselves."""
+    try:
+        pem = (folder.pki / "issuer.before.crt").read_bytes()
+        good = x509.public_of(pem) == issuer.key.public and now_s < x509.not_after_of(pem)
+    except (FileNotFoundError, CertificateError):
+        return issuer.pem
+    return pem if good else issuer.pem
 
 
 def _bridge(files: Files, issuer: Issuer, settings: BrokerSettings, public: bytes, now_s: int) -> bytes:

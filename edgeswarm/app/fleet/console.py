@@ -17,6 +17,7 @@ from edgeswarm.app.fleet import console_renewal
 from edgeswarm.app.fleet.controller import FOLLOW, KEEP, METHOD, ROWS
 from edgeswarm.app.log import Log
 from edgeswarm.app.swarm import config as cell_config
+from edgeswarm.app.swarm import roots
 from edgeswarm.app.swarm.connect import load_cipher, make_transport
 from edgeswarm.app.swarm.peer import Peer
 from edgeswarm.app.swarm.post import Post
@@ -75,6 +76,10 @@ class Console:
                 self._log.warning("certificate_not_renewed", error=str(error))
         await self.peer.close()
         await self.transport.close()
+        try:
+            roots.follow(cell_config.folder(self._state_dir), self.rosters, self._log)
+        except OSError as error:
+            self._log.error("root_not_kept", error=str(error))
 
     async def call(self, what: str, args: dict[str, Any]) -> Any:
         """Raises CallError, OutcomeUnknownError, LimitError."""

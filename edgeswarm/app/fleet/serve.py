@@ -91,7 +91,7 @@ async def _begin(
 
 async def start_parts(controller: Controller, ends: AsyncExitStack, *, on_alert: str = "") -> None:
     """The parts, in the order of their needs; `ends` closes them."""
-    from edgeswarm.app.fleet import broker_guard, issuer, overview, revocation, rotation, view, waves
+    from edgeswarm.app.fleet import broker_guard, issuer, overview, revocation, root_rotation, rotation, view, waves
 
     controller.audit = controller.node.supervisor.audit
     ends.push_async_callback(controller.close)
@@ -103,6 +103,7 @@ async def start_parts(controller: Controller, ends: AsyncExitStack, *, on_alert:
     ends.push_async_callback(issuing.close)
     issuing.start()
     ends.push_async_callback(rotation.register(controller).close)
+    root_rotation.register(controller)
     ends.push_async_callback(revocation.register(controller).close)
     for close in await view.start(controller, on_alert=on_alert):
         ends.push_async_callback(close)
