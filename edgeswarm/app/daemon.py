@@ -14,6 +14,7 @@ from edgeswarm.app.control_ops import ControlOps
 from edgeswarm.app.join.door import Door
 from edgeswarm.app.log import Log
 from edgeswarm.app.supervisor import Supervisor
+from edgeswarm.app.swarm import converge_disk
 from edgeswarm.app.swarm.config import is_member
 from edgeswarm.app.swarm.joining import Joining
 from edgeswarm.app.upgrade import Upgrade
@@ -108,6 +109,7 @@ async def serve(
         if upgrade.arrives:
             await upgrade.arrive(metrics.start)
         else:
+            await converge_disk.look(settings, log)
             await supervisor.start()
             await metrics.start()
             await bring(supervisor, deploy)
