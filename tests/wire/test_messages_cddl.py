@@ -24,6 +24,7 @@ from edgeswarm.stream import remote
 from edgeswarm.wire import codec, cose, encryption, envelope, leadership, raft, topics
 from edgeswarm.wire import messages as msg
 from edgeswarm.wire.dev_fleet import DevFleet, make_dev_fleet
+from edgeswarm.wire.root_change import RootChange, sign_change
 
 pycddl = pytest.importorskip("pycddl", reason="pycddl is not installed")
 
@@ -142,6 +143,9 @@ def test_the_schema_takes_rosters_and_what_is_in_them() -> None:
         assert takes("device-certificate", inside(member.keys[0].signed))
     for authority in roster.authorities:
         assert takes("authority-statement", inside(authority))
+    old, new = fleet().root, fleet().device("d1")
+    change = sign_change(RootChange("dev", 2, old.public, new.public, 5, b"root", b"issuer"), old=old, new=new)
+    assert takes("root-change", inside(inside(change)))
 
 
 def test_the_schema_takes_leaders_and_votes() -> None:
