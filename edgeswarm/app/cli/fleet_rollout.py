@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,7 @@ def deploy(
             _dry_run(plan, found, as_json)
             return
         by = passphrase.operator(folder, passphrase_file)
+        plan = replace(plan, created_s=max(plan.created_s, _signed_s(link, plan.agent)))
         signed = seal_plan(plan, fleet=folder.config.fleet, cell=folder.config.cell, by=by)
         _upload(link, data, plan.digest, quiet=as_json)
         answer = link.call("rollout.start", plan=signed)
@@ -102,6 +104,12 @@ def deploy(
             output.emit(answer, as_json=True, text=str)
         else:
             click.echo(plan.rollout)
+
+
+def _signed_s(link: Link, agent: str) -> int:
+    """When the agent's newest plan was signed: devices take none that is older, whatever this clock says."""
+    rows = link.call("rollout.list")
+    return max((row["created_s"] for row in rows if row["agent"] == agent and "created_s" in row), default=0)
 
 
 def _publishers(folder: FleetFolder, named: Path | None) -> dict[Any, bytes]:

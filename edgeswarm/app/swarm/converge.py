@@ -8,6 +8,7 @@ What becomes of each is retained on device/<id>/reported, and told as an event w
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm.app.swarm import converge_disk as disk
@@ -65,9 +66,17 @@ class Converge:
         if self._closed:
             return
         device, found = self.node.config.device, dict[str, list[Known]]()
-        for rollout in reversed(list(self.node.replica.state.rollouts.values())):
+        rollouts = list(self.node.replica.state.rollouts.values())
+        ours = {rollout.agent for rollout in rollouts if device in rollout.devices}
+        signed_s: dict[str, int] = {}  # agent -> when the newest plan before was signed
+        for rollout in rollouts:
+            if rollout.agent not in ours:
+                continue
+            known = _not_old(self._judge(rollout), signed_s.get(rollout.agent, 0))
+            if known.plan is not None:
+                signed_s[rollout.agent] = known.plan.created_s
             if device in rollout.devices:
-                found.setdefault(rollout.agent, []).append(self._judge(rollout))
+                found.setdefault(rollout.agent, []).insert(0, known)  # the newest first
         for agent in [*found, *(name for name in self.loops if name not in found)]:
             loop = self._loop_of(agent)
             loop.wanted = wish(found.get(agent, []), loop.machine.journal)
@@ -163,3 +172,12 @@ class Converge:
         )
         topic = node.topics.event(msg.event_priority("agent.lifecycle"), "agent.lifecycle")
         node.post.send(topic, msg.encode(event), priority=Priority.MEDIUM, qos=1)
+
+
+def _not_old(known: Known, signed_s: int) -> Known:
+    """A plan that was signed before one that the cell has had since is none: somebody kept it, and says it again."""
+    plan = known.plan
+    if plan is None or plan.created_s >= signed_s:
+        return known
+    fault = f"its plan is older than the one before it: signed {signed_s - plan.created_s} s earlier"
+    return replace(known, plan=None, fault=fault)

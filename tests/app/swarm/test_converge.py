@@ -218,6 +218,27 @@ async def test_downgrade_is_refused_unless_the_plan_allows(rig: Rig) -> None:
     await rig.comes_to("healthy", again)
 
 
+async def test_plan_of_long_ago_is_not_obeyed_again(rig: Rig) -> None:
+    """The cell has forgotten that rollout; who kept its plan is no operator, and cannot bring the old version back."""
+    five = version(rig.one, 5)
+    now = await rig.roll(five, 1)
+    await rig.comes_to("healthy", now)
+    await rig.end(now)
+    old = await rig.roll(version(rig.one, 4), 2, allow_downgrade=True, created_s=now.created_s - 1)
+
+    def refused() -> str:
+        loop = rig.one.node.converge.loops.get("pump")
+        return loop.wanted.refused.fault if loop is not None and loop.wanted.refused is not None else ""
+
+    assert "older than the one before it" in await until(refused, "the old plan is refused")
+    await rig.again()
+    assert "older than the one before it" in await until(refused, "and after a restart")
+    await until(lambda: runs(rig.one, five), "what ran before")
+    await rig.end(old, "aborted")
+    again = await rig.roll(version(rig.one, 4), 3, allow_downgrade=True)
+    await rig.comes_to("healthy", again)
+
+
 async def test_operators_roll_back_is_obeyed_and_an_unsigned_one_is_not(rig: Rig) -> None:
     first, second = version(rig.one, 1), version(rig.one, 2)
     one = await rig.roll(first, 1)
