@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeswarm.app.join import folder
 from edgeswarm.drivers.broker_fleet import Files, make_folders
 from edgeswarm.drivers.files import write_whole
 
@@ -18,15 +19,15 @@ def test_link_in_the_place_of_the_draft_is_not_followed(tmp_path: Path) -> None:
     """`<name>.new` is known beforehand: whoever may write in that folder could have laid it."""
     other = tmp_path / "shadow"
     other.write_text("root's")
-    folder = tmp_path / "state"
-    folder.mkdir()
-    (folder / "boot.new").symlink_to(other)
+    where = tmp_path / "state"
+    where.mkdir()
+    (where / "boot.new").symlink_to(other)
     with pytest.raises(OSError, match="symbolic"):
-        write_whole(folder / "boot", b"1\n")
+        write_whole(where / "boot", b"1\n")
     assert other.read_text() == "root's"
-    (folder / "boot.new").unlink()
-    write_whole(folder / "boot", b"1\n")
-    assert (folder / "boot").read_bytes() == b"1\n"
+    (where / "boot.new").unlink()
+    write_whole(where / "boot", b"1\n")
+    assert (where / "boot").read_bytes() == b"1\n"
 
 
 @root_only
@@ -44,6 +45,34 @@ def test_brokers_user_is_given_no_file_that_it_links_to(tmp_path: Path) -> None:
         files.plugin_state.unlink()
     assert other.stat().st_uid == 0 and other.read_text() == "root's"
     assert not (tmp_path / "fleet" / "issuer.key").exists()
+
+
+@root_only
+def test_joining_as_root_gives_a_service_s_user_what_is_its_own_and_nothing_else(tmp_path: Path) -> None:
+    """The state directory is that user's: it may lay links there, and exchange folders for them at any moment."""
+    other = tmp_path / "root"
+    (other / "deep").mkdir(parents=True)
+    (other / "deep" / "shadow").write_text("root's")
+    state = tmp_path / "state"
+    for name in ("keys", "swarm/rosters"):
+        (state / name).mkdir(parents=True)
+    (state / "keys" / "device.key").write_text("ours")
+    (state / "swarm" / "rosters" / "1.cbor").write_text("ours")
+    (state / "keys" / "to-file").symlink_to(other / "deep" / "shadow")
+    (state / "keys" / "to-folder").symlink_to(other / "deep")
+    (state / "trust.d").symlink_to(other / "deep")
+    os.link(other / "deep" / "shadow", state / "keys" / "hard")
+    os.mkfifo(state / "keys" / "pipe")
+    os.chown(state, 65_534, 65_534)
+    folder.give(state)
+    for path in ("keys", "keys/device.key", "swarm", "swarm/rosters", "swarm/rosters/1.cbor"):
+        assert (state / path).stat().st_uid == 65_534, path
+    for path in (other, other / "deep", other / "deep" / "shadow"):
+        assert path.stat().st_uid == 0, path
+    (state / "swarm.lock").symlink_to(other / "nologin")
+    with pytest.raises(OSError, match="symbolic"), folder.locked(state):
+        pass
+    assert not (other / "nologin").exists()
 
 
 def test_folders_that_are_made_on_the_way_are_private_too(tmp_path: Path) -> None:

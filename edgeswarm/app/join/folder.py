@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,16 +147,39 @@ def _files(
 
 
 def give(state_dir: Path) -> None:
-    """Where root joins for a service's user: what was written is the owner's of the state directory."""
+    """Where root joins for a service's user: what was written is the owner's of the state directory.
+
+    That user may lay links there and exchange folders meanwhile, so it goes from descriptor to descriptor, along no
+    link, and gives no file that has another name.
+    """
     owner = state_dir.stat()
     if os.geteuid() != 0 or owner.st_uid == 0:
         return
-    for name in ("keys", "swarm", DRAFT, "trust.d", clock.FILE, LOCK, BOOT, ORPHANS):
-        top = state_dir / name
-        for path in (top, *(top.rglob("*") if top.is_dir() and not top.is_symlink() else ())):
-            if path.is_symlink() or not path.exists() or path.stat().st_uid not in (0, owner.st_uid):
-                continue
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    top = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in ("keys", "swarm", DRAFT, "trust.d", clock.FILE, LOCK, BOOT, ORPHANS):
+            _give(name, top, owner)
+    finally:
+        os.close(top)
+
+
+def _give(name: str, parent: int, owner: os.stat_result, depth: int = 8) -> None:
+    """parent: a descriptor.  depth: of folders, more than there are in a state directory."""
+    try:
+        entry = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+    except OSError:  # it is not there, or a link, or a socket
+        return
+    try:
+        found = os.fstat(entry)
+        if stat.S_ISDIR(found.st_mode) and depth:
+            for one in os.listdir(entry):
+                _give(one, entry, owner, depth - 1)
+        elif not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            return
+        if found.st_uid == 0:
+            os.fchown(entry, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(entry)
 
 
 def trust(base: Path, publishers: tuple[bytes, ...], fleet: str, state_dir: Path) -> None:
@@ -205,7 +229,7 @@ def _switch(state_dir: Path) -> None:
 def locked(state_dir: Path) -> Iterator[None]:
     """One at a time joins, leaves or settles here.  Raises LocalError where somebody else does, OSError."""
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(state_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(state_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
