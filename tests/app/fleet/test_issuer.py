@@ -24,7 +24,7 @@ from edgeswarm.app.swarm import config as cell_config
 from edgeswarm.app.swarm.peer import CallError
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.drivers import keys
-from edgeswarm.drivers.mqtt.transport import Broker, LinkError, Priority, TlsFiles, Transport
+from edgeswarm.drivers.mqtt.transport import Broker, Incoming, LinkError, Priority, TlsFiles, Transport
 from edgeswarm.drivers.pki import x509
 from edgeswarm.errors import LimitError, LocalError, RemoteError
 from edgeswarm.limits import JOIN_REQUEST_BYTES_MAX
@@ -252,6 +252,12 @@ async def test_rubbish_and_floods_on_the_bootstrap_listener_keep_nobody_out(tmp_
         await stranger.close()
         assert rig.issuer.counts["joined"] == 1
         assert not rig.member.events("issuer_fault")
+        counted = rig.issuer.counts["unreadable"]
+        for what in (f"renew-d1/{'0' * 32}", "renew-d1/x", "es-probe/run", "es-probe-b/run"):
+            rig.issuer._incoming(Incoming(f"es/1/plant/join/{what}/request", b"x" * 5000, retain=False, qos=1))
+        assert rig.issuer.counts["unreadable"] == counted, "what is not asked of it is not counted"
+        rig.issuer._incoming(Incoming("es/1/plant/join/x/y/request", b"x", retain=False, qos=1))
+        assert rig.issuer.counts["unreadable"] == counted + 1
 
 
 async def test_requests_of_operators_are_checked(tmp_path: Path) -> None:

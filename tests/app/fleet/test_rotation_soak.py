@@ -17,7 +17,7 @@ from swarm_cells import until
 from edgeswarm.app.audit import verify
 from edgeswarm.drivers import keys
 
-CUTS = int(os.environ.get("ROTATION_CUTS", "100"))
+CUTS = int(os.environ.get("ROTATION_CUTS", "200"))
 AT_A_TIME = 4
 PATIENCE_S = 90.0
 

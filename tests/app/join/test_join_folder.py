@@ -16,7 +16,11 @@ from edgeswarm.app.swarm.rosters import RosterBook
 from edgeswarm.drivers import keys
 from edgeswarm.drivers.pki import x509
 from edgeswarm.errors import LocalError
+from edgeswarm.wire.certificate import Signatory, sign_authority
 from edgeswarm.wire.join import JoinError, Membership
+from edgeswarm.wire.root_change import RootChange, sign_change
+from edgeswarm.wire.roster import Roster
+from edgeswarm.wire.roster_change import next_roster
 
 PLANT, YARD = a_fleet("plant"), a_fleet("yard")
 
@@ -88,6 +92,45 @@ def test_another_fleet_of_the_same_names_is_another_fleet(tmp_path: Path) -> Non
     join(tmp_path, again)
     assert whole(tmp_path)[:2] == ("plant", "gate-1")
     assert RosterBook.load(tmp_path, fleet="plant", cell="main").root_public == again.root_public
+
+
+def of_a_new_root(found: Membership) -> Membership:
+    """The same, after PLANT's root was replaced."""
+    new = Signatory.from_seed(b"new root".ljust(32))
+    change = sign_change(RootChange("plant", 2, found.root, new.public, 5), old=PLANT.root, new=new)
+    before = Roster.decode(found.roster)
+    offices = before.open_authorities(found.root).values()
+    roster = next_roster(
+        before, created_s=before.created_s, by=PLANT.operator, roots=[change],
+        authorities=[sign_authority(office, new) for office in offices],
+    )  # fmt: skip
+    return replace(found, roster=roster.data, root=new.public, ca=x509.make_root(b"new root".ljust(32), "plant", 0))
+
+
+def test_the_same_fleet_with_a_new_root_is_the_same_fleet_at_each_power_cut(tmp_path: Path) -> None:
+    origin = tmp_path / "origin"
+    old = join(origin)
+    found, key = of_a_new_root(old), a_key(origin)
+    (origin / "swarm" / "raft.db").write_bytes(b"what a voter has promised")
+    assert folder.check(found, key, "plant").roots and folder.is_same(origin, "plant", found)
+    with pytest.raises(JoinError, match="not the newest of its roster"):
+        folder.check(replace(found, root=old.root, ca=old.ca), key, "plant")
+    roots = []
+    for at in range(100):
+        state = tmp_path / f"s{at}"
+        shutil.copytree(origin, state)
+        try:
+            with power_cut(at):
+                folder.write(state, found, key, "plant", ("mqtts://new:8884", "mqtts://other:8884"))
+            done = True
+        except PowerCut:
+            done = False
+        roots.append(RosterBook.load(state, fleet="plant", cell="main").root_public)
+        assert folder.is_same(state, "plant", found) and (state / "swarm" / "raft.db").exists()
+        if done:
+            break
+    assert done and roots[0] == old.root and roots[-1] == found.root
+    assert (state / "swarm" / "join-brokers").read_text() == "mqtts://new:8884\nmqtts://other:8884\n"
 
 
 def replace_root() -> object:
