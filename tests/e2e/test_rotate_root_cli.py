@@ -51,6 +51,9 @@ def test_root_is_replaced_by_the_command_and_who_was_off_comes_back(tmp_path: Pa
         for device in ("on", "off", "new"):
             ca = x509.split((rig.state(device) / "swarm" / "ca.crt").read_bytes())
             assert old not in {x509.public_of(pem) for pem in ca}
+        proof = str(tmp_path / "leader.cert")
+        rig.cli("swarm", "leader", "--state", str(rig.state("on")), "-o", proof)
+        rig.cli("swarm", "verify-leader", proof, "--dir", str(rig.state("off")))
         rig.join("on", token)  # again, with the daemon running: it is the same cell
         assert '"join_unreadable"' not in rig.tail("controller", 10_000)
         rig.cli("audit", "verify", "--state", str(rig.folder.controller))

@@ -114,8 +114,11 @@ def verify_leader(
     rosters: list[Roster] = []
     roots = roots_of(Roster.decode(read(paths[-1], ROSTER_BYTES_MAX)), public)
     for path in paths:
-        previous, data = rosters[-1] if rosters else None, read(path, ROSTER_BYTES_MAX)
-        public = roots[min(len(Roster.decode(data).roots), len(roots) - 1)]
+        data = read(path, ROSTER_BYTES_MAX)
+        decoded = Roster.decode(data)
+        public = roots[min(len(decoded.roots), len(roots) - 1)]
+        follows = bool(rosters) and decoded.version == rosters[-1].version + 1  # else: a gap
+        previous = rosters[-1] if follows else None
         rosters.append(Roster.open(data, root_public=public, previous=previous))
     found = LeaderCertificate.decode(read(certificate, LEADER_BYTES_MAX))
     roster = next((one for one in rosters if one.version == found.roster_version), rosters[-1])

@@ -162,7 +162,18 @@ async def test_root_is_replaced_twice_and_a_device_that_missed_both_follows(tmp_
         assert first.public not in trusts(r, "away")
 
 
-async def test_issuer_and_operator_are_replaced_under_the_new_root(tmp_path: Path) -> None:
+async def test_device_whose_certificate_ran_out_meanwhile_follows_where_newcomers_ask(tmp_path: Path) -> None:
+    async with rig(tmp_path, ago_days=330) as r:
+        state = await r.add("late", age_days=320)
+        (state / "swarm" / "join-brokers").write_text("".join(f"{url}\n" for url in r.folder.config.join_brokers))
+        await rotate(r)
+        await rotate(r, finish=True)
+        await restart_broker(r)
+        await works(r, "late")
+        assert root_of(r, "late") == r.root.public
+
+
+async def test_issuer_is_replaced_under_the_new_root(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         await r.add("on")
         await works(r, "on")
