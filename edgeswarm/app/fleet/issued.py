@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgeswarm.app.fleet.folder import FleetFolder
 from edgeswarm.drivers.files import write_whole
-from edgeswarm.limits import ISSUED_BYTES_MAX, ISSUED_LINE_BYTES_MAX
+from edgeswarm.limits import DEVICES_MAX, ISSUED_BYTES_MAX, ISSUED_LINE_BYTES_MAX
 
 _LOCK = threading.Lock()
 
@@ -37,6 +37,34 @@ def note(folder: FleetFolder, device: str, serial: int, until_s: int, *, now_s: 
             os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
+
+
+class Leaves:
+    """Makes devices' certificates, and notes them.  May be called from any thread.
+
+    Who asks again for the same gets the same one: a device that asks without a pause fills neither the disk nor, once
+    it is revoked, the list of what is.
+    """
+
+    def __init__(self, folder: FleetFolder) -> None:
+        self._folder = folder
+        self._kept: dict[str, tuple[tuple[bytes, bytes, int, int], bytes]] = {}  # device -> what for, the newest
+
+    def make(
+        self, issuer: tuple[bytes, bytes], device: str, public: bytes, begin_s: int, end_s: int, *, now_s: int
+    ) -> tuple[bytes, bool]:
+        """(certificate, whether it is new).  issuer: its key's seed, its certificate.  Raises OSError, LocalError."""
+        from edgeswarm.drivers.pki import x509
+
+        wanted, kept = (issuer[1], public, begin_s, end_s), self._kept.get(device)
+        if kept is not None and kept[0] == wanted:
+            return kept[1], False
+        leaf = x509.make_device(*issuer, device, public, begin_s, end_s)
+        note(self._folder, device, x509.serial_of(leaf), end_s, now_s=now_s)
+        if len(self._kept) >= DEVICES_MAX:  # many have left since
+            self._kept.clear()
+        self._kept[device] = wanted, leaf
+        return leaf, True
 
 
 def serials_of(folder: FleetFolder, device: str, now_s: int) -> list[int]:

@@ -199,7 +199,10 @@ class Issuer(People):
             except LimitError as error:
                 raise Refusal("full", str(error)) from None
             self.log.info("join_pending", id=id_, device=device, token=token.id, role=token.role)
-            self._note("join.pending", device, token.id)
+            if self._controller.audit is not None:
+                self._controller.audit.record(
+                    "join.pending", who=device, capability="token", target=f"token={token.id}"
+                )
         if id_ in self._open or len(self._open) < JOIN_WAITING_MAX:
             self._open[id_] = (topic, request)
         text = f"waits for approval: `edgeswarm fleet approve {id_}` (device {row.device}, key {row.public.hex()[:16]})"
@@ -299,13 +302,15 @@ class Issuer(People):
         self.log.info(
             "device_admitted", device=one.device, role=membership.role, token=one.token, roster=roster.version
         )
-        self._note("join.admit", one.device, one.token)
         await self._send(case.topic, case.request, Answer("joined", membership=membership))
         self._open.pop(pending_id(one.token, one.public), None)
 
     # --- answering ----------------------------------------------------------------------------------------------------
 
     def _answer(self, topic: Topic, request: Request, answer: Answer) -> None:
+        if len(self._tasks) >= JOIN_WAITING_MAX:
+            self.counts["answers_dropped"] += 1  # its device asks again
+            return
         self._task(self._send(topic, request, answer))
 
     async def _send(self, topic: Topic, request: Request, answer: Answer) -> None:
@@ -322,10 +327,6 @@ class Issuer(People):
         self.log.warning("join_refused", token=token, device=device, code=error.code, reason=str(error))
         if error.code not in ("unknown", "forged"):  # strangers shall not fill the audit
             self.node.audited.refused("join.refuse", error, who=device, capability="token", target=f"token={token}")
-
-    def _note(self, action: str, device: str, token: str) -> None:
-        if self._controller.audit is not None:
-            self._controller.audit.record(action, who=device, capability="token", target=f"token={token}")
 
     # --- asked by devices -------------------------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ class Enrolment:
         """Held while a roster is made and proposed; whoever else makes rosters here may take it too."""
         self.rosters = 0
         self._changes = RosterChanges(self._node)
+        self._leaves = issued.Leaves(controller.folder)
         self.key = IssuerKey.load(controller.folder)
         self.by = Signatory(self.key.key.public, cose.signer(self.key.key.seed))
 
@@ -171,10 +172,10 @@ class Enrolment:
         folder = self._controller.folder
         config = folder.config
         end_s = min(certificate.not_after_s, x509.not_after_of(self.key.pem))
-        leaf = x509.make_device(
-            self.key.key.seed, self.key.pem, one.device, one.public, certificate.not_before_s, end_s
-        )
-        issued.note(folder, one.device, x509.serial_of(leaf), end_s, now_s=self.now_s())
+        issuer, begin_s = (self.key.key.seed, self.key.pem), certificate.not_before_s
+        leaf, new = self._leaves.make(issuer, one.device, one.public, begin_s, end_s, now_s=self.now_s())
+        if new and self._controller.audit is not None:
+            self._controller.audit.record("join.admit", who=one.device, capability="token", target=f"token={one.token}")
         trusted = keys.trusted(folder.controller / "trust.d")
         return Membership(
             device=one.device,

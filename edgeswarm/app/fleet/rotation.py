@@ -45,6 +45,7 @@ class Renewer:
     def __init__(self, controller: Controller) -> None:
         self._controller, self._node, self._folder = controller, controller.node, controller.folder
         self.changes = RosterChanges(controller.node)
+        self._leaves = issued.Leaves(controller.folder)
         self._waiting: dict[str, tuple[Request, asyncio.Future[None]]] = {}
         self._batch: asyncio.Task[None] | None = None
         self._late: set[asyncio.Task[None]] = set()
@@ -122,15 +123,10 @@ class Renewer:
             if member.public != request.public or member.keys[-1].certificate.expired(self._now_s()):
                 await self._wait(request)
             reason, code = self._judge(request)
-        audit = self._controller.audit
-        if audit is not None:
-            if code:  # of anybody, where it came late
-                self._node.audited.refused("certificate.renew", reason, who=request.device)
-            else:
-                audit.record("certificate.renew", who=request.device, cause="late" if late else "")
-        if code:
+        if code:  # of anybody, where it came late
+            self._node.audited.refused("certificate.renew", reason, who=request.device)
             return renewal.sign_answer(Answer(code, reason, now_s=self._now_s()), request, issuer)
-        answer = await asyncio.to_thread(self._granted, request)
+        answer = await asyncio.to_thread(self._granted, request, late)
         return renewal.sign_answer(answer, request, issuer)
 
     def _judge(self, request: Request) -> tuple[str, Any]:
@@ -197,7 +193,7 @@ class Renewer:
             raise LocalError("none of the devices is in the roster any more")
         return next_roster(roster, created_s=now_s, by=issuer, certificates=fresh)
 
-    def _granted(self, request: Request) -> Answer:
+    def _granted(self, request: Request, late: bool) -> Answer:
         """The X.509 form of the certificate that the roster names.  Blocking, some ms."""
         folder, node = self._folder, self._node
         roster = node.rosters.current
@@ -207,8 +203,11 @@ class Renewer:
         pem = (folder.pki / "issuer.crt").read_bytes()
         end_s = min(found.not_after_s, x509.not_after_of(pem))
         seed = keys.load_or_make(folder.issuer_key)[0].seed
-        leaf = x509.make_device(seed, pem, request.device, request.public, found.not_before_s, end_s)
-        issued.note(folder, request.device, x509.serial_of(leaf), end_s, now_s=self._now_s())
+        issuer, begin_s = (seed, pem), found.not_before_s
+        leaf, new = self._leaves.make(issuer, request.device, request.public, begin_s, end_s, now_s=self._now_s())
+        audit = self._controller.audit
+        if new and audit is not None:
+            audit.record("certificate.renew", who=request.device, cause="late" if late else "")
         return Answer(
             chain=x509.chain(leaf, pem),
             ca=(folder.pki / "ca.crt").read_bytes(),

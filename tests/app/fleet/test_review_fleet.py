@@ -21,7 +21,7 @@ from edgeswarm.app.join.inventory import device_id
 from edgeswarm.app.swarm.peer import CallError
 from edgeswarm.drivers.pki import x509
 from edgeswarm.errors import EdgeSwarmError, LocalError
-from edgeswarm.limits import AUDIT_REFUSALS_BURST
+from edgeswarm.limits import AUDIT_REFUSALS_BURST, JOIN_WAITING_MAX
 from edgeswarm.wire import codec
 from edgeswarm.wire import token as wire
 
@@ -134,3 +134,36 @@ async def test_flood_of_refused_questions_leaves_the_audit_readable(tmp_path: Pa
         found = [row["action"] for row in entries(rig.folder.controller / "audit")]
         assert 0 < sum(action in ("fleet.token.list", "join.refuse") for action in found) <= AUDIT_REFUSALS_BURST + 5
         assert "join.admit" in found
+
+
+async def test_device_that_joins_and_renews_without_a_pause_fills_nothing(tmp_path: Path) -> None:
+    """It owns its key and a used token: what it asks for again is what it has, and stands nowhere a second time."""
+    async with join_rig(tmp_path) as rig:
+        text = await rig.token()
+        await rig.join("gate-1", text)
+        chain = (rig.state("gate-1") / "swarm" / "device.crt").read_bytes()
+        for _ in range(3):
+            await rig.join("gate-1", text)
+        assert (rig.state("gate-1") / "swarm" / "device.crt").read_bytes() == chain
+        leaves = issued.Leaves(rig.folder)
+        key = rig.issuer.enrolment.key
+        made = [
+            leaves.make((key.key.seed, key.pem), "gate-2", b"k" * 32, 1_000, end_s, now_s=0)
+            for end_s in (2_000, 2_000, 3_000)
+        ]
+        assert [new for _, new in made] == [True, False, True] and made[0][0] == made[1][0] != made[2][0]
+        noted = [device for device, _ in issued.rows(rig.folder, 1_500)]
+        assert (noted.count("gate-1"), noted.count("gate-2")) == (1, 2)
+        rig.controller.audit.flush()
+        actions = [row["action"] for row in entries(rig.folder.controller / "audit")]
+        assert actions.count("join.admit") == 1
+
+
+async def test_answers_that_the_broker_does_not_take_do_not_pile_up(tmp_path: Path) -> None:
+    async with join_rig(tmp_path) as rig:
+        hold = asyncio.Event()
+        rig.issuer._send = lambda *_: hold.wait()  # type: ignore[method-assign,assignment,return-value]
+        for _ in range(JOIN_WAITING_MAX + 100):
+            rig.issuer._answer(*([None] * 3))  # type: ignore[arg-type]
+        assert len(rig.issuer._tasks) <= JOIN_WAITING_MAX and rig.issuer.counts["answers_dropped"] >= 100
+        hold.set()
