@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,16 +33,19 @@ class Uploads:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._uploads: dict[bytes, _Upload] = {}
+        self._lock = threading.RLock()  # pieces are written in threads
         shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
-        for digest in list(self._uploads):
-            self.drop(digest)
+        with self._lock:
+            for digest in list(self._uploads):
+                self.drop(digest)
 
     def drop(self, digest: bytes) -> None:
-        found = self._uploads.pop(digest, None)
-        if found is not None:
-            found.path.unlink(missing_ok=True)
+        with self._lock:
+            found = self._uploads.pop(digest, None)
+            if found is not None:
+                found.path.unlink(missing_ok=True)
 
     def piece(self, digest: bytes, size: int, offset: int, data: bytes, who: str) -> int | Path:
         """One more piece: where the next one begins, or the whole file.  offset 0 begins.
@@ -53,13 +57,14 @@ class Uploads:
             raise LimitError(f"upload: expected a SHA-256 and 1 to {AF_FILE_BYTES_MAX} bytes, found {size}")
         if not 0 < len(data) <= ROLLOUT_PIECE_BYTES:
             raise LimitError(f"upload: expected pieces of 1 to {ROLLOUT_PIECE_BYTES} bytes, found {len(data)}")
-        for old in [key for key, one in self._uploads.items() if now - one.at > ROLLOUT_UPLOAD_S]:
-            self.drop(old)
-        try:
-            return self._piece(digest, size, offset, data, who, now)
-        except OSError as error:
-            self.drop(digest)
-            raise LocalError(f"upload: {self._folder}: {error}") from error
+        with self._lock:
+            for old in [key for key, one in self._uploads.items() if now - one.at > ROLLOUT_UPLOAD_S]:
+                self.drop(old)
+            try:
+                return self._piece(digest, size, offset, data, who, now)
+            except OSError as error:
+                self.drop(digest)
+                raise LocalError(f"upload: {self._folder}: {error}") from error
 
     def _piece(self, digest: bytes, size: int, offset: int, data: bytes, who: str, now: float) -> int | Path:
         found = self._uploads.get(digest)

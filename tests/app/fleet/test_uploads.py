@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,27 @@ def test_disk_that_refuses_is_said(tmp_path: Path) -> None:
     (tmp_path / "u").write_text("a file where the folder should be")
     with pytest.raises(LocalError, match="upload"):
         Uploads(tmp_path / "u").piece(DIGEST, len(DATA), 0, DATA[:10], "op")
+
+
+def test_two_operators_who_bring_the_same_file_at_once_do_not_mix_it(tmp_path: Path) -> None:
+    """Their pieces come in threads; each is written once."""
+    taken = Uploads(tmp_path / "u")
+    taken.piece(DIGEST, len(DATA), 0, DATA[:100], "op")
+    inner = taken._uploads[DIGEST].hash
+
+    class Slow:
+        def update(self, data: bytes) -> None:
+            time.sleep(0.05)  # the other one comes in the middle
+            inner.update(data)
+
+        def digest(self) -> bytes:
+            return inner.digest()
+
+        def hexdigest(self) -> str:
+            return inner.hexdigest()
+
+    taken._uploads[DIGEST].hash = Slow()
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(taken.piece, DIGEST, len(DATA), 100, DATA[100:200], who) for who in ("a", "b")]
+        assert [one.result() for one in found] == [200, 200]
+    assert (tmp_path / "u" / DIGEST.hex()).read_bytes() == DATA[:200]
