@@ -104,6 +104,7 @@ JOIN_PUBLISHERS_MAX = 64  # keys whose agents a new device trusts
 JOIN_WAITING_MAX = 1_024  # requests that wait to be opened; what comes past that is asked again by its device
 JOIN_PENDING_MAX = 1_000  # requests that wait for a person; the oldest is not thrown out: a flood must not hide it
 JOIN_PENDING_S_MAX = 7 * 86_400.0  # for so long: a person who was away for a week asks for the device anew
+JOIN_PENDING_SPARE = 4  # more of one token than it has uses: a device that was set up anew has another key
 JOIN_REFUSALS_MAX = 32  # of who holds no token, told so, in one batch: 160 a second; the others hear nothing
 JOIN_ANSWERS_MAX = 8  # on their way to the broker at one time: 4 MB of the largest rosters
 JOIN_BATCH_S = 0.2  # joins of so long become one roster

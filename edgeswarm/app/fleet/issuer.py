@@ -195,7 +195,8 @@ class Issuer(People):
             raise Refusal("denied", f"an operator said no: {row.denied}")
         if row is None:
             try:
-                row = self.pending.add(request, device, token.role, self.enrolment.now_s())
+                left = token.uses - len(token.used)
+                row = self.pending.add(request, device, token.role, self.enrolment.now_s(), uses=left)
             except LimitError as error:
                 raise Refusal("full", str(error)) from None
             self.log.info("join_pending", id=id_, device=device, token=token.id, role=token.role)

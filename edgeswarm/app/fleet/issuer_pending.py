@@ -14,7 +14,7 @@ from typing import Any, Final
 from edgeswarm.app.log import Log
 from edgeswarm.drivers.files import write_whole
 from edgeswarm.errors import CodecError, EdgeSwarmError, LimitError
-from edgeswarm.limits import JOIN_PENDING_MAX, JOIN_PENDING_S_MAX, JOIN_REQUEST_BYTES_MAX
+from edgeswarm.limits import JOIN_PENDING_MAX, JOIN_PENDING_S_MAX, JOIN_PENDING_SPARE, JOIN_REQUEST_BYTES_MAX
 from edgeswarm.wire import codec
 from edgeswarm.wire.join import Inventory, Request
 from edgeswarm.wire.join_form import inventory_of, inventory_tree
@@ -77,11 +77,14 @@ class PendingBook:
         """Who waits, the longest first."""
         return sorted((row for row in self._rows.values() if not row.denied), key=lambda row: (row.at_s, row.id))
 
-    def add(self, request: Request, device: str, role: str, now_s: int) -> Waiting:
-        """Raises LimitError where JOIN_PENDING_MAX wait already, OSError."""
+    def add(self, request: Request, device: str, role: str, now_s: int, *, uses: int = JOIN_PENDING_MAX) -> Waiting:
+        """uses: that its token has left.  Raises LimitError where too many wait already, OSError."""
         self._expire(now_s)
         if len(self) >= JOIN_PENDING_MAX:
             raise LimitError(f"JOIN_PENDING_MAX: {JOIN_PENDING_MAX} requests wait for approval already")
+        same = sum(row.token == request.token and not row.denied for row in self._rows.values())
+        if same >= uses + JOIN_PENDING_SPARE:
+            raise LimitError(f"JOIN_PENDING_SPARE: {same} requests wait by that token already, which is good {uses}x")
         id_ = pending_id(request.token, request.public)
         row = Waiting(id_, request.token, device, request.public, role, now_s, request.inventory)
         self._keep(row)

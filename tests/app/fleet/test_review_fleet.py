@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from join_made import INVENTORY
 from join_rig import JoinRig, join_rig
 from swarm_cells import until
 
@@ -16,14 +17,17 @@ from edgeswarm.app.fleet import issued
 from edgeswarm.app.fleet.folder import FleetFolder
 from edgeswarm.app.fleet.issuer_enrol import Candidate
 from edgeswarm.app.fleet.issuer_judge import Refusal, identity
+from edgeswarm.app.fleet.issuer_pending import PendingBook
 from edgeswarm.app.fleet.revocation import without
 from edgeswarm.app.join.inventory import device_id
+from edgeswarm.app.log import Log
 from edgeswarm.app.swarm.peer import CallError
 from edgeswarm.drivers.pki import x509
-from edgeswarm.errors import EdgeSwarmError, LocalError
-from edgeswarm.limits import AUDIT_REFUSALS_BURST, JOIN_WAITING_MAX
+from edgeswarm.errors import EdgeSwarmError, LimitError, LocalError
+from edgeswarm.limits import AUDIT_REFUSALS_BURST, JOIN_PENDING_SPARE, JOIN_WAITING_MAX
 from edgeswarm.wire import codec
 from edgeswarm.wire import token as wire
+from edgeswarm.wire.join import Request
 
 
 async def test_device_called_local_is_not_the_socket_of_this_machine(tmp_path: Path) -> None:
@@ -167,3 +171,19 @@ async def test_answers_that_the_broker_does_not_take_do_not_pile_up(tmp_path: Pa
             rig.issuer._answer(*([None] * 3))  # type: ignore[arg-type]
         assert len(rig.issuer._tasks) <= JOIN_WAITING_MAX and rig.issuer.counts["answers_dropped"] >= 100
         hold.set()
+
+
+def test_one_token_does_not_fill_the_book_of_those_who_wait(tmp_path: Path) -> None:
+    """Its holder can make as many keys as it likes: others still get to a person."""
+    book = PendingBook(tmp_path, Log(stream=None))
+
+    def ask(token: str, number: int, uses: int) -> None:
+        request = Request(token * 13, "plant", "gate-1", bytes([number]) * 32, bytes(32), bytes(16), 0, INVENTORY)
+        book.add(request, "gate-1", "worker", 1_000, uses=uses)
+
+    for number in range(1 + JOIN_PENDING_SPARE):
+        ask("a", number, 1)
+    with pytest.raises(LimitError, match="wait by that token"):
+        ask("a", 99, 1)
+    ask("b", 100, 1)
+    ask("a", 101, 2)
