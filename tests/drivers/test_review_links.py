@@ -67,8 +67,8 @@ def test_joining_as_root_gives_a_service_s_user_what_is_its_own_and_nothing_else
     folder.give(state)
     for path in ("keys", "keys/device.key", "swarm", "swarm/rosters", "swarm/rosters/1.cbor"):
         assert (state / path).stat().st_uid == 65_534, path
-    for path in (other, other / "deep", other / "deep" / "shadow"):
-        assert path.stat().st_uid == 0, path
+    for kept in (other, other / "deep", other / "deep" / "shadow"):
+        assert kept.stat().st_uid == 0, kept
     (state / "swarm.lock").symlink_to(other / "nologin")
     with pytest.raises(OSError, match="symbolic"), folder.locked(state):
         pass
