@@ -138,7 +138,7 @@ def rotate_root(roster: Roster, data: bytes, key: keys.SigningKey, by: Signatory
 def use_authorities(folder: FleetFolder, change: RootChange) -> None:
     """TLS trusts both roots."""
     path = folder.pki / "ca.crt"
-    write_whole(path, authorities(path.read_bytes(), change.authorities(), keep=True), mode=0o644)
+    write_whole(path, authorities(path.read_bytes(), [change], done=False), mode=0o644)
 
 
 def use_root(folder: FleetFolder, change: RootChange) -> Path:
@@ -185,8 +185,8 @@ def finish_authorities(folder: FleetFolder, roster: Roster) -> None:
     if change_path(folder).exists():
         raise LocalError("the change of the root is under way: run `edgeswarm fleet rotate root` again")
     path = folder.pki / "ca.crt"
-    change = root_change.open_row(roster.roots, fleet=roster.fleet)[-1]
-    write_whole(path, authorities(path.read_bytes(), change.authorities(), keep=False), mode=0o644)
+    row = root_change.open_row(roster.roots, fleet=roster.fleet)
+    write_whole(path, authorities(path.read_bytes(), row, done=True), mode=0o644)
 
 
 def _der(pem: bytes) -> bytes:

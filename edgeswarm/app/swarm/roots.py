@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from edgeswarm.drivers.files import write_whole
 from edgeswarm.errors import ConfigError
 from edgeswarm.limits import PEM_BYTES_MAX
 from edgeswarm.wire import root_change
+from edgeswarm.wire.root_change import RootChange
 
 _PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----\s.*?-----END CERTIFICATE-----\n?", re.DOTALL)
 
@@ -42,11 +44,10 @@ def follow(folder: Path, book: RosterBook, log: Log, *, ca: str = "ca.crt") -> b
     if fresh:
         write_whole(path, keys.pub_line(book.root_public, f"root of {roster.fleet}").encode(), mode=0o644)
         log.warning("root_changed", root=keys.key_id(book.root_public), number=row[-1].number)
-    wanted = row[-1].authorities()
-    if not ca or not wanted:
+    if not ca or not row[-1].authorities():
         return fresh
     before = (folder / ca).read_bytes()
-    data = authorities(before, wanted, keep=roster.roots_done < len(row))
+    data = authorities(before, row, done=roster.roots_done == len(row))
     if data == before or not _loads(data, log):
         return fresh
     write_whole(folder / ca, data, mode=0o644)
@@ -54,15 +55,27 @@ def follow(folder: Path, book: RosterBook, log: Log, *, ca: str = "ca.crt") -> b
     return True
 
 
-def authorities(before: bytes, wanted: tuple[bytes, ...], *, keep: bool) -> bytes:
-    """PEM: what TLS trusts, the new ones first.  keep: with those of before."""
-    found = [each.strip() + b"\n" for each in wanted]
-    if keep:
-        for each in _PEM.findall(before[:PEM_BYTES_MAX]):
-            text = each.strip() + b"\n"
-            if text not in found:
-                found.append(text)
+def authorities(before: bytes, row: Sequence[RootChange], *, done: bool) -> bytes:
+    """PEM: what TLS trusts, the newest root's first, then what was there, of whomever.
+
+    done: without the roots before (a root's certificate has its key in it) and what stood beside them.
+    """
+    found = [each.strip() + b"\n" for each in row[-1].authorities()]
+    gone = root_change.publics_of(row)[:-1] if done else ()
+    stale = {each.strip() + b"\n" for change in row[:-1] for each in change.authorities()} if done else set()
+    for each in _PEM.findall(before[:PEM_BYTES_MAX]):
+        text = each.strip() + b"\n"
+        if text not in found and text not in stale and not any(public in _der(text) for public in gone):
+            found.append(text)
     return b"".join(found)
+
+
+def _der(pem: bytes) -> bytes:
+    """Empty where it is none."""
+    try:
+        return ssl.PEM_cert_to_DER_cert(pem.decode())
+    except ValueError:
+        return b""
 
 
 def _loads(data: bytes, log: Log) -> bool:

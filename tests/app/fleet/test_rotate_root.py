@@ -149,8 +149,12 @@ def trusts_at(state: Path) -> set[bytes]:
 
 
 async def test_root_is_replaced_twice_and_a_device_that_missed_both_follows(tmp_path: Path) -> None:
+    """What somebody else put into ca.crt stays there."""
     async with rig(tmp_path) as r:
-        await r.add("away")
+        state = await r.add("away")
+        stranger = Signatory.from_seed(b"x" * 32).public
+        path = state / "swarm" / "ca.crt"
+        path.write_bytes(path.read_bytes() + x509.make_root(b"x" * 32, "garden", int(time.time())))
         first = r.root
         for _ in range(2):
             await rotate(r)
@@ -159,7 +163,11 @@ async def test_root_is_replaced_twice_and_a_device_that_missed_both_follows(tmp_
         assert root_of(r, "away") == first.public
         await works(r, "away")
         await until(lambda: root_of(r, "away") == r.root.public, "it follows both")
-        assert first.public not in trusts(r, "away")
+        issuer = r.controller.issuer.enrolment.by.public
+        assert trusts(r, "away") == {r.root.public, issuer, stranger}
+        found = x509.split(path.read_bytes())
+        assert len(found) == 3 and trusts_at(r.folder.controller) == {r.root.public, issuer}
+        assert len(x509.split((r.folder.pki / "ca.crt").read_bytes())) == 2
 
 
 async def test_device_whose_certificate_ran_out_meanwhile_follows_where_newcomers_ask(tmp_path: Path) -> None:
