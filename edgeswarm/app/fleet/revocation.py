@@ -120,6 +120,8 @@ class Revoker:
         device = argument(args, "device", str)
         if not is_device(device):
             raise RemoteError(f"expected a device id, found {device!r:.80}", who=who)
+        if device not in self._node.rosters.current.devices() and not self._path(device).exists():
+            raise RemoteError(f"device {device}: not in the roster; `fleet devices` lists them", who=who)
         if self._controller.broker is None:
             raise LocalError("this controller has no broker to tell")
         return {"device": device, "ended": bool(await self._controller.broker.kick(device))}
