@@ -83,6 +83,7 @@ def test_downgrade_reaches_the_canary_only_and_changes_nothing(rig: Rig) -> None
     assert newest["reached"] == 1
 
 
+@pytest.mark.soak
 def test_rollout_is_paused_and_goes_on(rig: Rig) -> None:
     found = rig.json(
         "fleet",

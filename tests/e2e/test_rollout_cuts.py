@@ -11,11 +11,14 @@ from rollout_cell import rollout_cell
 from edgeswarm.wire.rollout import Gate
 
 pytestmark = pytest.mark.e2e
+OFTEN = ("begun", "golden", "replaced", "swapped", "proven")
+"""The steps of every run; all of them, and 200 at random, with soak."""
 FORWARD = ("begun", "fetched", "golden", "tried", "kept", "replaced", "swapped", "proven")
 BACK = ("back", "restored")
 
 
-async def test_power_cut_at_every_step_leaves_a_working_version() -> None:
+@pytest.mark.parametrize("steps", [OFTEN, pytest.param(FORWARD, marks=pytest.mark.soak)], ids=["often", "all"])
+async def test_power_cut_at_every_step_leaves_a_working_version(steps: tuple[str, ...]) -> None:
     """kill -9 of a real daemon; what ran before or the new one runs at once after, and the new one in the end."""
     async with rollout_cell() as c:
         c.start("d2")
@@ -23,7 +26,7 @@ async def test_power_cut_at_every_step_leaves_a_working_version() -> None:
         await c.comes_to("d2", first, "healthy")
         await c.end(first)
         c.kill("d2")
-        for number, step in enumerate(FORWARD, 2):
+        for number, step in enumerate(steps, 2):
             c.start("d2", EDGESWARM_CUT=step)
             plan = await c.roll(c.version(number), "d2")
             await c.dead("d2")
@@ -33,7 +36,7 @@ async def test_power_cut_at_every_step_leaves_a_working_version() -> None:
             assert await c.works("d2") == f"1.0.{number}", step
             await c.end(plan)
             c.kill("d2")
-        last = len(FORWARD) + 1
+        last = len(steps) + 1
         for step in BACK:
             c.start("d2", EDGESWARM_CUT=step)
             plan = await c.roll(c.version(last + 1), "d2", gate=Gate(healthy_s=600))
@@ -47,6 +50,7 @@ async def test_power_cut_at_every_step_leaves_a_working_version() -> None:
         assert not c.faults()
 
 
+@pytest.mark.soak
 async def test_first_version_of_an_agent_cut_before_and_after_its_deploy() -> None:
     async with rollout_cell() as c:
         for number, step in enumerate(("kept", "swapped"), 1):

@@ -219,10 +219,10 @@ async def test_power_cut_after_any_write_leaves_a_device_that_connects(
                     keys.load_or_make(files.key)[0].public == r.roster.lookup(device)
                     and not files.old_key.exists()
                     and again.node.transport.is_connected
+                    and r.roster.member(device).keys[-1].certificate.serial == 2  # type: ignore[union-attr]
                 ),
                 f"{device} goes on where it was: {cuts.done[state]}",
             )
-            assert r.roster.member(device).keys[-1].certificate.serial == 2  # type: ignore[union-attr]
             await r.note(device, "and works")
 
         await asyncio.gather(*(life(device, state) for device, state in states.items()))
