@@ -28,8 +28,9 @@ check: setup ## ruff, mypy --strict, the import contract, the tidy test
 	@.venv/bin/lint-imports --no-logo
 	$(PYTEST) -q tests/repo/test_tidy.py
 
-test: setup ## every test but soak and bench
-	$(PYTEST) -m "not soak and not bench" $(ARGS)
+JOBS ?= 4
+test: setup ## every test but soak and bench, JOBS=4 at a time: most of them wait most of the time
+	$(PYTEST) -m "not soak and not bench" -n $(JOBS) --dist worksteal $(ARGS)
 
 SEEDS ?= 200
 FIRST_SEED ?= 1

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from io import BytesIO
 from pathlib import Path
@@ -62,6 +63,21 @@ def unpack(body: bytes) -> dict[str, Any]:
     return message
 
 
+@contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """Of a socket at `path`, however long that is: a socket address holds 107 bytes (unix(7), sun_path), so a path that
+    is longer goes through a descriptor of its folder.  Raises OSError.
+    """
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
 def _check_length(length: int) -> None:
     if length > CONTROL_MESSAGE_BYTES_MAX:
         raise LimitError(f"control message: at most {CONTROL_MESSAGE_BYTES_MAX} bytes, found {length}")
@@ -93,22 +109,28 @@ class ControlServer:
         self._server = await asyncio.start_unix_server(self._serve, sock=ours)
 
     async def start(self) -> None:
-        """Raises LocalError if the path is too long or another supervisor listens there."""
-        if len(os.fsencode(self._path)) > SOCKET_PATH_BYTES_MAX:
-            raise LocalError(
-                f"control socket {self._path}: at most {SOCKET_PATH_BYTES_MAX} bytes of path; choose a shorter --state"
-            )
+        """Raises LocalError if another supervisor listens there, or no socket can be made."""
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if self._path.exists():
-            with socket.socket(socket.AF_UNIX) as probe:
-                if probe.connect_ex(str(self._path)) == 0:
-                    raise LocalError(f"control socket {self._path}: a supervisor runs on this state directory already")
-            self._path.unlink()
+        ours = socket.socket(socket.AF_UNIX)
+        ours.setblocking(False)
         old = os.umask(0o177)
         try:
-            self._server = await asyncio.start_unix_server(self._serve, str(self._path))
+            with _address(self._path) as address:
+                if self._path.exists():
+                    with socket.socket(socket.AF_UNIX) as probe:
+                        if probe.connect_ex(address) == 0:
+                            raise LocalError(
+                                f"control socket {self._path}: a supervisor runs on this state directory already"
+                            )
+                    self._path.unlink()
+                ours.bind(address)
+            self._server = await asyncio.start_unix_server(self._serve, sock=ours)
+        except OSError as error:
+            raise LocalError(f"control socket {self._path}: cannot be made: {error.strerror or error}") from error
         finally:
             os.umask(old)
+            if self._server is None:
+                ours.close()
 
     def move(self, path: Path) -> None:
         """Be found at another path of the same folder from now on; who is connected stays so.  Raises OSError."""
@@ -215,7 +237,8 @@ class ControlClient:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout_s)
         try:
-            self._socket.connect(str(path))
+            with _address(path) as address:
+                self._socket.connect(address)
         except PermissionError as error:
             raise PermissionDeniedError(f"control socket {path}: belongs to another user") from error
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from fleet_rig import Rig, fleet_rig
 from processes import wait_for
 
@@ -18,6 +19,7 @@ def alive(rig: Rig, device: str) -> bool:
     return any((row["device"], row["state"]) == (device, "online") for row in rows)
 
 
+@pytest.mark.soak  # 20 s; tests/app/fleet/test_rotate_root.py has the same in one process
 def test_root_is_replaced_by_the_command_and_who_was_off_comes_back(tmp_path: Path) -> None:
     with fleet_rig(tmp_path) as rig:
         rig.serve()

@@ -134,14 +134,14 @@ async def test_cell_goes_on_when_its_broker_restarts(kept: bool, tmp_path: Path)
             await c.broker.restart()
         await until(lambda: all(len(c.events(device, "broker_connected")) > 1 for device in c.states))
         leader = await c.wait_leader()
-        await note(c, "d4", "after")
+        await until(lambda: note(c, "d4", "after"))  # asked between two leaders it may be there twice
         await until(lambda: _same(c))
         # a device that knows nothing finds roster and leader on the broker, and a stranger can check them
         c.kill("d4")
         c.start("d4")
         assert await c.wait_leader(among=("d4", leader)) == leader
         await until(lambda: _same(c))
-        assert await notes(c, "d4") == ["before", "after"] and not c.faults()
+        assert list(dict.fromkeys(await notes(c, "d4"))) == ["before", "after"] and not c.faults()
 
 
 async def test_safety_stop_reaches_all_while_low_traffic_saturates_the_broker() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +15,7 @@ from edgeswarm.app.fleet.uploads import Uploads
 from edgeswarm.errors import EdgeSwarmError, LimitError, LocalError, RemoteError
 from edgeswarm.limits import AF_FILE_BYTES_MAX, ROLLOUT_PIECE_BYTES, ROLLOUT_UPLOADS_MAX
 
-DATA = os.urandom(2 * ROLLOUT_PIECE_BYTES + 100)
+DATA = random.Random(4).randbytes(2 * ROLLOUT_PIECE_BYTES + 100)
 DIGEST = hashlib.sha256(DATA).digest()
 
 
