@@ -247,6 +247,7 @@ async def test_recovery_after_a_lost_quorum_goes_on_with_one_and_the_others_foll
         )
         assert checked.returncode == 0 and json.loads(checked.stdout)["leader"] == "d3", checked
         await note(c, "d4", "after the fire")
+        assert not c.events("d3", "voters_grow"), "who burned is counted on again"
         found = await notes(c, "d4")
         assert [f"note {number}" for number in range(5)] == found[:5] and found[-1] == "after the fire"
         assert any("recovered from a lost quorum: fire" in line for line in found)

@@ -17,7 +17,7 @@ from edgeswarm.core import placement
 from edgeswarm.core.cell import changes as ch
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.core.cell.types import Move
-from edgeswarm.core.health import Back, Health, Lost
+from edgeswarm.core.health import Back, Health, Life, Lost
 from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.limits import COMMAND_BATCH_MAX
 from edgeswarm.wire import messages as msg
@@ -40,6 +40,7 @@ class Duties:
         self.active = False
         self.health = Health(node.config.times.health)
         self.load: dict[str, int] = {}  # device -> thousandths of it that are busy
+        self._follows: dict[str, tuple[int, int]] = {}  # device -> the newest term and roster that it knows
         self.unplaced: dict[str, str] = {}
         self._wills: dict[str, float] = {}
         self._due: asyncio.TimerHandle | None = None
@@ -96,7 +97,17 @@ class Duties:
             device = self._node.replica.state.devices.get(letter.sender)
             cores = device.capabilities.cpu_milli if device is not None else 0
             self.load[letter.sender] = min(1000, health.load.cpu_milli * 1000 // cores) if cores else 0
+            self._follows[letter.sender] = health.term, health.roster_version
             self._watch()
+
+    def follows(self, device: str) -> bool:
+        """It lives and follows this leader, in its own words: the cell's `alive` may be of a leader before."""
+        term, roster_version = self._follows.get(device, (0, 0))
+        return (
+            self.health.life(device) is Life.ALIVE
+            and term == self._node.peer.term_seen
+            and roster_version >= self._node.rosters.current.voters_since
+        )
 
     def alive(self) -> None:
         """This device hears itself: brokers do not send it what it says."""
@@ -182,6 +193,7 @@ class Duties:
                 case ch.DeviceForgotten():
                     self.health.forget(change.device)
                     self.load.pop(change.device, None)
+                    self._follows.pop(change.device, None)
             if isinstance(change, _REPLAN):
                 self._plan_soon()
         self._watch()

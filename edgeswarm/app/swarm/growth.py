@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 
 def wanted_voters(node: SwarmNode) -> tuple[int, ...]:
-    """Raft numbers: the voters of now, and the coordinators that live and come first, to 1, 3 or 5 of them."""
+    """Raft numbers: the voters of now, and the coordinators that live and come first, to 1, 3 or 5 of them.
+
+    A voter that does not answer costs the quorum, and after `swarm recover` the state still has the burned as alive.
+    One that was a voter before must have put its old log aside, which it does once it follows this leader.
+    """
     roster, state = node.rosters.current, node.replica.state
     now = list(roster.voters())
     live = [
@@ -35,6 +39,7 @@ def wanted_voters(node: SwarmNode) -> tuple[int, ...]:
         if member.entry.role == "coordinator"
         and (device := state.devices.get(member.entry.device)) is not None
         and device.alive
+        and node.duties.follows(member.entry.device)
         and member.entry.number not in now
     ]
     count = max(size for size in (1, 3, VOTERS_MAX) if size <= max(1, len(now) + len(live)))
