@@ -1,0 +1,191 @@
+"""A model as a graph: tensors and the nodes that compute them, in an order in which they can be computed.
+
+Outline is the structure without numbers: what a kernel's code depends on.  Graph is an Outline with params.
+Invariants: 1 <= nodes <= GRAPH_NODES_MAX; each tensor but the input is written by exactly one node, before any node
+reads it; shapes, dtypes, attrs and params are what OPS says; params are finite, contiguous and read-only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edgeswarm.errors import InputError, LimitError, ModelError
+from edgeswarm.limits import AF_SECTION_BYTES_MAX, GRAPH_NODES_MAX, KERNEL_WIDTH_MAX
+from edgeswarm.model.mlp import Dense, Mlp
+from edgeswarm.model.nodes import Attr, Node, Param, Tensor, frozen_param
+from edgeswarm.model.ops import F64, OPS, Op
+
+__all__ = ["Builder", "Graph", "Node", "Outline", "Tensor", "evaluate", "forward", "graph_of"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outline:
+    """Tensors, nodes (their params are not looked at), and which tensor is the input and which the output."""
+
+    tensors: tuple[Tensor, ...]
+    nodes: tuple[Node, ...]
+    input: int
+    output: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tensors", tuple(self.tensors))
+        object.__setattr__(self, "nodes", tuple(self.nodes))
+        if not 1 <= len(self.nodes) <= GRAPH_NODES_MAX:
+            raise LimitError(f"nodes: expected 1 to {GRAPH_NODES_MAX} (GRAPH_NODES_MAX), found {len(self.nodes)}")
+        if not {self.input, self.output} <= set(range(len(self.tensors))) or self.input == self.output:
+            raise ModelError(f"graph: expected two of {len(self.tensors)} tensors as input and output")
+        for name, tensor in (("input", self.tensors[self.input]), ("output", self.tensors[self.output])):
+            if tensor.size > KERNEL_WIDTH_MAX:
+                raise LimitError(f"{name}: at most {KERNEL_WIDTH_MAX} values (KERNEL_WIDTH_MAX), found {tensor.size}")
+        ready = {self.input}
+        for index, node in enumerate(self.nodes):
+            self._check(node, ready, f"node {index} ({node.op})")
+            ready.add(node.output)
+        if missing := set(range(len(self.tensors))) - ready:
+            raise ModelError(f"tensor {min(missing)}: expected a node that writes it, found none")
+        size = sum(param.size for index in range(len(self.nodes)) for param in self.params_of(index).values())
+        if size > AF_SECTION_BYTES_MAX:
+            raise LimitError(f"weights: at most {AF_SECTION_BYTES_MAX} bytes (AF_SECTION_BYTES_MAX), found {size}")
+
+    def _check(self, node: Node, ready: set[int], where: str) -> None:
+        if node.op not in OPS:
+            raise ModelError(f"{where}: expected an operator of {', '.join(OPS)}")
+        op = OPS[node.op]
+        if not op.inputs[0] <= len(node.inputs) <= op.inputs[1]:
+            raise ModelError(f"{where}: expected {op.inputs[0]} to {op.inputs[1]} inputs, found {len(node.inputs)}")
+        if not set(node.inputs) <= ready:
+            raise ModelError(f"{where}: expected inputs that are computed before it, found {list(node.inputs)}")
+        if node.output in ready or not 0 <= node.output < len(self.tensors):
+            raise ModelError(f"{where}: expected a tensor of its own to write, found {node.output}")
+        _check_attrs(op, node.attrs, where)
+        try:
+            shape, dtype = op.infer([self.tensors[index] for index in node.inputs], node.attrs)
+        except ModelError as error:
+            raise ModelError(f"{where}: {error}") from None
+        out = self.tensors[node.output]
+        if out.shape != shape or dtype not in (None, out.dtype):
+            raise ModelError(
+                f"{where}: expected to write {dtype or 'values'} {list(shape)}, found {out.dtype} {list(out.shape)}"
+            )
+
+    def params_of(self, index: int) -> dict[str, Param]:
+        """What the params of node `index` must be."""
+        node = self.nodes[index]
+        return OPS[node.op].params([self.tensors[i] for i in node.inputs], node.attrs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph(Outline):
+    """An Outline whose nodes have all of their params.  Raises ModelError naming the node and the param."""
+
+    def __post_init__(self) -> None:
+        Outline.__post_init__(self)
+        nodes = []
+        for index, node in enumerate(self.nodes):
+            wanted, where = self.params_of(index), f"node {index} ({node.op})"
+            if set(node.params) != set(wanted):
+                raise ModelError(f"{where}: expected params {sorted(wanted)}, found {sorted(node.params)}")
+            params = {name: frozen_param(node.params[name], param, f"{where}.{name}") for name, param in wanted.items()}
+            nodes.append(replace(node, params=params))
+        object.__setattr__(self, "nodes", tuple(nodes))
+
+    @property
+    def outline(self) -> Outline:
+        """The structure alone."""
+        nodes = tuple(replace(node, params={}) for node in self.nodes)
+        return Outline(self.tensors, nodes, self.input, self.output)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers a swap of weights replaces."""
+        return sum(array.size for node in self.nodes for array in node.params.values())
+
+
+class Builder:
+    """Makes a Graph node by node: `add` infers what a node writes and answers the index of that tensor."""
+
+    def __init__(self, rows: Tensor) -> None:
+        """rows: what the graph reads."""
+        self.tensors = [rows]
+        self.nodes: list[Node] = []
+
+    def add(
+        self,
+        op: str,
+        inputs: Sequence[int],
+        params: Mapping[str, ArrayLike] | None = None,
+        *,
+        like: Tensor | None = None,
+        **attrs: Attr,
+    ) -> int:
+        """like: dtype, scale and zero point of what is written, where the operator leaves them open (default f32)."""
+        if op not in OPS or not all(0 <= index < len(self.tensors) for index in inputs):
+            raise ModelError(f"node {op!r} of {list(inputs)}: expected a known operator and known tensors")
+        _check_attrs(OPS[op], attrs, op)
+        shape, dtype = OPS[op].infer([self.tensors[index] for index in inputs], attrs)
+        self.tensors.append(replace(like, shape=shape) if like else Tensor(shape, dtype or "f32"))
+        arrays: dict[str, NDArray[Any]] = {name: np.asarray(value) for name, value in (params or {}).items()}
+        self.nodes.append(Node(op, tuple(inputs), len(self.tensors) - 1, attrs, arrays))
+        return len(self.tensors) - 1
+
+    def dense(self, x: int, layer: Dense) -> int:
+        """A dense layer on tensor x."""
+        return self.add(
+            "dense",
+            [x],
+            {"weights": layer.weights, "bias": layer.bias},
+            units=layer.outputs,
+            activation=layer.activation,
+            steepness=float(getattr(layer, "steepness", 1.0)),
+        )
+
+    def graph(self, output: int) -> Graph:
+        """The finished graph, whose answer is the tensor `output`."""
+        return Graph(tuple(self.tensors), tuple(self.nodes), 0, output)
+
+
+def graph_of(model: Mlp) -> Graph:
+    """The graph of a chain of dense layers."""
+    builder = Builder(Tensor((model.sizes[0],)))
+    at = 0
+    for layer in model.layers:
+        at = builder.dense(at, layer)
+    return builder.graph(at)
+
+
+def evaluate(graph: Graph, rows: ArrayLike) -> list[F64]:
+    """All tensors for these rows by the float64 definitions: one array (n, *shape) a tensor.
+
+    rows: n rows of the input's shape, or flat.  Raises InputError on a wrong shape.
+    """
+    x = np.asarray(rows, dtype=np.float64)
+    tensor = graph.tensors[graph.input]
+    if x.ndim < 2 or x.shape[1:] not in (tensor.shape, (tensor.size,)):
+        raise InputError(f"rows: expected the shape (n, {', '.join(map(str, tensor.shape))}), found {x.shape}")
+    values: list[F64] = [np.empty(0)] * len(graph.tensors)
+    values[graph.input] = x.reshape(len(x), *tensor.shape)
+    with np.errstate(all="ignore"):
+        for node in graph.nodes:
+            tensors = [graph.tensors[index] for index in node.inputs]
+            read = [values[index] for index in node.inputs]
+            values[node.output] = OPS[node.op].reference(node, tensors, graph.tensors[node.output], read)
+    return values
+
+
+def forward(graph: Graph, rows: ArrayLike) -> F64:
+    """The graph's answers in float64, one flat row each: float64[n, values of the output]."""
+    answer = evaluate(graph, rows)[graph.output]
+    return answer.reshape(len(answer), -1)
+
+
+def _check_attrs(op: Op, attrs: Mapping[str, Attr], where: str) -> None:
+    if set(attrs) != set(op.attrs):
+        raise ModelError(f"{where}: expected the attrs {sorted(op.attrs)}, found {sorted(attrs)}")
+    for name, kind in op.attrs.items():
+        if type(attrs[name]) is not kind:
+            raise ModelError(f"{where}.{name}: expected {kind.__name__}, found {type(attrs[name]).__name__}")

@@ -1,0 +1,112 @@
+"""What a model graph is made of: tensors (values of one row between two operators) and nodes (operators).
+
+Both are plain data, frozen.  `graph.Outline` checks that they fit together; what a node computes is in `ops.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edgeswarm.errors import LimitError, ModelError
+from edgeswarm.limits import GRAPH_AXES_MAX, GRAPH_TENSOR_VALUES_MAX
+
+DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
+    {
+        "f32": np.dtype("<f4"),
+        "i8": np.dtype("i1"),
+        "u7": np.dtype("i1"),  # 0 to 127: what the relaxed 8-bit dot product takes as its second operand
+        "u8": np.dtype("u1"),
+        "i32": np.dtype("<i4"),
+    }
+)
+"""Types of tensors and of params: name -> how numpy holds them, little-endian."""
+
+Attr = int | float | str | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Values of one row: `shape` has no batch axis.  A quantised value q stands for scale * (q - zero_point).
+
+    Raises ModelError for a dtype or shape that does not exist, LimitError past GRAPH_TENSOR_VALUES_MAX.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "f32"
+    scale: float = 1.0
+    zero_point: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(axis) for axis in self.shape))
+        if self.dtype not in DTYPES:
+            raise ModelError(f"tensor: expected a dtype of {', '.join(DTYPES)}, found {self.dtype!r}")
+        if not 1 <= len(self.shape) <= GRAPH_AXES_MAX or min(self.shape) < 1:
+            raise ModelError(f"tensor: expected 1 to {GRAPH_AXES_MAX} axes of at least 1, found {list(self.shape)}")
+        if self.size > GRAPH_TENSOR_VALUES_MAX:
+            raise LimitError(
+                f"tensor: at most {GRAPH_TENSOR_VALUES_MAX} values (GRAPH_TENSOR_VALUES_MAX), found {list(self.shape)}"
+            )
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ModelError(f"tensor: expected a scale above 0, found {self.scale}")
+        if self.dtype == "f32" and (self.scale, self.zero_point) != (1.0, 0):
+            raise ModelError("tensor: expected scale 1 and zero point 0 for f32, found others")
+
+    @property
+    def size(self) -> int:
+        """Values of one row."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One operator: reads the tensors `inputs`, writes the tensor `output` (indices into the graph's tensors).
+
+    attrs: what shapes the code (sizes, the activation).  params: what a swap of weights replaces, name -> array.
+    """
+
+    op: str
+    inputs: tuple[int, ...]
+    output: int
+    attrs: Mapping[str, Attr] = field(default_factory=dict)
+    params: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", tuple(self.inputs))
+        object.__setattr__(self, "attrs", MappingProxyType(dict(self.attrs)))
+        object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """What an operator expects of one of its params."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+
+def frozen_param(value: ArrayLike, param: Param, what: str) -> NDArray[Any]:
+    """`value` as a read-only, contiguous array.  Raises ModelError unless it is what `param` says, and finite."""
+    array = np.asarray(value)
+    dtype = DTYPES[param.dtype]
+    if array.shape != param.shape:
+        raise ModelError(f"{what}: expected the shape {list(param.shape)}, found {list(array.shape)}")
+    if array.dtype != dtype:
+        raise ModelError(f"{what}: expected the dtype {param.dtype}, found {array.dtype}")
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise ModelError(f"{what}: expected finite numbers, found NaN or infinity")
+    if not array.flags.c_contiguous or array.flags.writeable:
+        array = np.array(array, order="C")
+        array.setflags(write=False)
+    return array

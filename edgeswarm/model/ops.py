@@ -1,0 +1,190 @@
+"""The operators of a model graph: for each its attrs, its params, the shape it makes, and what it computes.
+
+A new operator is one entry of OPS here (with its float64 definition), one lowering in `edgeswarm.compile`, and its
+templates in `wasm_kernels/`.  `reference` gets rows of shape (n, *tensor.shape) and gives such rows; quantised tensors
+travel as the whole numbers they hold, in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeswarm.errors import ModelError
+from edgeswarm.model.activations import ACTIVATIONS
+from edgeswarm.model.nodes import Attr, Node, Param, Tensor
+from edgeswarm.model.reference import FUNCTIONS
+
+F64 = NDArray[np.float64]
+Attrs = Mapping[str, Attr]
+Shape = tuple[tuple[int, ...], str | None]
+"""Shape and dtype of what a node writes; dtype None: the tensor says."""
+
+RANGES = {"i8": (-128, 127), "u7": (0, 127), "u8": (0, 255)}
+"""Least and greatest value of a quantised dtype."""
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operator.
+
+    inputs: fewest and most tensors it reads.  attrs: name -> type, all of them required.  infer: (tensors read, attrs)
+    -> Shape of what it writes; raises ModelError if they do not fit.  params: the same -> what it needs.  reference:
+    (node, tensors read, tensor written, rows read) -> rows.  lowering: its name in compile's registry.
+    """
+
+    inputs: tuple[int, int]
+    attrs: Mapping[str, type]
+    infer: Callable[[Sequence[Tensor], Attrs], Shape]
+    params: Callable[[Sequence[Tensor], Attrs], dict[str, Param]]
+    reference: Callable[[Node, Sequence[Tensor], Tensor, Sequence[F64]], F64]
+    lowering: str
+
+
+def _no_params(inputs: Sequence[Tensor], attrs: Attrs) -> dict[str, Param]:
+    return {}
+
+
+def whole(attrs: Attrs, name: str, low: int, high: int) -> int:
+    """The attr `name`, which must be a whole number from `low` to `high`."""
+    value = attrs[name]
+    if type(value) is not int or not low <= value <= high:
+        raise ModelError(f"{name}: expected a whole number from {low} to {high}, found {value!r}")
+    return value
+
+
+def _flat(tensor: Tensor, dtypes: Sequence[str]) -> int:
+    """The width of a tensor of one axis and one of `dtypes`."""
+    if len(tensor.shape) != 1 or tensor.dtype not in dtypes:
+        raise ModelError(
+            f"input: expected one axis of {' or '.join(dtypes)}, found {tensor.dtype} {list(tensor.shape)}"
+        )
+    return tensor.shape[0]
+
+
+def _activation(attrs: Attrs) -> str:
+    name = attrs["activation"]
+    if name not in ACTIVATIONS:
+        raise ModelError(f"activation: expected one of {', '.join(ACTIVATIONS)}, found {name!r}")
+    return str(name)
+
+
+# --- dense: activation(steepness * (x @ weights + bias)); steepness is folded into the weights when they are packed
+
+
+def _dense_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
+    _flat(inputs[0], ("f32",))
+    _activation(attrs)
+    steepness = attrs["steepness"]
+    if not (isinstance(steepness, float) and steepness > 0 and np.isfinite(steepness)):
+        raise ModelError(f"steepness: expected a finite number above 0, found {steepness!r}")
+    return (whole(attrs, "units", 1, 1 << 20),), "f32"
+
+
+def _dense_params(inputs: Sequence[Tensor], attrs: Attrs) -> dict[str, Param]:
+    units = whole(attrs, "units", 1, 1 << 20)
+    return {"weights": Param("f32", (inputs[0].size, units)), "bias": Param("f32", (units,))}
+
+
+def _dense(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
+    sums = rows[0] @ node.params["weights"].astype(np.float64) + node.params["bias"]
+    return FUNCTIONS[str(node.attrs["activation"])](float(node.attrs["steepness"]) * sums)  # type: ignore[arg-type]
+
+
+# --- concat: its inputs side by side; slice: the values from start to before stop
+
+
+def _concat_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
+    kinds = {(tensor.dtype, tensor.scale, tensor.zero_point) for tensor in inputs}
+    if len(kinds) != 1:
+        raise ModelError("concat: expected inputs of one dtype, scale and zero point, found several")
+    return (sum(_flat(tensor, (tensor.dtype,)) for tensor in inputs),), inputs[0].dtype
+
+
+def _concat(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
+    return np.concatenate(rows, axis=1)
+
+
+def _slice_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
+    width = _flat(inputs[0], (inputs[0].dtype,))
+    start = whole(attrs, "start", 0, width - 1)
+    return (whole(attrs, "stop", start + 1, width) - start,), inputs[0].dtype
+
+
+def _slice(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
+    start = whole(node.attrs, "start", 0, inputs[0].size)
+    return rows[0][:, start : start + output.size]
+
+
+# --- quantize: clip(round(x / scale) + zero_point), halves to even; dequantize: scale * (q - zero_point)
+
+
+def _quantize_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
+    if inputs[0].dtype != "f32":
+        raise ModelError(f"quantize: expected f32, found {inputs[0].dtype}")
+    return inputs[0].shape, None
+
+
+def to_quantised(x: F64, tensor: Tensor) -> F64:
+    """The whole numbers by which `tensor` holds x; NaN becomes its zero point."""
+    low, high = RANGES[tensor.dtype]
+    with np.errstate(invalid="ignore"):
+        whole_numbers = np.rint(np.nan_to_num(x / tensor.scale, posinf=1e30, neginf=-1e30)) + tensor.zero_point
+    held: F64 = np.clip(whole_numbers, low, high)
+    return held
+
+
+def _quantize(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
+    if output.dtype not in RANGES:
+        raise ModelError(f"quantize: expected an output of {', '.join(RANGES)}, found {output.dtype}")
+    return to_quantised(rows[0], output)
+
+
+def _dequantize_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
+    if inputs[0].dtype not in RANGES:
+        raise ModelError(f"dequantize: expected {', '.join(RANGES)}, found {inputs[0].dtype}")
+    return inputs[0].shape, "f32"
+
+
+def _dequantize(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
+    return inputs[0].scale * (rows[0] - inputs[0].zero_point)
+
+
+# --- dense_i8: activation(multiplier * (q @ weights + bias)), one multiplier an output; rounded again if it writes i8
+
+
+def _dense_i8_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
+    _flat(inputs[0], tuple(RANGES))
+    _activation(attrs)
+    return (whole(attrs, "units", 1, 1 << 20),), None
+
+
+def _dense_i8_params(inputs: Sequence[Tensor], attrs: Attrs) -> dict[str, Param]:
+    units = whole(attrs, "units", 1, 1 << 20)
+    return {
+        "weights": Param("i8", (inputs[0].size, units)),
+        "bias": Param("i32", (units,)),
+        "multiplier": Param("f32", (units,)),
+    }
+
+
+def _dense_i8(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
+    sums = rows[0] @ node.params["weights"].astype(np.float64) + node.params["bias"]
+    real = FUNCTIONS[str(node.attrs["activation"])](sums * node.params["multiplier"].astype(np.float64))
+    return to_quantised(real, output) if output.dtype in RANGES else real
+
+
+_DENSE: dict[str, Any] = {"units": int, "activation": str}
+
+OPS: dict[str, Op] = {
+    "dense": Op((1, 1), _DENSE | {"steepness": float}, _dense_infer, _dense_params, _dense, "dense_f32"),
+    "concat": Op((1, 4096), {}, _concat_infer, _no_params, _concat, "concat"),
+    "slice": Op((1, 1), {"start": int, "stop": int}, _slice_infer, _no_params, _slice, "slice"),
+    "quantize": Op((1, 1), {}, _quantize_infer, _no_params, _quantize, "quantize"),
+    "dense_i8": Op((1, 1), _DENSE, _dense_i8_infer, _dense_i8_params, _dense_i8, "dense_i8"),
+    "dequantize": Op((1, 1), {}, _dequantize_infer, _no_params, _dequantize, "dequantize"),
+}
