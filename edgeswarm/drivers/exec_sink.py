@@ -116,7 +116,8 @@ class ExecSink(Sink):
 
     async def _wait_closing(self, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self._closing.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
         except TimeoutError:
             pass
 

@@ -144,7 +144,8 @@ class JailLife:
         """Wait until it says that it is ready.  Raises JailStartError."""
         told: dict[str, Any] = {}
         try:
-            told = await asyncio.wait_for(asyncio.shield(self._told), within_ms / 1000)
+            async with asyncio.timeout(within_ms / 1000):
+                told = await asyncio.shield(self._told)
             await asyncio.shield(self._spawned)
         except TimeoutError:
             self._closing = f"not ready within {within_ms} ms"

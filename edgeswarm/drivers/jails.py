@@ -186,11 +186,11 @@ class JailHost:
     async def _ready_zygote(self) -> ZygoteProcess:
         """The zygote, once it takes orders."""
         while True:
-            if self._closed or self._hello is None:
+            if (hello := self._hello) is None or self._closed:
                 raise JailError("the host of the jails is closed" if self._closed else "start() the host first")
-            hello = self._hello
             try:
-                told = await asyncio.wait_for(asyncio.shield(hello), JAIL_READY_MS_MAX / 1000)
+                async with asyncio.timeout(JAIL_READY_MS_MAX / 1000):
+                    told = await asyncio.shield(hello)
             except TimeoutError:
                 raise JailError(f"the zygote was not ready within {JAIL_READY_MS_MAX} ms") from None
             if hello is not self._hello or self._zygote is None:

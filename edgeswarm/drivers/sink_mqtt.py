@@ -171,7 +171,8 @@ class MqttSink(Sink):
 
     async def _end(self) -> None:
         try:
-            await asyncio.wait_for(self._empty.wait(), CHILD_STOP_MS / 1000 if self._session.link else 0.0)
+            async with asyncio.timeout(CHILD_STOP_MS / 1000 if self._session.link else 0.0):
+                await self._empty.wait()
         except TimeoutError:
             pass
         if self._task is not None:

@@ -89,7 +89,8 @@ def run(fleet_dir: Path | None, log_level: str, as_json: bool) -> int:
             Notifier.of(os.environ).ready()
             while not stop.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), BROKER_REFRESH_S)
+                    async with asyncio.timeout(BROKER_REFRESH_S):
+                        await stop.wait()
                     break
                 # certificates and lists are renewed also while the controller is away
                 await asyncio.to_thread(broker_guard.refresh, folder, log)

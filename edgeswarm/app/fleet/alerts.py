@@ -88,7 +88,8 @@ class Alerts:
             return
         try:
             data = json.dumps(alert.plain()).encode() + b"\n"
-            await asyncio.wait_for(process.communicate(data), ALERT_COMMAND_S_MAX)
+            async with asyncio.timeout(ALERT_COMMAND_S_MAX):
+                await process.communicate(data)
         except TimeoutError:
             self._log.error(
                 "alert_command_failed", command=self._command[0], error=f"not done in {ALERT_COMMAND_S_MAX:g} s"

@@ -266,7 +266,8 @@ async def run(
                 if once:
                     break
                 try:
-                    await asyncio.wait_for(ended.wait(), interval_s)
+                    async with asyncio.timeout(interval_s):
+                        await ended.wait()
                 except TimeoutError:
                     rows, top = await loop.run_in_executor(pool, _quietly, ask, told, top)
             publish(bridge, b"offline")

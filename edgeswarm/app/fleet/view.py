@@ -165,7 +165,8 @@ class View:
     async def _fresh(self) -> bool:
         """Wait until this copy of the log holds what was committed before; False where nobody can say."""
         try:
-            await asyncio.wait_for(self._node.barrier(), LOOK_S)
+            async with asyncio.timeout(LOOK_S):
+                await self._node.barrier()
         except (EdgeSwarmError, TimeoutError):
             return False
         return True

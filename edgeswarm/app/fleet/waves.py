@@ -177,7 +177,8 @@ class Waves:
                 news.set()
             await asyncio.sleep(LOOK_MIN_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.wake.wait(), max(0.0, wait_s - LOOK_MIN_S))
+                async with asyncio.timeout(max(0.0, wait_s - LOOK_MIN_S)):
+                    await self.wake.wait()
 
     async def _turn(self, rollout: RolloutState) -> float:
         """Seconds until it should be looked at again."""

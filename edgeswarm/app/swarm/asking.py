@@ -61,7 +61,8 @@ class Asking:
         while (await self.peer.wait_leader(max(0.001, end - loop.time()))).device == self.config.device:
             self.orders.check_may_propose(self.config.device, command)  # it leads, and has no more rights than before
             try:
-                index, reason, value = await asyncio.wait_for(self._commit(command), max(0.001, end - loop.time()))
+                async with asyncio.timeout(max(0.001, end - loop.time())):
+                    index, reason, value = await self._commit(command)
             except (ProposalDroppedError, CallError):  # nothing was proposed: another will lead soon
                 if loop.time() >= end:
                     raise
@@ -86,7 +87,8 @@ class Asking:
     async def commit(self, command: bytes) -> int:
         """A command of the leader's own, to this device only: the index it was applied at.  Raises as propose."""
         try:
-            index, reason, _ = await asyncio.wait_for(self._commit(command), COMMIT_S)
+            async with asyncio.timeout(COMMIT_S):
+                index, reason, _ = await self._commit(command)
         except TimeoutError:
             raise OutcomeUnknownError(f"not applied within {COMMIT_S:g} s") from None
         if reason:
@@ -137,7 +139,8 @@ class Asking:
         leader = await self.peer.wait_leader(deadline_s)
         if leader.device == self.config.device:  # brokers do not bring us what we say
             try:
-                return await asyncio.wait_for(self.peer.methods[method](leader.device, body), deadline_s)
+                async with asyncio.timeout(deadline_s):
+                    return await self.peer.methods[method](leader.device, body)
             except TimeoutError:
                 raise OutcomeUnknownError(f"{method}: no answer within {deadline_s:g} s") from None
         return await self.peer.call(leader.device, method, body, deadline_s=deadline_s)

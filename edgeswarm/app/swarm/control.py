@@ -55,7 +55,8 @@ class SwarmControl:
     async def _fresh(self) -> bool:
         """Wait until this copy holds what was committed before this call; False when nobody can say."""
         try:
-            await asyncio.wait_for(self._node.barrier(), LOOK_S)
+            async with asyncio.timeout(LOOK_S):
+                await self._node.barrier()
         except (EdgeSwarmError, TimeoutError):
             return False
         return True

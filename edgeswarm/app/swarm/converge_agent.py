@@ -92,7 +92,8 @@ class AgentLoop:
                 wait_s = LOOK_IDLE_S
             self._owner.soon()
             try:
-                await asyncio.wait_for(self._wake.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
 

@@ -113,7 +113,8 @@ class Job:
         except asyncio.CancelledError:
             if self._cancel_with_waiter:
                 with contextlib.suppress(EdgeSwarmError, TimeoutError):
-                    await asyncio.wait_for(self.cancel("its waiter was cancelled"), CANCEL_S)
+                    async with asyncio.timeout(CANCEL_S):
+                        await self.cancel("its waiter was cancelled")
             raise
         match row["status"]:
             case "finished":

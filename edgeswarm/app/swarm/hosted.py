@@ -133,7 +133,8 @@ class Hosted:
                 self.supervisor.log.crash("swarm_fault", error)
                 wait_s = RETRY_S
             try:
-                await asyncio.wait_for(self._wake.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
 

@@ -333,7 +333,8 @@ class SwarmNode(Asking, Granted, Voting):
     async def _look(self) -> None:
         try:
             term, asked = self.peer.term_seen, self.lease.now()
-            await asyncio.wait_for(self.barrier(), self.config.times.health.lease_ms / 1000)
+            async with asyncio.timeout(self.config.times.health.lease_ms / 1000):
+                await self.barrier()
             self.lease.word(term, self.replica.index, asked)
         except (EdgeSwarmError, TimeoutError) as error:
             self.log.debug("no_fresh_look", error=repr(error))

@@ -167,7 +167,8 @@ class Peer:
         while self.leader is None:
             left = deadline - asyncio.get_running_loop().time()
             try:
-                await asyncio.wait_for(self._news.wait(), max(0.0, left))
+                async with asyncio.timeout(max(0.0, left)):
+                    await self._news.wait()
             except TimeoutError:
                 raise NoLeaderError(f"no leader is known after {timeout_s:g} s") from None
         return self.leader
@@ -188,7 +189,8 @@ class Peer:
         try:
             request = msg.Request(id=id_, method=method, deadline_ms=max(1, int(deadline_s * 1000)), body=body)
             self.tell(device, request)
-            body = await asyncio.wait_for(future, deadline_s)
+            async with asyncio.timeout(deadline_s):
+                body = await future
             self._breakers.pop(device, None)
             return body
         except CallError:
@@ -272,7 +274,8 @@ class Peer:
 
     async def _another(self, timeout_s: float) -> None:
         try:
-            await asyncio.wait_for(self._news.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._news.wait()
         except TimeoutError:
             pass
 
@@ -324,7 +327,8 @@ class Peer:
         try:
             if method is None:
                 raise CallError(f"no method {request.method}", who=self.post.device, code="unknown-method")
-            body = await asyncio.wait_for(method(sender, request.body), request.deadline_ms / 1000)
+            async with asyncio.timeout(request.deadline_ms / 1000):
+                body = await method(sender, request.body)
             answer = msg.Response(id=request.id, body=body)
         except TimeoutError:
             return  # nobody waits any more
