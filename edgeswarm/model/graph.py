@@ -134,15 +134,10 @@ class Builder:
         return len(self.tensors) - 1
 
     def dense(self, x: int, layer: Dense) -> int:
-        """A dense layer on tensor x."""
-        return self.add(
-            "dense",
-            [x],
-            {"weights": layer.weights, "bias": layer.bias},
-            units=layer.outputs,
-            activation=layer.activation,
-            steepness=float(getattr(layer, "steepness", 1.0)),
-        )
+        """A dense layer on tensor x, its steepness folded into its weights."""
+        weights, bias = layer.folded
+        params = {"weights": weights, "bias": bias}
+        return self.add("dense", [x], params, units=layer.outputs, activation=layer.activation)
 
     def graph(self, output: int) -> Graph:
         """The finished graph, whose answer is the tensor `output`."""

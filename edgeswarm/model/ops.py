@@ -73,15 +73,12 @@ def _activation(attrs: Attrs) -> str:
     return str(name)
 
 
-# --- dense: activation(steepness * (x @ weights + bias)); steepness is folded into the weights when they are packed
+# --- dense: activation(x @ weights + bias); a layer's steepness is folded into both before it gets here
 
 
 def _dense_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
     _flat(inputs[0], ("f32",))
     _activation(attrs)
-    steepness = attrs["steepness"]
-    if not (isinstance(steepness, float) and steepness > 0 and np.isfinite(steepness)):
-        raise ModelError(f"steepness: expected a finite number above 0, found {steepness!r}")
     return (whole(attrs, "units", 1, 1 << 20),), "f32"
 
 
@@ -92,7 +89,7 @@ def _dense_params(inputs: Sequence[Tensor], attrs: Attrs) -> dict[str, Param]:
 
 def _dense(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
     sums = rows[0] @ node.params["weights"].astype(np.float64) + node.params["bias"]
-    return FUNCTIONS[str(node.attrs["activation"])](float(node.attrs["steepness"]) * sums)  # type: ignore[arg-type]
+    return FUNCTIONS[str(node.attrs["activation"])](sums)
 
 
 # --- concat: its inputs side by side; slice: the values from start to before stop
@@ -181,7 +178,7 @@ def _dense_i8(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequen
 _DENSE: dict[str, Any] = {"units": int, "activation": str}
 
 OPS: dict[str, Op] = {
-    "dense": Op((1, 1), _DENSE | {"steepness": float}, _dense_infer, _dense_params, _dense, "dense_f32"),
+    "dense": Op((1, 1), _DENSE, _dense_infer, _dense_params, _dense, "dense_f32"),
     "concat": Op((1, 4096), {}, _concat_infer, _no_params, _concat, "concat"),
     "slice": Op((1, 1), {"start": int, "stop": int}, _slice_infer, _no_params, _slice, "slice"),
     "quantize": Op((1, 1), {}, _quantize_infer, _no_params, _quantize, "quantize"),
