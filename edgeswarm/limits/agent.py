@@ -33,6 +33,10 @@ GRAPH_AXES_MAX = 4  # axes of one tensor, without the batch: height, width and c
 GRAPH_TENSOR_VALUES_MAX = 1_048_576  # values of one tensor of one row: 4 MiB; the largest of MLPerf Tiny has 73,728
 KERNEL_WASM_ITEMS_MAX = 65_536  # sections, types, functions or exports of one module: a check stays below a second
 MODEL_FILE_BYTES_MAX = 512 * MIB  # a .npz or JSON of weights: text of the largest section is about twice its size
+FANN_FILE_BYTES_MAX = 64 * MIB  # a .net file: about 35 bytes a connection, so two million of them; 4 s to read
+FANN_DECIMAL_POINT_MAX = 30  # fixed-point nets hold 32-bit numbers: 2^30 is the largest power that leaves a sign
+FANN_CASCADE_CHOICES_MAX = 1_024  # activations or steepnesses that Cascade training tries: libfann has 10 and 4
+FANN_SPARSE_RATIO_MAX = 100  # weights of the dense layers for each connection of a sparse net: beyond, mostly zeros
 
 # --- jail -------------------------------------------------------------------------------------------------------------
 JAIL_AGENTS_MAX = 128  # slots in one jail
