@@ -59,6 +59,7 @@ def pack_weights(model: Mlp, layout: Layout) -> bytes:
     """The model's weights as the kernel of `layout` wants them.  Raises ModelError if it has not that kernel's shape.
 
     Layer by layer, each padded to 64 bytes; a layer is its panels, a panel one row of bias and one for each input.
+    The steepness is folded in: weights and bias times steepness, each rounded once to float32.
     """
     mode = "deterministic" if layout.deterministic else "fast"
     if layout.topology not in {
@@ -72,8 +73,7 @@ def pack_weights(model: Mlp, layout: Layout) -> bytes:
     out = bytearray()
     for layer, packed in zip(model.layers, packed_layers(model.sizes), strict=True):
         full = np.zeros((packed.inputs + 1, packed.columns * LANES), dtype="<f4")
-        full[0, : packed.outputs] = layer.bias
-        full[1:, : packed.outputs] = layer.weights
+        full[1:, : packed.outputs], full[0, : packed.outputs] = layer.folded
         for columns in _panel_slices(packed):
             out += full[:, columns].tobytes()
         out += bytes(-len(out) % ALIGN_BYTES)
@@ -84,6 +84,7 @@ def pack_weights(model: Mlp, layout: Layout) -> bytes:
 def unpack_weights(weights: bytes, sizes: Sequence[int], activations: Sequence[str]) -> Mlp:
     """The inverse of `pack_weights`, for a model of these widths and activations (one a layer).
 
+    Every steepness comes back as 1: it is in the weights.
     Raises ModelError if the length does not fit or a number is not finite, LimitError for sizes past the bounds.
     """
     check_sizes(sizes)

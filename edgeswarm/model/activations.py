@@ -5,5 +5,38 @@ What each computes is defined once, in `reference.py`; how a kernel computes it,
 
 from __future__ import annotations
 
-ACTIVATIONS = ("linear", "sigmoid", "tanh", "relu", "softmax")
-"""linear: x.  sigmoid: 1 / (1 + e^-x).  tanh.  relu: max(x, 0).  softmax: e^x / sum of e^x over the row's width."""
+from typing import Final
+
+ACTIVATIONS: Final = (
+    "linear",
+    "sigmoid",
+    "tanh",
+    "relu",
+    "softmax",
+    "threshold",
+    "threshold_symmetric",
+    "sigmoid_stepwise",
+    "sigmoid_stepwise_symmetric",
+    "gaussian",
+    "gaussian_symmetric",
+    "elliott",
+    "elliott_symmetric",
+    "linear_piece",
+    "linear_piece_symmetric",
+    "sin",
+    "cos",
+    "sin_symmetric",
+    "cos_symmetric",
+    "leaky_relu",
+    "gelu",
+)
+"""What each computes: `reference.py`.  Ranges, accuracy, NaN and infinities: docs/kernel-abi.md, Activations."""
+
+STEEPNESS_MAX: Final = 1e6
+"""|steepness| at most: what FANN's own training and files hold is around 1; more than this is a fault of the file."""
+
+LEAKY_SLOPE: Final = 0.01
+"""leaky_relu's slope below 0: that of Maas, Hannun and Ng 2013."""
+
+SINE_RANGE: Final = 8192.0
+"""sin and cos, and their symmetric forms, take x beyond +-SINE_RANGE as if it were there: no NaN from an infinity."""

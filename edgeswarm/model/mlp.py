@@ -16,22 +16,24 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgeswarm.errors import LimitError, ModelError
 from edgeswarm.limits import AF_SECTION_BYTES_MAX, KERNEL_WIDTH_MAX, LAYERS_MAX
-from edgeswarm.model.activations import ACTIVATIONS
+from edgeswarm.model.activations import ACTIVATIONS, STEEPNESS_MAX
 
 F32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dense:
-    """One layer: activation(x @ weights + bias).
+    """One layer: activation(steepness * (x @ weights + bias)).
 
     weights: float32[inputs, outputs].  bias: float32[outputs].  activation: one of ACTIVATIONS.
+    steepness: within +-STEEPNESS_MAX, kept as the nearest float32; kernels never see it (`folded`).
     Raises ModelError if they do not fit or are not finite, LimitError if a width is past KERNEL_WIDTH_MAX.
     """
 
     weights: F32
     bias: F32
     activation: str
+    steepness: float = 1.0
 
     def __post_init__(self) -> None:
         weights, bias = _array(self.weights, "weights"), _array(self.bias, "bias")
@@ -45,6 +47,18 @@ class Dense:
             raise LimitError(f"width of a layer: at most {KERNEL_WIDTH_MAX} (KERNEL_WIDTH_MAX), found {weights.shape}")
         object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "bias", bias)
+        object.__setattr__(self, "steepness", _steepness(self.steepness))
+        if not all(np.isfinite(part).all() for part in self.folded):
+            raise ModelError(f"steepness: {self.steepness} takes weights or bias past the range of float32")
+
+    @property
+    def folded(self) -> tuple[F32, F32]:
+        """Weights and bias times the steepness, rounded once: what kernels compute with."""
+        if self.steepness == 1.0:
+            return self.weights, self.bias
+        scale = np.float64(self.steepness)  # two float32 in float64: the product is exact until it is rounded
+        with np.errstate(over="ignore"):
+            return (self.weights * scale).astype(np.float32), (self.bias * scale).astype(np.float32)
 
     @property
     def inputs(self) -> int:
@@ -86,6 +100,10 @@ class Mlp:
         return tuple(layer.activation for layer in self.layers)
 
     @property
+    def steepness(self) -> tuple[float, ...]:
+        return tuple(layer.steepness for layer in self.layers)
+
+    @property
     def parameters(self) -> int:
         """How many weights and biases."""
         return sum(layer.weights.size + layer.bias.size for layer in self.layers)
@@ -122,6 +140,15 @@ def check_sizes(sizes: Sequence[int]) -> None:
     total = 4 * sum((before + 1) * after for before, after in pairwise(sizes))
     if total > AF_SECTION_BYTES_MAX:
         raise LimitError(f"weights: at most {AF_SECTION_BYTES_MAX} bytes (AF_SECTION_BYTES_MAX), found {total}")
+
+
+def _steepness(value: float) -> float:
+    """`value` as the nearest float32; ModelError unless it is a number within +-STEEPNESS_MAX."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise ModelError(f"steepness: expected a number, found {value!r}")
+    if not abs(value) <= STEEPNESS_MAX:  # NaN fails too
+        raise ModelError(f"steepness: expected at most +-{STEEPNESS_MAX:g}, found {value}")
+    return float(np.float32(value))
 
 
 def _array(value: ArrayLike, what: str) -> F32:

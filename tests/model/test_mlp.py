@@ -26,7 +26,7 @@ def dense(inputs: int = 2, outputs: int = 3, activation: str = "relu") -> Dense:
 @pytest.mark.parametrize(
     ("weights", "bias", "activation", "text"),
     [
-        (np.ones((2, 3)), np.zeros(3), "swish", "expected one of linear, sigmoid, tanh, relu, softmax"),
+        (np.ones((2, 3)), np.zeros(3), "swish", "expected one of linear, sigmoid, tanh, relu, softmax, threshold"),
         (np.ones(3), np.zeros(3), "relu", r"expected the shape \(inputs, outputs\)"),
         (np.ones((0, 3)), np.zeros(3), "relu", r"expected the shape \(inputs, outputs\)"),
         (np.ones((2, 3)), np.zeros(2), "relu", r"expected the shape \(3,\) of the outputs, found \(2,\)"),
@@ -105,10 +105,27 @@ def test_reference_computes_by_the_formulas():
         "sigmoid": [1 / (1 + math.exp(-value)) for value in pre],
         "tanh": [math.tanh(value) for value in pre],
         "softmax": [value / sum(exps) for value in exps],
+        "threshold": [1, 0],
+        "threshold_symmetric": [1, -1],
+        "sigmoid_stepwise": [0.95 + 0.045 * (2 - 1.472219) / (2.646653 - 1.472219), 0.25 + 0.5 * 0.049306 / 1.098612],
+        "sigmoid_stepwise_symmetric": [0.9 + 0.09 * (2 - 1.472219) / (2.646653 - 1.472219), -0.5 * 0.5 / 0.549306],
+        "gaussian": [math.exp(-4), math.exp(-0.25)],
+        "gaussian_symmetric": [2 * math.exp(-4) - 1, 2 * math.exp(-0.25) - 1],
+        "elliott": [1 / 3 + 0.5, -1 / 6 + 0.5],
+        "elliott_symmetric": [2 / 3, -1 / 3],
+        "linear_piece": [1, 0],
+        "linear_piece_symmetric": [1, -0.5],
+        "sin": [math.sin(2) / 2 + 0.5, math.sin(-0.5) / 2 + 0.5],
+        "cos": [math.cos(2) / 2 + 0.5, math.cos(-0.5) / 2 + 0.5],
+        "sin_symmetric": [math.sin(2), math.sin(-0.5)],
+        "cos_symmetric": [math.cos(2), math.cos(-0.5)],
+        "leaky_relu": [2, -0.005],
+        "gelu": [1 + math.erf(2 / math.sqrt(2)), -0.25 * (1 + math.erf(-0.5 / math.sqrt(2)))],
     }
     for activation in ACTIVATIONS:
         layer = Dense(net.layers[0].weights, net.layers[0].bias, activation)
-        assert reference.forward(Mlp((layer,)), [[x]]) == pytest.approx(np.array([expected[activation]]), rel=1e-15)
+        tolerance = 1e-6 if "stepwise" in activation else 1e-15
+        assert reference.forward(Mlp((layer,)), [[x]]) == pytest.approx(np.array([expected[activation]]), rel=tolerance)
 
 
 def test_reference_survives_large_values_and_keeps_nan():

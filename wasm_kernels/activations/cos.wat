@@ -1,0 +1,3 @@
+;; cos: cos(x) / 2 + 0.5.
+;;@ use cos_symmetric
+(local.set @{a} (@{fma} (local.get @{a}) @[0.5] @{into} @[0.5]))
