@@ -1,0 +1,132 @@
+"""Our kernels as a contestant: set up as in a jail, computed over and over by a driver module, so that the time is the
+kernel's and no caller's; or called from Python once a batch, which is what a caller sees."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import wasmtime
+from _peers_child import Backend, Case
+
+from edgeswarm.compile import Kernel, compile_mlp
+from edgeswarm.drivers.jail_zygote import wasmtime_library
+from edgeswarm.jail import wasm
+from edgeswarm.jail.engine import SETTINGS
+from edgeswarm.model import Dense, Mlp
+
+DRIVER = """
+(module
+  (import "kernel" "run" (func $run))
+  (import "kernel" "run_batch" (func $run_batch (param i32)))
+  (func (export "runs") (param $n i32)
+    (loop $again
+      (call $run)
+      (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1))))))
+  (func (export "batches") (param $n i32) (param $rows i32)
+    (loop $again
+      (call $run_batch (local.get $rows))
+      (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))))
+"""
+
+
+def model_of(case: Case) -> Mlp:
+    layers = zip(case.weights, case.biases, case.activations, strict=True)
+    return Mlp(tuple(Dense(weights, bias, name) for weights, bias, name in layers))
+
+
+def kernel_of(case: Case) -> Kernel:
+    """Raises LookupError where this version cannot compile the case's kind."""
+    if case.kind == "f32":
+        return compile_mlp(model_of(case), batch_max=max(64, case.batch))
+    raise LookupError(f"no {case.kind} kernels in this version")
+
+
+def engine(**changes: bool | int | str) -> wasmtime.Engine:
+    """With the settings of a jail's engine, but for `changes`."""
+    config = wasmtime.Config()
+    library = wasm.Library(wasmtime_library())
+    address = ctypes.addressof(config.ptr().contents)
+    for name, value in {**SETTINGS, **changes}.items():
+        library.set(address, name, value)
+    return wasmtime.Engine(config)
+
+
+class Instance:
+    """A kernel and the driver that calls it, in one store."""
+
+    def __init__(self, machine: wasmtime.Engine, kernel: Kernel) -> None:
+        self.layout = kernel.layout
+        self.store = wasmtime.Store(machine)
+        self.store.set_epoch_deadline(1 << 40)
+        instance = wasmtime.Instance(self.store, wasmtime.Module(machine, kernel.wasm), [])
+        self.exports = instance.exports(self.store)
+        driver = wasmtime.Instance(
+            self.store, wasmtime.Module(machine, DRIVER), [self.exports["run"], self.exports["run_batch"]]
+        ).exports(self.store)
+        self._runs: Any = driver["runs"]
+        self._batches: Any = driver["batches"]
+        memory: Any = self.exports["memory"]
+        self.memory = np.frombuffer(memory.get_buffer_ptr(self.store), np.uint8)
+        weights = self.layout.weights
+        self.memory[weights.offset : weights.offset + weights.size] = np.frombuffer(kernel.weights, np.uint8)
+
+    def rows(self, place: Any) -> np.ndarray:
+        floats = self.memory[place.offset :][: self.layout.batch_max * place.stride].view(np.float32)
+        return floats.reshape(self.layout.batch_max, place.stride // 4)[:, : place.width]
+
+    def loop(self, count: int, batch: int) -> None:
+        if batch == 1:
+            self._runs(self.store, count)
+        else:
+            self._batches(self.store, count, batch)
+
+
+class Ours(Backend):
+    def __init__(self, case: Case) -> None:
+        self.batch = case.batch
+        self.instance = Instance(engine(), kernel_of(case))
+        self.says = f"ours, in the kernel, wasmtime {version('wasmtime')}"
+
+    def loop(self, count: int) -> None:
+        self.instance.loop(count, self.batch)
+
+    def answer(self, rows: np.ndarray) -> np.ndarray:
+        layout = self.instance.layout
+        self.instance.rows(layout.input)[: self.batch] = rows
+        self.loop(1)
+        return self.instance.rows(layout.output)[: self.batch]
+
+
+class OursFromPython(Backend):
+    """Called as the jail's worker calls it."""
+
+    def __init__(self, case: Case) -> None:
+        kernel = kernel_of(case)
+        self.batch, self.layout = case.batch, kernel.layout
+        machine = wasm.Engine(wasm.Library(wasmtime_library()))
+        self.instance = wasm.Instance(machine.compile(kernel.wasm), memory_bytes_max=1 << 30)
+        self.memory = np.frombuffer(self.instance.memory, np.uint8)
+        weights = self.layout.weights
+        self.memory[weights.offset : weights.offset + weights.size] = np.frombuffer(kernel.weights, np.uint8)
+        self.says = "ours, one call from Python each"
+
+    def loop(self, count: int) -> None:
+        run, rows = self.instance.run if self.batch == 1 else self.instance.run_batch, self.batch
+        for _ in range(count):
+            run(rows)
+
+    def _rows(self, place: Any) -> np.ndarray:
+        floats = self.memory[place.offset :][: self.layout.batch_max * place.stride].view(np.float32)
+        return floats.reshape(self.layout.batch_max, place.stride // 4)[:, : place.width]
+
+    def answer(self, rows: np.ndarray) -> np.ndarray:
+        self._rows(self.layout.input)[: self.batch] = rows
+        self.loop(1)
+        return self._rows(self.layout.output)[: self.batch]
