@@ -89,6 +89,8 @@ _SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "wasmtime_context_set_epoch_deadline": (None, (_P, ctypes.c_uint64)),
     "wasmtime_instance_new": (_P, (_P, _P, _P, _N, _P, _P)),
     "wasmtime_instance_export_get": (_B, (_P, _P, ctypes.c_char_p, _N, _P)),
+    "wasmtime_table_grow": (_P, (_P, _P, ctypes.c_uint64, _P, _P)),
+    "wasmtime_table_set": (_P, (_P, _P, ctypes.c_uint64, _P)),
     "wasmtime_memory_data": (_P, (_P, _P)),
     "wasmtime_memory_data_size": (_N, (_P, _P)),
     "wasmtime_trap_code": (_B, (_P, _P)),

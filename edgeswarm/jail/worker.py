@@ -66,6 +66,10 @@ def start(
 ) -> NoReturn:
     """In a fresh child of the zygote: become the jail that the job describes."""
     kinds: dict[str, type[Jail]] = {"serve": Jail, "compile": CompileJail}
+    if job["kind"] == "population":
+        from edgeswarm.jail.population import PopulationJail  # for these jails alone; the files are still in sight
+
+        kinds["population"] = PopulationJail
     kinds[job["kind"]](job, fds, engine).become(steps, forked=forked)
 
 
@@ -77,6 +81,7 @@ class Jail:
         self.control, shared_fd, self.wake, self.answer, self.epoch, payload_fd = fds
         self.engine = engine
         self.order = order
+        self.keep: tuple[int, ...] = (self.control, self.wake, self.answer, self.epoch)
         self.output = _map(shared_fd, writable=True)[1]
         self.shared = Shared(self.output)
         self._payload_at, self.payload = _map(payload_fd, writable=False)
@@ -88,7 +93,7 @@ class Jail:
     def become(self, steps: Sequence[plan.Step], *, forked: Callable[[int], NoReturn]) -> NoReturn:
         """Perform the steps, then serve.  Never returns: a refusal is told on the control socket."""
         around = enter.Surroundings(
-            keep=(self.control, self.wake, self.answer, self.epoch),
+            keep=self.keep,
             forked=forked,
             load=self.load,
             code=self.code,

@@ -9,6 +9,7 @@ from edgeswarm.limits.care import *
 from edgeswarm.limits.cell import *
 from edgeswarm.limits.fleet import *
 from edgeswarm.limits.mqtt import *
+from edgeswarm.limits.population import *
 from edgeswarm.limits.raft import *
 from edgeswarm.limits.units import *
 from edgeswarm.limits.wire import *

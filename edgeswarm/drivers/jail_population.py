@@ -1,0 +1,353 @@
+"""A population in a jail, without an event loop: its memory as the supervisor sees it, and its ticks.
+
+The jail side is `jail/population.py`, which says what lies where.  Nothing that comes from the jail is trusted: every
+answer must be the one to what was asked, every fault must name an agent that exists, in order; else the jail ends.
+What the spans hold are the agents' own bytes, which they may write at any time: values, and never more than that.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from edgeswarm.drivers.jail_ends import Ends
+from edgeswarm.drivers.jail_life import private_bytes
+from edgeswarm.drivers.jail_sync import SyncHost
+from edgeswarm.drivers.jail_sync_life import SyncLife
+from edgeswarm.errors import JailError, JailGoneError, LimitError, LocalError
+from edgeswarm.ids import JailId
+from edgeswarm.jail import kernel, wasm
+from edgeswarm.jail.frames import CONTROL_BYTES, FaultCode
+from edgeswarm.jail.pages import PAGE, Span, around
+from edgeswarm.jail.population import FAULT, FAULTS_AT, MESSAGE, READ_WEIGHTS, RESET, TEXT_AT, TEXT_BYTES_MAX
+from edgeswarm.jail.population import TICK as _TICK
+from edgeswarm.jail.population import WRITE_WEIGHTS as _WRITE_WEIGHTS
+from edgeswarm.limits import (
+    CALL_DEADLINE_MS_MAX,
+    JAIL_READY_MS_MAX,
+    POPULATION_DEADLINE_MS_DEFAULT,
+    POPULATION_HOST_BYTES,
+    POPULATION_INSTANCES_MAX,
+    POPULATION_MEMORY_BYTES_MAX,
+    POPULATION_RESETS_MAX,
+    POPULATION_SHARED_BYTES_MAX,
+    POPULATION_TICK_MS_MAX,
+)
+
+_MAPPINGS_EACH: Final = 3
+_MAPPINGS_SPARE: Final = 2_000  # the interpreter's, the libraries', the code's
+_CODES: Final = (int(FaultCode.TRAP), int(FaultCode.DEADLINE))
+
+
+class Fault(NamedTuple):
+    """An agent that did not finish its tick, and is left out until it is reset."""
+
+    agent: int
+    code: FaultCode
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PopulationSpec:
+    """What a population is made of.  cwasm and driver come from `SyncHost.compile` only.
+
+    spans: pages of an agent's memory that both sides see.  filled: they are written here, before the jail starts.
+    """
+
+    name: str
+    count: int
+    cwasm: bytes
+    driver: bytes
+    spans: tuple[Span, ...]
+    weights: bytes
+    weights_offset: int
+    memory_bytes: int
+    memory_limit_bytes: int = 0
+    """0: memory_bytes."""
+    filled: bool = False
+    resets_max: int = POPULATION_RESETS_MAX
+    deadline_ms: int = POPULATION_DEADLINE_MS_DEFAULT
+
+    @property
+    def limit_bytes(self) -> int:
+        return self.memory_limit_bytes or self.memory_bytes
+
+    @property
+    def stride(self) -> int:
+        return sum(span.size for span in self.spans)
+
+    def check(self) -> None:
+        """Raises LimitError or LocalError when this cannot be one jail."""
+        if not 1 <= self.count <= POPULATION_INSTANCES_MAX:
+            raise LimitError(
+                f"population {self.name}: 1 to {POPULATION_INSTANCES_MAX} isolated agents (POPULATION_INSTANCES_MAX) "
+                f"expected, found {self.count}"
+            )
+        for what, found, most, bound in (
+            ("memory", self.count * self.limit_bytes, POPULATION_MEMORY_BYTES_MAX, "POPULATION_MEMORY_BYTES_MAX"),
+            (
+                "inputs and outputs",
+                self.count * self.stride,
+                POPULATION_SHARED_BYTES_MAX,
+                "POPULATION_SHARED_BYTES_MAX",
+            ),
+        ):
+            if found > most:
+                raise LimitError(
+                    f"population {self.name}: {what} of {self.count} agents: at most {most} bytes ({bound}), "
+                    f"found {found}; fewer agents or a smaller memory limit need less"
+                )
+        if not 1 <= self.deadline_ms <= CALL_DEADLINE_MS_MAX:
+            raise LimitError(
+                f"population {self.name}: deadline of 1 to {CALL_DEADLINE_MS_MAX} ms (CALL_DEADLINE_MS_MAX) expected, "
+                f"found {self.deadline_ms}"
+            )
+        needed, most = self.count * (_MAPPINGS_EACH + len(self.spans) - 1) + _MAPPINGS_SPARE, mappings_max()
+        if self.count > 1 and needed > most:
+            raise LimitError(
+                f"population {self.name}: {self.count} isolated agents need {needed} memory mappings, this machine "
+                f"allows {most} (sysctl vm.max_map_count); use fewer agents or isolation=packed"
+            )
+
+
+def mappings_max() -> int:
+    """How many memory mappings Linux gives one process."""
+    try:
+        with open("/proc/sys/vm/max_map_count", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 65_530
+
+
+class PopulationLink:
+    """Everything that is shared with the jail of one population."""
+
+    def __init__(self, jail_id: JailId, spec: PopulationSpec) -> None:
+        spec.check()
+        self.id = jail_id
+        self.spec = spec
+        self.memory_bytes_max = spec.count * (spec.limit_bytes + POPULATION_HOST_BYTES)
+        self.faults_at = FAULTS_AT
+        self.staging_at = _page(CONTROL_BYTES + spec.count * FAULT.size)
+        self.spans_at = self.staging_at + _page(len(spec.weights))
+        payload, order = self._lay_out()
+        self.job: dict[str, Any] = {"kind": "population", "population": order, "staging_at": self.staging_at}
+        self._ends = Ends()
+        self._memory: list[int] = []
+        try:
+            size_bytes = self.spans_at + max(spec.count * spec.stride, PAGE)
+            self._memory.append(kernel.memfd("population", size_bytes=size_bytes))
+            self._memory.append(kernel.memfd("population-code", size_bytes=len(payload), content=payload))
+            self.view = mmap.mmap(self._memory[0], size_bytes)
+        except (OSError, ValueError) as error:
+            self.close()
+            raise JailError(f"population {spec.name}: no memory for {spec.count} agents: {error}") from None
+        self.control, self.answers = self._ends.control, self._ends.answers
+
+    def _lay_out(self) -> tuple[bytearray, dict[str, Any]]:
+        """Code and weights in one piece of memory; weights where whole pages of them can be mapped."""
+        spec, payload = self.spec, bytearray()
+        places = []
+        for code in (spec.cwasm, spec.driver):
+            places.append([len(payload), len(code)])
+            payload += code + bytes(-len(code) % 64)
+        payload += bytes(-len(payload) % PAGE + spec.weights_offset % PAGE)
+        weights_at = len(payload)
+        payload += spec.weights
+        payload += bytes(-len(payload) % PAGE)
+        return payload, {
+            "name": spec.name,
+            "count": spec.count,
+            "cwasm": places[0],
+            "driver": places[1],
+            "spans": [list(span) for span in spec.spans],
+            "spans_at": self.spans_at,
+            "weights_offset": spec.weights_offset,
+            "weights_bytes": len(spec.weights),
+            "weights_at": weights_at,
+            "memory_bytes": spec.memory_bytes,
+            "memory_limit_bytes": spec.limit_bytes,
+            "resets_max": spec.resets_max,
+            "filled": spec.filled,
+        }
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The jail's descriptors, in the order of `worker.FDS`."""
+        control, wake, answer, epoch = self._ends.inside
+        return (control, self._memory[0], wake, answer, epoch, self._memory[1])
+
+    def hand_over(self) -> None:
+        """The jail's descriptors are on their way; the mapping here stays."""
+        self._ends.hand_over()
+        self._let_go()
+
+    def close(self) -> None:
+        """Let go of everything but the mapping: whoever holds a view of it may look at it as long as he wants."""
+        self._ends.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        while self._memory:
+            os.close(self._memory.pop())
+
+    def ask(self, operation: int, index: int) -> None:
+        os.write(self._ends.wake, MESSAGE.pack(operation, index))
+
+    def poke(self) -> None:
+        try:
+            os.write(self._ends.epoch, b"!")
+        except (BlockingIOError, BrokenPipeError):
+            return  # thousands of pokes wait, or it is dead already
+
+
+class SyncPopulation:
+    """A population that is ready.  One thread uses it; every call blocks until it is answered or the jail is gone."""
+
+    def __init__(self, host: SyncHost, spec: PopulationSpec, *, number: int, policy: str = "strict") -> None:
+        """number: of the jail, not used before on this host.  Raises JailStartError, JailError, LimitError."""
+        self.link = PopulationLink(JailId(number), spec)
+        self._life = SyncLife(host, self.link, policy)
+        self._closed = False
+        try:
+            told = self._life.become_ready(within_ms=JAIL_READY_MS_MAX, judge=None)
+            if told["faults"]:
+                raise JailError(f"population {spec.name}: {next(iter(told['faults'].values()))}")
+        except BaseException:
+            self.close()
+            raise
+        self.started_ms = (time.monotonic_ns() - self._life.began_ns) / 1e6
+        self.load_ms = _took_ms(told["ready"]["stamps_us"], "Load")
+        self._poll = select.poll()
+        self._poll.register(self.link.answers, select.POLLIN)
+
+    @property
+    def spec(self) -> PopulationSpec:
+        return self.link.spec
+
+    @property
+    def pid(self) -> int:
+        return self._life.process.pid
+
+    def memory_bytes(self) -> dict[str, int]:
+        """What the jail's process holds: private and resident bytes, those of the shared memory, and page tables."""
+        found = {"private": private_bytes(self.pid), "resident": 0, "shared": 0, "page_tables": 0}
+        names = {"VmRSS": "resident", "RssShmem": "shared", "VmPTE": "page_tables"}
+        with open(f"/proc/{self.pid}/status", encoding="ascii") as file:
+            for line in file:
+                name, _, rest = line.partition(":")
+                if name in names:
+                    found[names[name]] = int(rest.split()[0]) * 1024
+        return found
+
+    def tick(self) -> list[Fault]:
+        """Every agent once; the agents that faulted, in order.
+
+        Raises JailGoneError when the jail ends, or the tick takes longer than POPULATION_TICK_MS_MAX.
+        """
+        count = self._ask(_TICK, 0)
+        faults: list[Fault] = []
+        last = -1
+        for number in range(min(count, self.spec.count)):
+            agent, what = FAULT.unpack_from(self.link.view, self.link.faults_at + number * FAULT.size)
+            if not last < agent < self.spec.count or what & 0xFF not in _CODES:
+                raise self._lied(f"fault {what} of agent {agent} after agent {last}")
+            code = FaultCode(what & 0xFF)
+            late = code is FaultCode.DEADLINE
+            faults.append(Fault(agent, code, "ran past its deadline" if late else wasm.trap_text(what >> 8)))
+            last = agent
+        if count != len(faults):
+            raise self._lied(f"{count} faults of {self.spec.count} agents")
+        return faults
+
+    def reset(self, agent: int) -> None:
+        """A fresh instance with the weights that the population began with.  Raises LimitError when none is left."""
+        self._check(agent)
+        self._ask(RESET, agent)
+
+    def weights_of(self, agent: int) -> bytes:
+        self._check(agent)
+        self._ask(READ_WEIGHTS, agent)
+        at = self.link.staging_at
+        return self.link.view[at : at + len(self.spec.weights)]
+
+    def set_weights(self, agent: int, weights: bytes) -> None:
+        """The pages that hold them are this agent's own from now on.  Raises LocalError for the wrong size."""
+        self._check(agent)
+        if len(weights) != len(self.spec.weights):
+            raise LocalError(
+                f"population {self.spec.name}: weights of {len(self.spec.weights)} bytes expected, found {len(weights)}"
+            )
+        at = self.link.staging_at
+        self.link.view[at : at + len(weights)] = weights
+        self._ask(_WRITE_WEIGHTS, agent)
+
+    def _check(self, agent: int) -> None:
+        if not 0 <= agent < self.spec.count:
+            raise LocalError(f"population {self.spec.name}: agent 0 to {self.spec.count - 1} expected, found {agent}")
+
+    def _ask(self, operation: int, index: int) -> int:
+        """The count that comes back."""
+        if self._closed or self._life.gone:
+            raise self._gone("")
+        try:
+            self.link.ask(operation, index)
+        except (BrokenPipeError, BlockingIOError):
+            raise self._gone("") from None
+        until = time.monotonic() + POPULATION_TICK_MS_MAX / 1000
+        while not self._poll.poll(self.spec.deadline_ms):
+            if time.monotonic() > until:
+                raise self._gone(f"killed: no answer within {POPULATION_TICK_MS_MAX} ms (POPULATION_TICK_MS_MAX)")
+            self.link.poke()
+        told = os.read(self.link.answers, MESSAGE.size)
+        if not told:
+            raise self._gone("")
+        answered, count = MESSAGE.unpack(told) if len(told) == MESSAGE.size else (-1, 0)
+        if answered == 0 and count <= TEXT_BYTES_MAX:
+            text = bytes(self.link.view[TEXT_AT : TEXT_AT + count]).decode("utf-8", "replace")
+            raise LimitError(text)
+        if answered != operation:
+            raise self._lied(f"answer {answered} to {operation}")
+        return int(count)
+
+    def _lied(self, text: str) -> JailGoneError:
+        self._life.lie = f"population: {text}"
+        return self._gone("")
+
+    def _gone(self, reason: str) -> JailGoneError:
+        name = self.spec.name
+        if self._closed:
+            return JailGoneError(f"population {name}: it is closed")
+        return JailGoneError(f"population {name}: {self._life.end(reason).text}")
+
+    def close(self) -> None:
+        """End the jail in an orderly way, and wait for it.  Views of its memory stay readable."""
+        if not self._closed:
+            self._closed = True
+            self._life.close()
+
+
+def spans_of(*regions: tuple[int, int]) -> tuple[Span, ...]:
+    """The pages of these (first byte, byte past the last), as few spans in order."""
+    from edgeswarm.jail.pages import joined
+
+    return tuple(joined([around(first, end) for first, end in regions]))
+
+
+def _page(size_bytes: int) -> int:
+    return -(-size_bytes // PAGE) * PAGE
+
+
+def _took_ms(stamps: Sequence[Any], name: str) -> float:
+    """How long a step of the plan took, by the jail's word."""
+    before = 0
+    for step, at in stamps:
+        if step == name:
+            return (int(at) - before) / 1000
+        before = int(at)
+    return 0.0
