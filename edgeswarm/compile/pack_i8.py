@@ -1,0 +1,148 @@
+"""How an 8-bit layer lies in a kernel's weights region: a record, its panels, its factors (wasm_kernels/dense_i8/).
+
+Layer by layer, each part at a multiple of 64 bytes:
+  record   float32: factor, least, greatest, 1.5 * 2^23 + zero point, scale, zero point; the rest of 64 bytes zeros
+  panels   columns of 4 outputs, up to PANEL_COLUMNS_MAX side by side: a row of bias (i32), a row of weights a step
+  factors  float32, one an output, padded with zeros to whole groups of 16
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from edgeswarm.compile.abi import ALIGN_BYTES
+from edgeswarm.errors import ModelError
+from edgeswarm.model.quantize import PATHS, DenseI8, QuantizedMlp, Steps
+
+PACKING = 1  # raised when the packing changes
+PANEL_COLUMNS_MAX = 7  # sums that 16 vector registers hold without a spill (measured: 8 is a sixth slower)
+GROUP = 16  # outputs that a pass over sums takes at a time
+RECORD_BYTES = 64
+_STEP_VALUES = {"i7": 4, "exact": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class PackedI8:
+    """The shape of one packed layer."""
+
+    inputs: int
+    outputs: int
+    path: str
+
+    @property
+    def step_values(self) -> int:
+        """Values of x in a step: 4 bytes of them."""
+        return _STEP_VALUES[self.path]
+
+    @property
+    def steps(self) -> int:
+        return -(-self.inputs // self.step_values)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of weights that a column has for a step."""
+        return 4 * self.step_values
+
+    @property
+    def columns(self) -> int:
+        return -(-self.outputs // 4)
+
+    @property
+    def width(self) -> int:
+        """Columns of each panel but the last."""
+        return -(-self.columns // -(-self.columns // PANEL_COLUMNS_MAX))
+
+    @property
+    def panels(self) -> int:
+        return self.columns // self.width
+
+    @property
+    def last(self) -> int:
+        """Columns of one more, narrower panel; 0 if there is none."""
+        return self.columns % self.width
+
+    @property
+    def padded(self) -> int:
+        """Outputs in whole groups."""
+        return -(-self.outputs // GROUP) * GROUP
+
+    @property
+    def x_stride(self) -> int:
+        """Bytes of a row of rounded inputs: whole vectors, for the pass that writes them writes these."""
+        return -(-self.inputs * 4 // self.step_values // 16) * 16
+
+    @property
+    def sums_size(self) -> int:
+        """Bytes of bias and weights."""
+        return self.columns * (16 + self.bytes * self.steps)
+
+    @property
+    def factors(self) -> int:
+        """Where the factors start, from the layer's start."""
+        return RECORD_BYTES + _aligned(self.sums_size)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole layer."""
+        return self.factors + 4 * self.padded
+
+
+def packed_layers(sizes: Sequence[int], path: str) -> list[PackedI8]:
+    """How the layers of a network of these widths are packed."""
+    return [PackedI8(before, after, path) for before, after in pairwise(sizes)]
+
+
+def pack(model: QuantizedMlp) -> bytes:
+    """The weights region of the model's kernel."""
+    out = bytearray()
+    for index, layer in enumerate(model.layers):
+        packed = PackedI8(layer.inputs, layer.outputs, model.path)
+        y = model.layers[index + 1].x if index + 1 < len(model.layers) else None
+        between = y is not None and layer.activation in ("linear", "relu")
+        part = bytearray(packed.size)
+        record = [*layer.x.record(model.path), layer.x.scale, layer.x.zero_point]
+        part[:24] = np.array(record, "<f4").tobytes()
+        part[RECORD_BYTES : RECORD_BYTES + packed.sums_size] = _panels(layer, packed)
+        factors = layer.factors(y if between else None).astype("<f4").tobytes()
+        part[packed.factors : packed.factors + len(factors)] = factors
+        out += part
+    return bytes(out)
+
+
+def steps_of(weights: bytes, sizes: Sequence[int], path: str) -> list[Steps]:
+    """How each layer's input is rounded, as a weights region says.  Raises ModelError for what is no such region."""
+    layers = packed_layers(sizes, path)
+    if len(weights) != sum(layer.size for layer in layers):
+        raise ModelError(f"weights: expected {sum(layer.size for layer in layers)} bytes, found {len(weights)}")
+    found, at = [], 0
+    low, high = PATHS[path]
+    for index, layer in enumerate(layers):
+        scale, zero = (float(value) for value in np.frombuffer(weights, "<f4", 2, at + 16))
+        if not (np.isfinite(scale) and scale > 0 and low <= zero <= high):
+            raise ModelError(f"weights: layer {index}: expected a scale and a zero point, found {scale}, {zero}")
+        found.append(Steps(scale, int(zero)))
+        at += layer.size
+    return found
+
+
+def _panels(layer: DenseI8, packed: PackedI8) -> bytes:
+    outputs = 4 * packed.columns
+    weights = np.zeros((packed.steps * packed.step_values, outputs), np.int8)
+    weights[: layer.inputs, : layer.outputs] = layer.weights
+    bias = np.zeros(outputs, "<i4")
+    bias[: layer.outputs] = layer.bias
+    out = bytearray()
+    for start in range(0, outputs, 4 * packed.width):
+        columns = slice(start, start + 4 * packed.width)
+        out += bias[columns].tobytes()
+        steps = weights[:, columns].reshape(packed.steps, packed.step_values, -1)
+        out += steps.transpose(0, 2, 1).tobytes()  # for each step, for each output, the weights of its values
+    return bytes(out)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGN_BYTES) * ALIGN_BYTES

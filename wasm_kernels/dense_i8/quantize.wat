@@ -1,0 +1,47 @@
+;; Rows of float32 (`sums` 0) or of i32 sums (`sums` 1) -> rows of whole numbers, as u8 (`half` 0) or i16 (`half` 1).
+;; q = round(t held within low..high) + zero point,  t = value * factor,  halves to even.  NaN counts as the lowest value.
+;; $f: for float32 one factor for all, for sums one a column.  $r: the record {factor, low, high, 1.5 * 2^23 + zero
+;; point} as float32: the last added to t leaves q in the low bits.  Every operation rounds the same everywhere.
+;; groups: of 16 values (`half`: 8) in a row.  What lies behind a row's last value is written too, and is read by nobody.
+(func $@{name} (param $x i32) (param $rows i32) (param $f i32) (param $r i32) (param $y i32)
+  (local $xp i32) (local $yp i32) (local $fp i32) (local $ye i32)
+  (local $low v128) (local $high v128) (local $magic v128)
+;;@ for i in 0..4 - 2 * half
+  (local $a@{i} v128)
+;;@ end
+;;@ define value
+;;@ if sums
+  (local.set $a@{i} (f32x4.mul (f32x4.convert_i32x4_s (v128.load offset=@{16 * i} (local.get $xp)))
+    (v128.load offset=@{16 * i} (local.get $fp))))
+;;@ else
+  (local.set $a@{i} (f32x4.mul (v128.load offset=@{16 * i} (local.get $xp)) (v128.load32_splat (local.get $r))))
+;;@ end
+  (local.set $a@{i} (f32x4.pmin (f32x4.pmax (local.get $low) (local.get $a@{i})) (local.get $high)))
+  (local.set $a@{i} (i32x4.sub (f32x4.add (local.get $a@{i}) (local.get $magic))
+    (v128.const i32x4 0x4b400000 0x4b400000 0x4b400000 0x4b400000)))
+;;@ end
+  (loop $row
+    (local.set $xp (local.get $x))
+    (local.set $yp (local.get $y))
+    (local.set $fp (local.get $f))
+    (local.set $ye (i32.add (local.get $y) (i32.const @{16 * groups})))
+    (loop $group
+      (local.set $low (v128.load32_splat offset=4 (local.get $r)))
+      (local.set $high (v128.load32_splat offset=8 (local.get $r)))
+      (local.set $magic (v128.load32_splat offset=12 (local.get $r)))
+;;@ for i in 0..4 - 2 * half
+;;@ use value
+;;@ end
+;;@ if half
+      (v128.store (local.get $yp) (i16x8.narrow_i32x4_s (local.get $a0) (local.get $a1)))
+;;@ else
+      (v128.store (local.get $yp) (i8x16.narrow_i16x8_s
+        (i16x8.narrow_i32x4_s (local.get $a0) (local.get $a1)) (i16x8.narrow_i32x4_s (local.get $a2) (local.get $a3))))
+;;@ end
+      (local.set $xp (i32.add (local.get $xp) (i32.const @{64 - 32 * half})))
+      (local.set $fp (i32.add (local.get $fp) (i32.const @{64 - 32 * half})))
+      (br_if $group (i32.lt_u (local.tee $yp (i32.add (local.get $yp) (i32.const 16))) (local.get $ye))))
+    (local.set $x (i32.add (local.get $x) (i32.const @{x_stride})))
+    (local.set $y (i32.add (local.get $y) (i32.const @{y_stride})))
+    (br_if $row (local.tee $rows (i32.sub (local.get $rows) (i32.const 1)))))
+)
