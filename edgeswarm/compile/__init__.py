@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from edgeswarm.compile.abi import Layout, Rows, Weights, attach_layout, read_layout
     from edgeswarm.compile.check import check_module
     from edgeswarm.compile.golden import faults, make_golden, split_golden
-    from edgeswarm.compile.mlp import Kernel, compile_mlp, pack_weights, schedule_mlp, unpack_weights
+    from edgeswarm.compile.kernel import Kernel, compile_graph, pack_weights, schedule_graph, unpack_graph
+    from edgeswarm.compile.mlp import compile_mlp, schedule_mlp, unpack_weights
 
 __all__ = [
     "Kernel",
@@ -22,30 +23,36 @@ __all__ = [
     "Weights",
     "attach_layout",
     "check_module",
+    "compile_graph",
     "compile_mlp",
     "faults",
     "make_golden",
     "pack_weights",
     "read_layout",
+    "schedule_graph",
     "schedule_mlp",
     "split_golden",
+    "unpack_graph",
     "unpack_weights",
 ]
 
 _HOMES = {
-    "Kernel": "mlp",
+    "Kernel": "kernel",
     "Layout": "abi",
     "Rows": "abi",
     "Weights": "abi",
     "attach_layout": "abi",
     "check_module": "check",
+    "compile_graph": "kernel",
     "compile_mlp": "mlp",
     "faults": "golden",
     "make_golden": "golden",
-    "pack_weights": "mlp",
+    "pack_weights": "kernel",
     "read_layout": "abi",
+    "schedule_graph": "kernel",
     "schedule_mlp": "mlp",
     "split_golden": "golden",
+    "unpack_graph": "kernel",
     "unpack_weights": "mlp",
 }
 

@@ -19,6 +19,7 @@ from edgeswarm.limits import AF_SECTION_BYTES_MAX, GRAPH_NODES_MAX, KERNEL_WIDTH
 from edgeswarm.model.mlp import Dense, Mlp
 from edgeswarm.model.nodes import Attr, Node, Param, Tensor, frozen_param
 from edgeswarm.model.ops import F64, OPS, Op
+from edgeswarm.model.shortcut import Shortcut
 
 __all__ = ["Builder", "Graph", "Node", "Outline", "Tensor", "evaluate", "forward", "graph_of"]
 
@@ -144,13 +145,22 @@ class Builder:
         return Graph(tuple(self.tensors), tuple(self.nodes), 0, output)
 
 
-def graph_of(model: Mlp) -> Graph:
-    """The graph of a chain of dense layers."""
-    builder = Builder(Tensor((model.sizes[0],)))
-    at = 0
-    for layer in model.layers:
-        at = builder.dense(at, layer)
-    return builder.graph(at)
+def graph_of(model: Mlp | Shortcut) -> Graph:
+    """The graph of a chain of dense layers, or of layers that read all values before them."""
+    if isinstance(model, Mlp):
+        builder, at = Builder(Tensor((model.sizes[0],))), 0
+        for layer in model.layers:
+            at = builder.dense(at, layer)
+        return builder.graph(at)
+    builder, at = Builder(Tensor((model.inputs,))), 0
+    for layer in model.layers[:-1]:
+        at = builder.add("concat", [at, builder.dense(at, layer)])
+    last = builder.dense(at, model.layers[-1])
+    if model.outputs == model.layers[-1].outputs:
+        return builder.graph(last)
+    whole = builder.add("concat", [at, last])
+    width = builder.tensors[whole].size
+    return builder.graph(builder.add("slice", [whole], start=width - model.outputs, stop=width))
 
 
 def evaluate(graph: Graph, rows: ArrayLike) -> list[F64]:
