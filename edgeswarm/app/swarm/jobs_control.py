@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgeswarm.app.control_ops import argument
 from edgeswarm.app.swarm import jobs
 from edgeswarm.app.swarm.post import Letter
+from edgeswarm.app.swarm.replica import OutcomeUnknownError
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.core.cell.types import JobState, JobStatus, TaskSpec, TaskStatus
 from edgeswarm.drivers.mqtt.transport import Priority
@@ -80,8 +81,15 @@ class JobsControl:
         job = form.job or f"job-{os.urandom(6).hex()}"
         who = argument(args, "who", str, node.config.device)
         command = cmd.SubmitJob(job, who, tasks, round(form.deadline_s * 1000))
-        index, _ = await node.propose(cmd.encode(command))
+        index = await self._surely(cmd.encode(command))
         return {"job": job, "index": index, "tasks": len(tasks)}
+
+    async def _surely(self, command: bytes) -> int:
+        """Commit what changes nothing the second time: again where a leader that stepped down left it unknown."""
+        try:
+            return (await self._node.propose(command))[0]
+        except OutcomeUnknownError:
+            return (await self._node.propose(command))[0]
 
     async def jobs(self, args: dict[str, Any]) -> Any:
         fresh = await self._fresh()
@@ -95,7 +103,7 @@ class JobsControl:
     async def cancel(self, args: dict[str, Any]) -> Any:
         name, node = argument(args, "job", str), self._node
         why = argument(args, "why", str, "asked to")[:WHY_BYTES_MAX]
-        index, _ = await node.propose(cmd.encode(cmd.CancelJob(name, node.config.device, why)))
+        index = await self._surely(cmd.encode(cmd.CancelJob(name, node.config.device, why)))
         return {"job": name, "index": index}
 
     async def follow(self, args: dict[str, Any]) -> AsyncIterator[Any]:

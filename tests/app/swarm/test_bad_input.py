@@ -248,6 +248,8 @@ async def test_nobody_proposes_what_is_the_leader_s_or_another_device_s(broker: 
             cmd.WithSession(1, 1, 0, cmd.encode(cmd.DeviceLost("d1", 1))),
             cmd.WithSession(1, 1, 0, cmd.batch([cmd.DeviceLost("d1", 1)])),
         ]
+        state = leader.node.replica.state
+        await until(lambda: state.version == state.supported)  # the leader's own housekeeping is done
         before = leader.node.replica.index
         for command in refused:
             data = command if isinstance(command, bytes) else cmd.encode(command)
