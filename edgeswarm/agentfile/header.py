@@ -26,6 +26,7 @@ from edgeswarm.limits import (
     MEMORY_WIDTH_MAX,
     MIB,
 )
+from edgeswarm.model.activations import STEEPNESS_MAX, Activation
 from edgeswarm.schema import Doc, Length, Pattern, Range
 
 SectionName = Literal["neural_weights", "wasm_kernel", "training_data", "golden"]
@@ -69,13 +70,22 @@ class NeuralConfig:
         Length(0, LAYERS_MAX - 1),
         Doc("widths of the hidden layers, first to last"),
     ] = ()
-    activation_function: Annotated[
-        Literal["relu", "sigmoid", "tanh", "linear"], Doc("activation of the hidden layers")
-    ] = "relu"
-    output_activation: Annotated[
-        Literal["linear", "sigmoid", "tanh", "relu", "softmax"], Doc("activation of the last layer")
-    ] = "linear"
+    activation_function: Annotated[Activation, Doc("activation of the hidden layers")] = "relu"
+    output_activation: Annotated[Activation, Doc("activation of the last layer")] = "linear"
+    steepness: Annotated[
+        tuple[Annotated[float, Range(-STEEPNESS_MAX, STEEPNESS_MAX)], ...],
+        Length(0, LAYERS_MAX),
+        Doc("what each layer's sums are multiplied by, first to last; none: 1 everywhere; in the weights already"),
+    ] = ()
     learning_rate: Annotated[float, Range(0.0, 1000.0), Doc("what training used; informational")] = 0.001
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        layers = len(self.hidden_layers) + 1
+        if self.steepness and len(self.steepness) != layers:
+            yield (
+                "steepness",
+                f"expected {layers} numbers (hidden_layers and the last layer), found {len(self.steepness)}",
+            )
 
 
 @dataclass(frozen=True, slots=True)

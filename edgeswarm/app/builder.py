@@ -19,8 +19,16 @@ GOLDEN_ROWS = 8
 GOLDEN_SEED = 1
 
 
-def model_of(weights: Any, *, sizes: Sequence[int], activation: str, output_activation: str, seed: int = 0) -> Mlp:
-    """weights: None (random from `seed`), a Network, an Mlp, or [(matrix, bias), ...].
+def model_of(
+    weights: Any,
+    *,
+    sizes: Sequence[int],
+    activation: str,
+    output_activation: str,
+    steepness: Sequence[float] = (),
+    seed: int = 0,
+) -> Mlp:
+    """weights: None (random from `seed`), a Network, an Mlp, or [(matrix, bias), ...], which takes the steepness.
 
     Raises InputError where sizes differ, ModelError for what is no layer or not finite.
     """
@@ -35,10 +43,15 @@ def model_of(weights: Any, *, sizes: Sequence[int], activation: str, output_acti
         except (TypeError, ValueError):
             what = f"a Network, a model.Mlp or [(matrix, bias), ...], found {type(weights).__name__}"
             raise InputError(f"weights: expected {what}") from None
-        model = from_arrays(matrices, biases, activation, output_activation)
+        model = from_arrays(matrices, biases, activation, output_activation, steepness)
     if model.sizes != tuple(sizes):
         raise InputError(f"weights: expected layers of {list(sizes)}, found {list(model.sizes)}")
     return model
+
+
+def steepness_of(model: Mlp) -> list[float]:
+    """What a header says of it: nothing where every layer's is 1."""
+    return list(model.steepness) if any(value != 1.0 for value in model.steepness) else []
 
 
 def build_mlp(
@@ -65,6 +78,7 @@ def build_mlp(
             "hidden_layers": list(sizes[1:-1]),
             "activation_function": activation,
             "output_activation": output_activation,
+            "steepness": steepness_of(model),
         },
         "wiring": wiring if wiring is not None else {"sources": [{"type": "api", "width": sizes[0]}]},
         "capabilities": list(capabilities),
@@ -111,11 +125,11 @@ def repack(header: Header, layout: Layout, running: bytes, weights: Any, *, delt
     net = header.neural_config
     sizes = (net.input_size, *net.hidden_layers, net.output_size)
     names = (net.activation_function, net.output_activation)
-    model = model_of(weights, sizes=sizes, activation=names[0], output_activation=names[1])
+    model = model_of(weights, sizes=sizes, activation=names[0], output_activation=names[1], steepness=net.steepness)
     if delta:
         now = unpack_weights(running, sizes, [*[names[0]] * len(net.hidden_layers), names[1]])
         pairs = list(zip(now.layers, model.layers, strict=True))
         with np.errstate(over="ignore"):  # what is not finite any more is refused
-            sums = [a.weights + b.weights for a, b in pairs], [a.bias + b.bias for a, b in pairs]
+            sums = [a.weights + b.folded[0] for a, b in pairs], [a.bias + b.folded[1] for a, b in pairs]
         model = from_arrays(*sums, *names)
     return pack_weights(model, layout)

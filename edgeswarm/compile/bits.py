@@ -131,7 +131,7 @@ def _gaussian_symmetric(x: F32) -> F32:
 
 def _elliott_symmetric(x: F32) -> F32:
     x = _hold(x, -1e30, 1e30)
-    return x / (np.abs(x) + _f(1))
+    return np.divide(x, np.abs(x) + _f(1), dtype=np.float32)
 
 
 def _elliott(x: F32) -> F32:

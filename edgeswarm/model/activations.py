@@ -5,9 +5,9 @@ What each computes is defined once, in `reference.py`; how a kernel computes it,
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal, get_args
 
-ACTIVATIONS: Final = (
+Activation = Literal[
     "linear",
     "sigmoid",
     "tanh",
@@ -29,7 +29,8 @@ ACTIVATIONS: Final = (
     "cos_symmetric",
     "leaky_relu",
     "gelu",
-)
+]
+ACTIVATIONS: Final[tuple[str, ...]] = get_args(Activation)
 """What each computes: `reference.py`.  Ranges, accuracy, NaN and infinities: docs/kernel-abi.md, Activations."""
 
 STEEPNESS_MAX: Final = 1e6

@@ -114,17 +114,30 @@ def from_arrays(
     biases: Sequence[ArrayLike],
     activation: str = "sigmoid",
     output_activation: str = "linear",
+    steepness: Sequence[float] = (),
 ) -> Mlp:
-    """An Mlp of one weights array (inputs, outputs) and one bias array a layer; hidden layers share `activation`."""
+    """An Mlp of one weights array (inputs, outputs) and one bias array a layer; hidden layers share `activation`.
+
+    steepness: one a layer; none: 1 everywhere.
+    """
     if len(weights) != len(biases):
         raise ModelError(f"arrays: expected one bias a layer, found {len(weights)} weights and {len(biases)} biases")
+    names = [activation] * (len(weights) - 1) + [output_activation]
+    return mlp_of(weights, biases, names, steepness)
+
+
+def mlp_of(
+    weights: Sequence[ArrayLike], biases: Sequence[ArrayLike], names: Sequence[str], steepness: Sequence[float] = ()
+) -> Mlp:
+    """An Mlp with an activation, and perhaps a steepness, of its own for each layer; faults name the layer."""
     if not 1 <= len(weights) <= LAYERS_MAX:
         raise LimitError(f"layers: expected 1 to {LAYERS_MAX} (LAYERS_MAX), found {len(weights)}")
-    names = [activation] * (len(weights) - 1) + [output_activation]
+    if len(steepness) not in (0, len(weights)):
+        raise ModelError(f"steepness: expected one a layer ({len(weights)}), found {len(steepness)}")
     layers = []
-    for index, (weight, bias, name) in enumerate(zip(weights, biases, names, strict=True)):
+    for index, parts in enumerate(zip(weights, biases, names, steepness or [1.0] * len(weights), strict=True)):
         try:
-            layers.append(Dense(weight, bias, name))  # type: ignore[arg-type]  # Dense converts and checks
+            layers.append(Dense(*parts))  # type: ignore[arg-type]  # Dense converts and checks
         except ModelError as error:
             raise ModelError(f"layer {index}: {error}") from None
     return Mlp(tuple(layers))

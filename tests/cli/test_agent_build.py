@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +239,30 @@ def test_a_kernel_made_here_takes_the_weights_of_its_model(cli, source: Path) ->
     assert Path("a.af").read_bytes() == Path("b.af").read_bytes()
 
 
+def test_steepness_comes_from_the_model_or_the_source_and_is_said_in_the_header(cli, source: Path) -> None:
+    from edgeswarm.compile import unpack_weights
+
+    plain = model.random_mlp((3, 4, 2), "tanh", "linear", 5)
+    steep = model.Mlp(
+        tuple(replace(layer, steepness=value) for layer, value in zip(plain.layers, (0.5, 3), strict=True))
+    )
+    model.save_npz(steep, "steep.npz")
+    model.save_npz(plain, "plain.npz")
+    assert cli("agent", "build", source, "--weights", "steep.npz", "-o", "a.af").code == 0
+    source.write_text(SOURCE.replace("{input_size", "{steepness: [0.5, 3], input_size"))
+    os.utime(source, (1_700_000_000, 1_700_000_000))
+    assert cli("agent", "build", source, "--weights", "steep.npz", "-o", "b.af").code == 0
+    assert cli("agent", "build", source, "--weights", "plain.npz", "-o", "c.af").code == 0
+    assert Path("a.af").read_bytes() == Path("b.af").read_bytes() == Path("c.af").read_bytes()
+    file = built(Path("a.af"))
+    assert file.header.neural_config.steepness == (0.5, 3.0)
+    folded = unpack_weights(file.section("neural_weights"), plain.sizes, plain.activations).layers[1]
+    assert np.array_equal(folded.weights, plain.layers[1].weights * np.float32(3))
+    source.write_text(SOURCE.replace("{input_size", "{steepness: [0.5, 2], input_size"))
+    done = cli("agent", "build", source, "--weights", "steep.npz", "-o", "d.af")
+    assert (done.code, "steepness: expected 0.5, 2.0 as in neural_config, found 0.5, 3.0" in done.err) == (3, True)
+
+
 # --- what does not fit -----------------------------------------------------------------------------------------------
 
 
@@ -262,6 +287,8 @@ def test_a_model_that_is_not_what_the_source_says(
     ("yaml", "expected"),
     [
         ("name: x", "version: missing"),
+        (SOURCE.replace("{input_size", "{steepness: [1], input_size"), "steepness: expected 2 numbers"),
+        (SOURCE.replace("{input_size", "{steepness: [1, 2e6], input_size"), "steepness[1]: expected"),
         (SOURCE + "wirings: {}\n", "line 5: wirings: unknown key"),
         (SOURCE + "wiring: {sources: [{type: api, width: 2}]}\n", "line 5: wiring: expected frames of 3 values"),
         (SOURCE + "sections: [{name: golden, length: 0, raw_length: 0, sha256: " + "0" * 64 + "}]\n", "sections"),

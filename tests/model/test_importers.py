@@ -15,11 +15,23 @@ from hypothesis import strategies as st
 
 from edgeswarm.errors import LimitError, ModelError
 from edgeswarm.limits import LAYERS_MAX
-from edgeswarm.model import from_sklearn, importers, load_json, load_npz, random_mlp, reference, save_json, save_npz
+from edgeswarm.model import (
+    ACTIVATIONS,
+    Dense,
+    Mlp,
+    from_sklearn,
+    importers,
+    load_json,
+    load_npz,
+    random_mlp,
+    reference,
+    save_json,
+    save_npz,
+)
 
 
 def same(a, b) -> bool:
-    return a.activations == b.activations and all(
+    return (a.activations, a.steepness) == (b.activations, b.steepness) and all(
         (x.weights == y.weights).all() and (x.bias == y.bias).all() for x, y in zip(a.layers, b.layers, strict=True)
     )
 
@@ -34,6 +46,31 @@ def test_npz_and_json_give_back_what_was_saved(net, tmp_path):
     save_json(net, tmp_path / "net.json")
     assert same(load_npz(tmp_path / "net.npz"), net)
     assert same(load_json(tmp_path / "net.json"), net)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    names=st.lists(st.sampled_from(ACTIVATIONS), min_size=1, max_size=4),
+    steepness=st.lists(st.floats(-1e6, 1e6, width=32), min_size=4, max_size=4),
+)
+def test_every_activation_and_steepness_survives_a_file(tmp_path, names, steepness):
+    layers = [Dense(np.eye(2), np.ones(2), name, s) for name, s in zip(names, steepness, strict=False)]
+    save_npz(Mlp(tuple(layers)), tmp_path / "net.npz")
+    save_json(Mlp(tuple(layers)), tmp_path / "net.json")
+    assert same(load_npz(tmp_path / "net.npz"), Mlp(tuple(layers)))
+    assert same(load_json(tmp_path / "net.json"), Mlp(tuple(layers)))
+
+
+def test_files_of_steepness_one_read_as_before(net, tmp_path):
+    save_npz(net, tmp_path / "net.npz")
+    save_json(net, tmp_path / "net.json")
+    assert "steepness" not in np.load(tmp_path / "net.npz").files
+    assert "steepness" not in (tmp_path / "net.json").read_text()
+
+
+def test_npz_steepness_goes_with_activations_from_the_call(tmp_path):
+    path = _npz(tmp_path / "net.npz", w0=np.eye(2), b0=np.zeros(2), steepness=np.array([0.5]))
+    assert load_npz(path, output_activation="gelu").steepness == (0.5,)
 
 
 def test_npz_without_activations_takes_them_from_the_call(net, tmp_path):
@@ -63,6 +100,9 @@ W, B = np.ones((2, 2)), np.zeros(2)
         ({"w0": W, "b0": B, "activations": np.array(["relu", "relu"])}, "expected 1 texts"),
         ({"w0": W, "b0": B, "activations": np.array([1.0])}, "expected 1 texts"),
         ({"w0": W, "b0": B, "activations": np.array(["swish"])}, "found 'swish'"),
+        ({"w0": W, "b0": B, "steepness": np.array([1.0, 2.0])}, "expected 1 numbers"),
+        ({"w0": W, "b0": B, "steepness": np.array(["1"])}, "expected 1 numbers"),
+        ({"w0": W, "b0": B, "steepness": np.array([np.nan])}, "layer 0: steepness: expected at most"),
         ({"w0": np.array([[object()]]), "b0": B}, "expected a .npz file of plain arrays"),
     ],
 )
@@ -80,7 +120,7 @@ def test_npz_with_activations_refuses_others_beside(net, tmp_path):
 
 
 def test_npz_of_too_many_arrays_is_refused_before_they_are_read(tmp_path):
-    path = _npz(tmp_path / "many.npz", **{f"w{i}": B for i in range(2 * LAYERS_MAX + 2)})
+    path = _npz(tmp_path / "many.npz", **{f"w{i}": B for i in range(2 * LAYERS_MAX + 3)})
     with pytest.raises(LimitError, match="LAYERS_MAX"):
         load_npz(path)
 
@@ -134,6 +174,18 @@ def test_broken_npz_files_give_no_other_errors(tmp_path, data):
         ('{"layers": [{"weights": [[1], [2, 3]], "bias": [0], "activation": "relu"}]}', "layer 0: weights"),
         ('{"layers": [{"weights": {}, "bias": [0], "activation": "relu"}]}', "layer 0: weights"),
         ('{"layers": [{"weights": [[1]], "bias": [0], "activation": 3}]}', "found 3"),
+        ('{"layers": [{"weights": [[1]], "bias": [0], "activation": "relu", "x": 3}]}', "expected {"),
+        *[
+            (f'{{"layers": [{{"weights": [[1]], "bias": [0], "activation": "relu", "steepness": {value}}}]}}', text)
+            for value, text in (
+                ("true", "layer 0: steepness: expected a number, found True"),
+                ('"1"', "steepness: expected a number"),
+                ("null", "steepness: expected a number"),
+                ("1e7", r"at most \+-1e\+06, found 1"),
+                ("NaN", "found nan"),
+                ("1" + "0" * 400, "at most"),
+            )
+        ],
         ('{"layers": [{"weights": [[1]], "bias": [0], "activation": []}]}', r"found \[\]"),
     ],
 )

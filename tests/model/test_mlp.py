@@ -44,6 +44,31 @@ def test_layer_refuses_what_does_not_fit(weights, bias, activation, text):
         Dense(weights, bias, activation)
 
 
+def test_layer_refuses_a_steepness_that_is_none_or_takes_numbers_past_float32():
+    for bad in (np.nan, np.inf, 1.01e6, "1", None, True):
+        with pytest.raises(ModelError, match="steepness: expected"):
+            Dense(np.eye(2), np.zeros(2), "tanh", bad)
+    with pytest.raises(ModelError, match="takes weights or bias past the range of float32"):
+        Dense(np.eye(2) * 1e35, np.zeros(2), "tanh", 1e6)
+
+
+@given(st.floats(-1e6, 1e6), st.integers(0, 99))
+def test_folding_the_steepness_rounds_once(steepness, seed):
+    layer = Dense(uniform(seed, 6).reshape(2, 3), uniform(seed, 3, stream=1), "tanh", steepness)
+    assert layer.steepness == np.float32(steepness)
+    for folded, plain in zip(layer.folded, (layer.weights, layer.bias), strict=True):
+        exact = [float(value) * layer.steepness for value in plain.ravel()]
+        assert folded.ravel().tolist() == [float(np.float32(value)) for value in exact]
+        assert folded.dtype == np.float32 and folded.shape == plain.shape
+
+
+def test_steepness_multiplies_the_sum_before_the_activation():
+    layers = (Dense([[1.5]], [0.5], "tanh", 0.25), Dense([[2.0]], [-1.0], "linear", -3.0))
+    expected = -3 * (2 * math.tanh(0.25 * (1.5 * 0.7 + 0.5)) - 1)
+    assert reference.forward(Mlp(layers), [[0.7]])[0, 0] == pytest.approx(expected, rel=1e-15)
+    assert Mlp(layers).steepness == (0.25, -3.0)
+
+
 def test_layer_refuses_widths_past_the_bound():
     with pytest.raises(LimitError, match="KERNEL_WIDTH_MAX"):
         Dense(np.zeros((1, KERNEL_WIDTH_MAX + 1)), np.zeros(KERNEL_WIDTH_MAX + 1), "relu")
@@ -126,6 +151,51 @@ def test_reference_computes_by_the_formulas():
         layer = Dense(net.layers[0].weights, net.layers[0].bias, activation)
         tolerance = 1e-6 if "stepwise" in activation else 1e-15
         assert reference.forward(Mlp((layer,)), [[x]]) == pytest.approx(np.array([expected[activation]]), rel=tolerance)
+
+
+def test_reference_takes_infinities_to_the_limits_and_keeps_nan():
+    limits = {
+        "linear": (-math.inf, math.inf),
+        "sigmoid": (0, 1),
+        "tanh": (-1, 1),
+        "relu": (0, math.inf),
+        "softmax": (math.nan, math.nan),
+        "threshold": (0, 1),
+        "threshold_symmetric": (-1, 1),
+        "sigmoid_stepwise": (0, 1),
+        "sigmoid_stepwise_symmetric": (-1, 1),
+        "gaussian": (0, 0),
+        "gaussian_symmetric": (-1, -1),
+        "elliott": (0, 1),
+        "elliott_symmetric": (-1, 1),
+        "linear_piece": (0, 1),
+        "linear_piece_symmetric": (-1, 1),
+        "sin": (math.sin(-8192) / 2 + 0.5, math.sin(8192) / 2 + 0.5),
+        "cos": (math.cos(8192) / 2 + 0.5,) * 2,
+        "sin_symmetric": (math.sin(-8192), math.sin(8192)),
+        "cos_symmetric": (math.cos(8192),) * 2,
+        "leaky_relu": (-math.inf, math.inf),
+        "gelu": (0, math.inf),
+    }
+    assert set(limits) == set(ACTIVATIONS) == set(reference.FUNCTIONS)
+    for name, expected in limits.items():
+        net = Mlp((Dense([[1.0]], [0.0], name),))
+        found = reference.forward(net, [[-math.inf], [math.inf], [math.nan]])[:, 0]
+        assert found == pytest.approx([*expected, math.nan], nan_ok=True), name
+
+
+def test_stepwise_sigmoids_break_where_fann_does():
+    """At the first point and one float below it, at the last and one below it: the jumps are FANN's."""
+    first, symmetric, last = np.float32(-2.64665246), np.float32(-2.646652937), np.float32(2.646652937)
+    for name, point, before, at in (
+        ("sigmoid_stepwise", first, 0, 0.005),
+        ("sigmoid_stepwise", last, 0.995, 1),
+        ("sigmoid_stepwise_symmetric", symmetric, -1, -0.99),
+        ("sigmoid_stepwise_symmetric", last, 0.99, 1),
+    ):
+        net = Mlp((Dense([[1.0]], [0.0], name),))
+        rows = np.array([[np.nextafter(point, np.float32(-9))], [point]], np.float32)
+        assert reference.forward(net, rows)[:, 0] == pytest.approx([before, at], abs=1e-6), name
 
 
 def test_reference_survives_large_values_and_keeps_nan():

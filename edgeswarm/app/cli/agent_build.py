@@ -193,13 +193,19 @@ def sections_of(
             options.training_data, bytes_max=AF_SECTION_BYTES_MAX, bound="AF_SECTION_BYTES_MAX", error=LocalError
         )
     step(1)
+    if model is not None:
+        from edgeswarm.app.builder import steepness_of
+
+        net = replace(header.neural_config, steepness=tuple(steepness_of(model)))
+        header = replace(header, neural_config=net)
     return replace(header, kernel=chosen), sections
 
 
 def model_of(header: Header, options: Options) -> Mlp | None:
     """The model that the options name, once it is what the header says; None for a kernel that brings raw weights.
 
-    Raises ModelError saying which width or activation differs.
+    A steepness of the header holds for weights whose file names none.
+    Raises ModelError saying which width, activation or steepness differs.
     """
     net = header.neural_config
     sizes = (net.input_size, *net.hidden_layers, net.output_size)
@@ -210,7 +216,8 @@ def model_of(header: Header, options: Options) -> Mlp | None:
     from edgeswarm import model
 
     if options.random_seed is not None:
-        return model.random_mlp(sizes, net.activation_function, net.output_activation, options.random_seed)
+        plain = model.random_mlp(sizes, net.activation_function, net.output_activation, options.random_seed)
+        return _with_steepness(plain, net.steepness, header.name)
     assert options.weights is not None
     found = _load_model(options.weights, net.activation_function, net.output_activation)
     if found.sizes != sizes:
@@ -224,7 +231,21 @@ def model_of(header: Header, options: Options) -> Mlp | None:
             f"activations: expected {', '.join(activations)} as in neural_config, found {', '.join(found.activations)}",
             who=str(options.weights),
         )
-    return found
+    return _with_steepness(found, net.steepness, str(options.weights))
+
+
+def _with_steepness(found: Mlp, wanted: tuple[float, ...], who: str) -> Mlp:
+    """`found` with the header's steepness, if its own is 1 everywhere or the same; else ModelError."""
+    if not wanted:
+        return found
+    layers = tuple(replace(layer, steepness=value) for layer, value in zip(found.layers, wanted, strict=True))
+    model = replace(found, layers=layers)
+    if found.steepness not in ((1.0,) * len(layers), model.steepness):
+        said = ", ".join(map(str, found.steepness))
+        raise ModelError(
+            f"steepness: expected {', '.join(map(str, wanted))} as in neural_config, found {said}", who=who
+        )
+    return model
 
 
 def _load_model(path: Path, activation: str, output_activation: str) -> Mlp:
