@@ -49,7 +49,12 @@ OF_FANN: Final = (
 )
 """By FANN's number."""
 
+_FAR = 2.0**-10  # an exact factor, with which FANN holds steepness * sum within +-153,600 and not +-150
+
 TO_FANN: Final = {
-    entry.name: (number, 1.0 / entry.factor) for number, entry in enumerate(OF_FANN) if entry.factor and number < 18
+    entry.name: (number, _FAR if entry.settled == math.inf else 1.0 / entry.factor)
+    for number, entry in enumerate(OF_FANN)
+    if entry.factor and number < 18
 }
-"""Ours -> FANN's number as libfann 2.2.0 knows them, and the factor on the sum.  softmax, gelu and relu have none."""
+"""Ours -> FANN's number as libfann 2.2.0 knows them, and the steepness to give its neurons, by which their weights are
+divided.  softmax, gelu, relu and leaky_relu have none."""

@@ -27,6 +27,17 @@ def targets(net: Net) -> I32:
     return np.repeat(np.arange(len(net.num_inputs), dtype=np.int32), net.num_inputs)
 
 
+def in_order(net: Net) -> I32:
+    """Where connections come from when each neuron takes those before it in order: int32[connections].
+
+    From the layer before in a layered net, from all layers in one with shortcuts.
+    """
+    layers, into = layer_of_neurons(net), targets(net)
+    start = np.zeros_like(into) if net.shortcut else first_neurons(net)[np.maximum(layers[into], 1) - 1]
+    before = np.cumsum(net.num_inputs) - net.num_inputs
+    return (start + (np.arange(len(into)) - before[into])).astype(np.int32)
+
+
 def check(net: Net, *, who: str = "") -> None:
     """Raises ModelError for connections that do not come from an earlier layer, and for a steepness below 0."""
     line = 2 + len(net.parameters)
@@ -50,9 +61,7 @@ def check(net: Net, *, who: str = "") -> None:
     assert isinstance(rate, float)
     if rate < 1 or not into.size:
         return
-    start = np.zeros_like(into) if net.shortcut else first_neurons(net)[layers[into] - 1]
-    before = np.cumsum(net.num_inputs) - net.num_inputs
-    expected = start + (np.arange(len(into)) - before[into])
+    expected = in_order(net)
     wrong = np.flatnonzero(expected != net.sources)
     if wrong.size:
         index = int(wrong[0])

@@ -20,6 +20,7 @@ from edgeswarm.limits import AF_SECTION_BYTES_MAX, FANN_SPARSE_RATIO_MAX, LAYERS
 from edgeswarm.model.fann.activations import OF_FANN, SUM_MAX
 from edgeswarm.model.fann.check import first_neurons, layer_of_neurons, targets
 from edgeswarm.model.fann.net import F64, I32, Net
+from edgeswarm.model.fann.scaling import input_scale, output_scale, scaled_in, scaled_out
 from edgeswarm.model.graph import Builder, Graph, Tensor
 from edgeswarm.model.mlp import Dense, Mlp
 
@@ -80,10 +81,16 @@ class _Plan:
     group_of: I32 = field(default_factory=lambda: np.empty(0, np.int32))
 
 
-def convert(net: Net, *, who: str = "") -> Converted:
-    """The model that computes `net`.  Raises ModelError (weights past float32), LimitError (too large as layers)."""
+def convert(net: Net, *, scaled: bool = False, who: str = "") -> Converted:
+    """The model that computes `net`, as fann_run does.
+
+    scaled: with the file's scaling folded in, so that it takes and gives the values of the training data.
+    Raises ModelError (weights past float32, no scaling in the file), LimitError (too large as layers).
+    """
+    if scaled and not net.scaled:
+        raise ModelError("scale_included: expected 1, since the scaling is to be applied, found none", who=who)
     try:
-        return _Converter(_plan(net)).run()
+        return _Converter(_plan(net)).run(scaled)
     except ModelError as error:
         raise ModelError(str(error), who=who) if not error.who and who else error from None
 
@@ -149,7 +156,7 @@ class _Converter:
         self.order = np.argsort(plan.group_of[plan.into], kind="stable")
         self.ends = np.searchsorted(plan.group_of[plan.into][self.order], np.arange(len(plan.groups)), side="right")
 
-    def run(self) -> Converted:
+    def run(self, scaled: bool) -> Converted:
         chain = self._is_chain()
         self._check_size(chain)
         for index, group in enumerate(self.plan.groups):
@@ -157,6 +164,8 @@ class _Converter:
             self._place(group, self.order[start : self.ends[index]], chain)
         outputs = [group for group in self.plan.groups if group.layer == len(self.net.layer_sizes) - 1]
         out = self._in_order(outputs)
+        if scaled:
+            out = self._scaled(out)
         model = self._mlp(out) or self._graph(out)
         held = sum(len(group.units) for group in self.plan.groups if group.hold)
         return Converted(model, tuple(self.stages), self.stage, self.row, self.column, self.scale, held)
@@ -246,6 +255,20 @@ class _Converter:
         order = np.zeros((len(units), len(units)), np.float32)
         order[np.arange(len(units)), units - units.min()] = 1.0
         self.stages.append(Stage(Dense(order, np.zeros(len(units), np.float32), "linear"), reads))
+        return (len(self.stages) - 1,)
+
+    def _scaled(self, out: tuple[int, ...]) -> tuple[int, ...]:
+        """Fold the file's scaling into the stages that read the input and into the answer."""
+        slope, offset = input_scale(self.net)
+        for index, stage in enumerate(self.stages):
+            if -1 in stage.reads:
+                self.stages[index] = Stage(scaled_in(stage.dense, slope, offset), stage.reads)
+        last = self.stages[-1]
+        slope, offset = output_scale(self.net)
+        if out == (len(self.stages) - 1,) and last.dense.activation == "linear":
+            self.stages[-1] = Stage(scaled_out(last.dense, slope, offset), last.reads)
+            return out
+        self.stages.append(Stage(scaled_out(None, slope, offset), out))
         return (len(self.stages) - 1,)
 
     def _mlp(self, out: tuple[int, ...]) -> Mlp | None:

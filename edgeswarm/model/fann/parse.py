@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -22,11 +23,14 @@ from edgeswarm.limits import (
     KERNEL_WIDTH_MAX,
     SHORTCUT_LAYERS_MAX,
 )
+from edgeswarm.model.fann.check import check, in_order
 from edgeswarm.model.fann.net import (
     ACTIVATION_NAMES,
     CONNECTIONS,
+    F64,
     FIXED_VERSIONS,
     FLOAT_VERSIONS,
+    I32,
     LAYERED,
     NEURONS,
     OPTIONAL,
@@ -49,9 +53,20 @@ _U32_MAX: Final = (1 << 32) - 1
 
 def parse(data: bytes, *, who: str = "") -> Net:
     """The net in `data`.  who: names the file in errors."""
-    if len(data) > FANN_FILE_BYTES_MAX:
+    return parse_parts(data, None, None, who=who)
+
+
+def parse_parts(text: bytes, sources: I32 | None, weights: F64 | None, *, who: str = "") -> Net:
+    """The net in `text`; sources and weights, where given, stand for its connections, of which it has none.
+
+    With `weights` alone, all neurons take those of the layer before (or of all layers) in order.
+    """
+    if len(text) > FANN_FILE_BYTES_MAX:
         raise LimitError(f"{who or 'FANN file'}: at most {FANN_FILE_BYTES_MAX} bytes (FANN_FILE_BYTES_MAX)")
-    return _Parser(data, who).net()
+    parser = _Parser(text, who)
+    net = parser.net(sources, weights)
+    check(net, who=who)
+    return net
 
 
 def is_fann(data: bytes) -> bool:
@@ -80,7 +95,7 @@ class _Parser:
         where = f"{self.who}: " if self.who else ""
         return LimitError(f"{where}line {self.line}: {field}: at most {bound} ({name}), found {found}")
 
-    def net(self) -> Net:
+    def net(self, given_sources: I32 | None, given_weights: F64 | None) -> Net:
         version = self.lines[0].rstrip("\r ")
         if version not in FLOAT_VERSIONS + FIXED_VERSIONS:
             known = ", ".join((*FLOAT_VERSIONS, *FIXED_VERSIONS))
@@ -102,17 +117,36 @@ class _Parser:
         sizes = parameters["layer_sizes"]
         assert isinstance(sizes, tuple)
         inputs, activations, steepness = self.neurons(tuple(int(size) for size in sizes))
-        sources, weights = self.connections(inputs, sum(int(size) for size in sizes))
-        self.end()
-        return Net(
+        outline = Net(
             version,
             parameters,
             np.array(inputs, np.int32),
             np.array(activations, np.int32),
             np.array(steepness, np.float64),
-            np.array(sources, np.int32),
-            np.array(weights, np.float64),
+            np.empty(0, np.int32),
+            np.empty(0, np.float64),
         )
+        if given_weights is not None:
+            return self.joined(outline, given_sources, given_weights)
+        sources, weights = self.connections(inputs, sum(int(size) for size in sizes))
+        self.end()
+        return replace(outline, sources=np.array(sources, np.int32), weights=np.array(weights, np.float64))
+
+    def joined(self, outline: Net, sources: I32 | None, weights: F64) -> Net:
+        """`outline` with connections from elsewhere, which must fit it."""
+        if there := self.value_of(CONNECTIONS):
+            raise self.error("connections", "none beside those given", repr(there[:_SHOWN]))
+        self.end()
+        expected = sum(outline.num_inputs.tolist())
+        if len(weights) != expected or (sources is not None and len(sources) != expected):
+            raise self.error("weights", f"{expected} (the num_inputs of all neurons)", len(weights))
+        if not np.isfinite(weights).all():
+            raise self.error("weights", "finite numbers", "others")
+        if sources is None:
+            sources = in_order(outline)
+        if ((sources < 0) | (sources >= len(outline.num_inputs))).any():
+            raise self.error("sources", f"neurons from 0 to {len(outline.num_inputs) - 1}", "others")
+        return replace(outline, sources=sources, weights=weights)
 
     # --- lines -------------------------------------------------------------------------------------------------------
 
