@@ -8,6 +8,7 @@ batches, then COUNT more under the clock, and says `ns CPU WALL` for those; the 
 from __future__ import annotations
 
 import os
+import platform
 import select
 import signal
 import statistics
@@ -217,3 +218,12 @@ def calibrate(one: Contestant, slice_ns: int) -> int:
         if took > slice_ns // 4 or count >= 1 << 24:
             return max(1, min(1 << 24, count * slice_ns // took))
         count *= 4
+
+
+def machine() -> str:
+    about = Path("/proc/cpuinfo").read_text()
+    names = [line.split(":", 1)[1].strip() for line in about.splitlines() if line.startswith("model name")]
+    model = names[0] if names else platform.machine()
+    flags = " with AVX-512" if "avx512f" in about else ""
+    cores = len(os.sched_getaffinity(0))
+    return f"{model}{flags}, {cores} cores, Linux {platform.release()}, Python {platform.python_version()}"

@@ -58,11 +58,21 @@ def engine(**changes: bool | int | str) -> wasmtime.Engine:
     return wasmtime.Engine(config)
 
 
+def prepared_rows(memory: np.ndarray, kernel: Kernel) -> tuple[np.ndarray, np.ndarray]:
+    """Puts the weights into a kernel's memory; returns its input and output rows, without copies."""
+    layout, found = kernel.layout, []
+    weights = layout.weights
+    memory[weights.offset : weights.offset + weights.size] = np.frombuffer(kernel.weights, np.uint8)
+    for place in (layout.input, layout.output):
+        floats = memory[place.offset :][: layout.batch_max * place.stride].view(np.float32)
+        found.append(floats.reshape(layout.batch_max, place.stride // 4)[:, : place.width])
+    return found[0], found[1]
+
+
 class Instance:
     """A kernel and the driver that calls it, in one store."""
 
     def __init__(self, machine: wasmtime.Engine, kernel: Kernel) -> None:
-        self.layout = kernel.layout
         self.store = wasmtime.Store(machine)
         self.store.set_epoch_deadline(1 << 40)
         instance = wasmtime.Instance(self.store, wasmtime.Module(machine, kernel.wasm), [])
@@ -73,13 +83,7 @@ class Instance:
         self._runs: Any = driver["runs"]
         self._batches: Any = driver["batches"]
         memory: Any = self.exports["memory"]
-        self.memory = np.frombuffer(memory.get_buffer_ptr(self.store), np.uint8)
-        weights = self.layout.weights
-        self.memory[weights.offset : weights.offset + weights.size] = np.frombuffer(kernel.weights, np.uint8)
-
-    def rows(self, place: Any) -> np.ndarray:
-        floats = self.memory[place.offset :][: self.layout.batch_max * place.stride].view(np.float32)
-        return floats.reshape(self.layout.batch_max, place.stride // 4)[:, : place.width]
+        self.input, self.output = prepared_rows(np.frombuffer(memory.get_buffer_ptr(self.store), np.uint8), kernel)
 
     def loop(self, count: int, batch: int) -> None:
         if batch == 1:
@@ -98,10 +102,9 @@ class Ours(Backend):
         self.instance.loop(count, self.batch)
 
     def answer(self, rows: np.ndarray) -> np.ndarray:
-        layout = self.instance.layout
-        self.instance.rows(layout.input)[: self.batch] = rows
+        self.instance.input[: self.batch] = rows
         self.loop(1)
-        return self.instance.rows(layout.output)[: self.batch]
+        return self.instance.output[: self.batch]
 
 
 class OursFromPython(Backend):
@@ -109,12 +112,10 @@ class OursFromPython(Backend):
 
     def __init__(self, case: Case) -> None:
         kernel = kernel_of(case)
-        self.batch, self.layout = case.batch, kernel.layout
+        self.batch = case.batch
         machine = wasm.Engine(wasm.Library(wasmtime_library()))
         self.instance = wasm.Instance(machine.compile(kernel.wasm), memory_bytes_max=1 << 30)
-        self.memory = np.frombuffer(self.instance.memory, np.uint8)
-        weights = self.layout.weights
-        self.memory[weights.offset : weights.offset + weights.size] = np.frombuffer(kernel.weights, np.uint8)
+        self.input, self.output = prepared_rows(np.frombuffer(self.instance.memory, np.uint8), kernel)
         self.says = "ours, one call from Python each"
 
     def loop(self, count: int) -> None:
@@ -122,11 +123,7 @@ class OursFromPython(Backend):
         for _ in range(count):
             run(rows)
 
-    def _rows(self, place: Any) -> np.ndarray:
-        floats = self.memory[place.offset :][: self.layout.batch_max * place.stride].view(np.float32)
-        return floats.reshape(self.layout.batch_max, place.stride // 4)[:, : place.width]
-
     def answer(self, rows: np.ndarray) -> np.ndarray:
-        self._rows(self.layout.input)[: self.batch] = rows
+        self.input[: self.batch] = rows
         self.loop(1)
-        return self._rows(self.layout.output)[: self.batch]
+        return self.output[: self.batch]

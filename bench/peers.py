@@ -26,7 +26,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import argparse
 import importlib.util
 import json
-import platform
 import shutil
 import subprocess
 import sys
@@ -39,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from _peers_measure import Contestant, PeerError, difference, ratios, spread, take_turns
+from _peers_measure import Contestant, PeerError, difference, machine, ratios, spread, take_turns
 
 from edgeswarm.model import Dense, Mlp, reference
 
@@ -206,15 +205,6 @@ def run_case(spec: Spec, commands: dict[str, list[str | Path]], rounds: int, sli
             }
         )
     return {"case": spec.name, "disturbed": round(disturbed, 3), "rows": rows}
-
-
-def machine() -> str:
-    about = Path("/proc/cpuinfo").read_text()
-    names = [line.split(":", 1)[1].strip() for line in about.splitlines() if line.startswith("model name")]
-    model = names[0] if names else platform.machine()
-    flags = " with AVX-512" if "avx512f" in about else ""
-    cores = len(os.sched_getaffinity(0))
-    return f"{model}{flags}, {cores} cores, Linux {platform.release()}, Python {platform.python_version()}"
 
 
 def show(found: dict[str, Any]) -> None:
