@@ -16,10 +16,12 @@ import wasmtime
 from _peers_child import Backend, Case
 
 from edgeswarm.compile import Kernel, compile_mlp
+from edgeswarm.compile.lower_i8 import compile_i8
 from edgeswarm.drivers.jail_zygote import wasmtime_library
 from edgeswarm.jail import wasm
 from edgeswarm.jail.engine import SETTINGS
-from edgeswarm.model import Dense, Mlp
+from edgeswarm.model import Dense, Mlp, reference
+from edgeswarm.model.quantize import Steps, quantize
 
 DRIVER = """
 (module
@@ -42,10 +44,15 @@ def model_of(case: Case) -> Mlp:
 
 
 def kernel_of(case: Case) -> Kernel:
-    """Raises LookupError where this version cannot compile the case's kind."""
+    """int8: the relaxed 7-bit path, calibrated with the case's rows by the smallest and largest value."""
+    model, batch_max = model_of(case), max(64, case.batch)
     if case.kind == "f32":
-        return compile_mlp(model_of(case), batch_max=max(64, case.batch))
-    raise LookupError(f"no {case.kind} kernels in this version")
+        return compile_mlp(model, batch_max=batch_max)
+    steps, x = [], case.rows.astype(np.float64)
+    for layer in model.layers:
+        steps.append(Steps.of_range(float(x.min()), float(x.max()), "i7"))
+        x = reference.forward(Mlp((layer,)), x)
+    return compile_i8(quantize(model, steps, "i7"), batch_max=batch_max)
 
 
 def engine(**changes: bool | int | str) -> wasmtime.Engine:
