@@ -84,17 +84,20 @@ if TYPE_CHECKING:
     from edgeswarm.api import Agent as Agent
     from edgeswarm.api import Network as Network
     from edgeswarm.api import Runtime as Runtime
+    from edgeswarm.app.population import Population as Population
     from edgeswarm.app.swarm.coordinator import SwarmCoordinator as SwarmCoordinator
     from edgeswarm.app.swarm.coordinator_job import Task as Task
 
 __version__ = "0.1.0"
-__all__ = ["Agent", "Network", "Runtime", "SwarmCoordinator", "Task", "__version__"]
+__all__ = ["Agent", "Network", "Population", "Runtime", "SwarmCoordinator", "Task", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     """`edgeswarm.Runtime` and friends, imported when first asked for: the jail and `--help` import none of it."""
     if name in ("Agent", "Network", "Runtime"):
         return getattr(importlib.import_module("edgeswarm.api"), name)
+    if name == "Population":
+        return importlib.import_module("edgeswarm.app.population").Population
     if name in ("SwarmCoordinator", "Task"):
         module = "coordinator" if name == "SwarmCoordinator" else "coordinator_job"
         return getattr(importlib.import_module(f"edgeswarm.app.swarm.{module}"), name)

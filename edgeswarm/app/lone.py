@@ -1,4 +1,4 @@
-"""One kernel in one jail without a supervisor: what `Network.forward` uses."""
+"""One kernel in one jail without a supervisor, and the zygote behind it: what `Network` and `Population` use."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ if TYPE_CHECKING:
     from edgeswarm.compile import Kernel
 
 
+def open_host() -> SyncHost:
+    """A zygote of one's own, with the user's code cache.  Raises JailError, TierError."""
+    _, state, _ = default_dirs(os.environ, is_root=os.geteuid() == 0)
+    key, _ = keys.load_or_make(state / "keys" / "device.key")
+    return SyncHost(policy_dir=asset("sandbox"), cache_dir=state / "cache", mac_key=key.derive("es-cwasm"))
+
+
 class LoneKernel:
     """A zygote and a jail for one kernel.  Raises JailError, KernelError, TierError."""
 
     def __init__(self, kernel: Kernel) -> None:
-        _, state, _ = default_dirs(os.environ, is_root=os.geteuid() == 0)
-        key, _ = keys.load_or_make(state / "keys" / "device.key")
-        self._host = SyncHost(policy_dir=asset("sandbox"), cache_dir=state / "cache", mac_key=key.derive("es-cwasm"))
+        self._host = open_host()
         try:
             cwasm = self._host.compile(kernel.wasm)
             spec = KernelSpec(slot=0, name="network", cwasm=cwasm, layout=kernel.layout, weights=kernel.weights)

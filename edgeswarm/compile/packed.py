@@ -293,18 +293,20 @@ def stacked(model: Mlp) -> list[tuple[F32, F32]]:
     return [(weights[None], bias[None]) for weights, bias in (layer.folded for layer in model.layers)]
 
 
-def write_weights(region: F32, layout: PackedLayout, layers: Stacked, *, first: int = 0) -> None:
-    """Write the weights of agents from `first` on.
+def fill_weights(region: F32, layout: PackedLayout, layers: Stacked) -> None:
+    """Give every agent the weights of one (`stacked(model)`); region and errors as of `write_weights`."""
+    _check_layers(layout, layers, 0)
+    flat = np.concatenate([_panels(layer, w[:1], b[:1]) for layer, (w, b) in _with(layout, layers)], axis=1)
+    region[:] = np.repeat(flat, LANES, axis=2).reshape(1, -1)
 
-    region: the weights of the memory, float32[groups, group_bytes / 4].  layers: of k agents; or of one, for all from
-    `first` on.  Raises InputError when shapes do not fit or a number is not finite, before anything is written.
+
+def write_weights(region: F32, layout: PackedLayout, layers: Stacked, *, first: int = 0) -> None:
+    """Write the weights of k agents, from `first` on.
+
+    region: the weights of the memory, float32[groups, group_bytes / 4].  layers: stacked of k agents.
+    Raises InputError when shapes do not fit or a number is not finite, before anything is written.
     """
     count = _check_layers(layout, layers, first)
-    same = count == 1 and first == 0 and layout.count > 1
-    if same:
-        flat = np.concatenate([_panels(layer, w, b) for layer, (w, b) in _with(layout, layers)], axis=1)
-        region[:] = np.repeat(flat, LANES, axis=2).reshape(1, -1)
-        return
     for low in range(first, first + count, _PACK_AGENTS):
         high = min(low + _PACK_AGENTS, first + count)
         part = slice(low - first, high - first)

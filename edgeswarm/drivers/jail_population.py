@@ -209,9 +209,9 @@ class PopulationLink:
 class SyncPopulation:
     """A population that is ready.  One thread uses it; every call blocks until it is answered or the jail is gone."""
 
-    def __init__(self, host: SyncHost, spec: PopulationSpec, *, number: int, policy: str = "strict") -> None:
-        """number: of the jail, not used before on this host.  Raises JailStartError, JailError, LimitError."""
-        self.link = PopulationLink(JailId(number), spec)
+    def __init__(self, host: SyncHost, spec: PopulationSpec, *, policy: str = "strict") -> None:
+        """Starts its jail.  Raises JailStartError, JailError, LimitError."""
+        self.link = PopulationLink(host.next_id(), spec)
         self._life = SyncLife(host, self.link, policy)
         self._closed = False
         try:

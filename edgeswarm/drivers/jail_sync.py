@@ -100,7 +100,7 @@ class SyncHost:
         found = self.cache.get(wasm)
         if found is not None:
             return found
-        link = CompileLink(self._next_id(), wasm)
+        link = CompileLink(self.next_id(), wasm)
         life = SyncLife(self, link, BUILD_POLICY)
         within_ms = int(deadline_s * 1000)
         try:
@@ -115,11 +115,12 @@ class SyncHost:
 
     def spawn(self, specs: Sequence[KernelSpec], *, policy: str = "strict", ring_bytes: int | None = None) -> SyncJail:
         """A ready jail with these agents.  Raises JailStartError when it does not become ready."""
-        jail = SyncJail(self, JailLink(self._next_id(), specs, ring_bytes=ring_bytes), policy)
+        jail = SyncJail(self, JailLink(self.next_id(), specs, ring_bytes=ring_bytes), policy)
         self._jails.append(jail)
         return jail
 
-    def _next_id(self) -> JailId:
+    def next_id(self) -> JailId:
+        """A number for one more jail."""
         return JailId(next(self._numbers))
 
     def order(self, link: Link, policy: str) -> Process:

@@ -10,5 +10,7 @@ POPULATION_MEMORY_BYTES_MAX = 16 * GIB  # sum of the isolated agents' limits; pa
 POPULATION_SHARED_BYTES_MAX = 4 * GIB  # inputs and outputs of isolated agents, a page each at least
 POPULATION_PARAMETERS_MAX = 16_384  # of one packed net: past that its own SIMD kernel keeps the lanes as full
 POPULATION_DEADLINE_MS_DEFAULT = 100  # one agent's share of a tick; a small net takes less than a thousandth of it
+POPULATION_PACKED_DEADLINE_MS_DEFAULT = 10_000  # a tick of all packed agents: 2 GiB pass through in a second or two
+POPULATION_PACKED_RESETS_MAX = 256  # a packed memory that fell is made anew; code of ours falls never, so few suffice
 POPULATION_TICK_MS_MAX = 60_000  # a whole tick; past a minute without an answer the jail is ended
 POPULATION_HOST_BYTES = 8 * KIB  # an instance's own bookkeeping in wasmtime, which the jail's memory limit allows for

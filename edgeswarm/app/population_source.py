@@ -1,0 +1,152 @@
+"""What a population is made of: a model, or a kernel whose weights only its maker can read.
+
+Decides what of an agent file is used: a feed-forward one's model, compiled anew for single rows, which puts inputs,
+outputs and weights of a small net into one page; any other's kernel as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeswarm.compile import Kernel, compile_mlp, pack_weights, unpack_weights
+from edgeswarm.errors import AgentFileError, InputError, LocalError, ModelError, PermissionDeniedError
+from edgeswarm.model import Mlp
+
+if TYPE_CHECKING:
+    from edgeswarm.agentfile import AgentFile
+
+MODES = ("fast", "deterministic")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """model: None where only the kernel's own maker knows what its weights are."""
+
+    name: str
+    model: Mlp | None
+    mode: str
+    made: Kernel | None = None
+    """A kernel that is used as it is."""
+
+    def kernel(self) -> Kernel:
+        """For one agent: rows come one at a time."""
+        if self.made is not None:
+            return self.made
+        return compile_mlp(self.known(), batch_max=1, mode=self.mode)
+
+    def known(self) -> Mlp:
+        """The model.  Raises LocalError where there is none."""
+        if self.model is None:
+            raise LocalError(f"{self.name}: what its weights mean is not known: expected a feed-forward net")
+        return self.model
+
+    def like(self, weights: Any) -> Mlp:
+        """Other weights for the same net.  Raises InputError or ModelError where they do not fit."""
+        model = self.known()
+        found = getattr(weights, "model", weights)
+        if not isinstance(found, Mlp):
+            from edgeswarm.model import Dense
+
+            try:
+                pairs = [(w, b) for w, b in found]
+            except (TypeError, ValueError):
+                what = f"a Network, a model.Mlp or [(matrix, bias), ...], found {type(found).__name__}"
+                raise InputError(f"weights: expected {what}") from None
+            if len(pairs) != len(model.layers):
+                raise InputError(f"weights: expected {len(model.layers)} layers, found {len(pairs)}")
+            found = Mlp(tuple(Dense(w, b, layer.activation) for (w, b), layer in zip(pairs, model.layers, strict=True)))
+        if (found.sizes, found.activations) != (model.sizes, model.activations):
+            raise InputError(
+                f"weights: expected {describe(model)}, found {describe(found)}: a population is of one net"
+            )
+        return found
+
+    def check_stacked(self, layers: Any, count: int) -> None:
+        """Raises InputError unless these are the weights of `count` agents, finite."""
+        model = self.known()
+        if len(layers) != len(model.layers):
+            raise InputError(f"weights: expected {len(model.layers)} layers, found {len(layers)}")
+        for number, ((weights, bias), layer) in enumerate(zip(layers, model.layers, strict=True)):
+            shapes = ((count, layer.inputs, layer.outputs), (count, layer.outputs))
+            for what, array, shape in (("weights", weights, shapes[0]), ("bias", bias, shapes[1])):
+                if array.shape != shape:
+                    raise InputError(f"layer {number}: {what}: expected {list(shape)}, found {list(array.shape)}")
+                if not np.isfinite(array).all():
+                    raise InputError(f"layer {number}: {what}: expected finite numbers, found NaN or infinity")
+
+    def packed_bytes(self, model: Mlp, kernel: Kernel) -> bytes:
+        return pack_weights(model, kernel.layout)
+
+    def layers_of(self, weights: bytes) -> list[tuple[Any, Any]]:
+        """The inverse: one agent's bytes as layers."""
+        model = self.known()
+        found = unpack_weights(weights, model.sizes, model.activations)
+        return [(layer.weights, layer.bias) for layer in found.layers]
+
+
+def source_of(model: Any, mode: str) -> Source:
+    """Raises LocalError for what is none of those, AgentFileError, KernelError."""
+    from edgeswarm.agentfile import AgentFile
+    from edgeswarm.app.network import Network
+
+    if mode not in MODES:
+        raise LocalError(f"mode: expected one of {', '.join(MODES)}, found {mode!r}")
+    match model:
+        case Network():
+            return Source("network", model.model, mode)
+        case Mlp():
+            return Source("model", model, mode)
+        case Kernel():
+            return Source("kernel", None, mode, model)
+        case AgentFile():
+            return _of_file(model)
+        case bytes():
+            return _of_file(_read(model, "agent file"))
+        case str() | Path():
+            path = Path(model)
+            try:
+                data = path.read_bytes()
+            except PermissionError:
+                raise PermissionDeniedError(f"{path}: may not be read") from None
+            except OSError as error:
+                raise AgentFileError(f"{path}: {error.strerror}") from None
+            return _of_file(_read(data, str(path)))
+        case _:
+            raise LocalError(
+                f"model: expected a Network, a model.Mlp, a Kernel or an agent file, found {type(model).__name__}"
+            )
+
+
+def _read(data: bytes, who: str) -> AgentFile:
+    from edgeswarm import agentfile
+
+    return agentfile.read(data, who=who, wanted=["neural_weights", "wasm_kernel"])
+
+
+def _of_file(file: AgentFile) -> Source:
+    """Signatures are not checked here: whoever needs that reads the file, verifies it, and hands it over."""
+    from edgeswarm.app.shelf import check_kernel
+    from edgeswarm.compile import check_module
+
+    layout = check_kernel(file, who=file.who)
+    wasm, weights = file.section("wasm_kernel"), file.sections.get("neural_weights", b"")
+    check_module(wasm, who=file.who)
+    net, name = file.header.neural_config, file.header.name
+    if net.network_type == "feedforward":
+        sizes = (net.input_size, *net.hidden_layers, net.output_size)
+        names = [*[net.activation_function] * len(net.hidden_layers), net.output_activation]
+        try:
+            model = unpack_weights(weights, sizes, names)
+            if pack_weights(model, layout) == weights:
+                return Source(name, model, "deterministic" if layout.deterministic else "fast")
+        except ModelError:
+            pass  # a kernel of its own packing: used as it is
+    return Source(name, None, "fast", Kernel(wasm, layout, weights))
+
+
+def describe(model: Mlp) -> str:
+    return f"{'-'.join(map(str, model.sizes))} ({', '.join(model.activations)})"
