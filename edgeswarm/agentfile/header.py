@@ -29,7 +29,7 @@ from edgeswarm.limits import (
 from edgeswarm.model.activations import STEEPNESS_MAX, Activation
 from edgeswarm.schema import Doc, Length, Pattern, Range
 
-SectionName = Literal["neural_weights", "wasm_kernel", "training_data", "golden"]
+SectionName = Literal["neural_weights", "wasm_kernel", "training_data", "golden", "model", "fann"]
 Capability = Literal["exec_source", "exec_sink", "file_source", "file_sink", "mqtt_source", "mqtt_sink", "webhook_sink"]
 ITEM_BYTES: Final[Mapping[str, int]] = {"f32": 4, "i8": 1, "u8": 1}
 
@@ -63,7 +63,8 @@ class NeuralConfig:
     input_size: Annotated[int, Range(1, KERNEL_WIDTH_MAX, "values"), Doc("values of a frame, and the agent's memory")]
     output_size: Annotated[int, Range(1, KERNEL_WIDTH_MAX, "values"), Doc("values of an answer, and the memory")]
     network_type: Annotated[
-        Literal["feedforward", "custom"], Doc("feedforward: dense layers; custom: whatever the kernel computes")
+        Literal["feedforward", "graph", "custom"],
+        Doc("feedforward: dense layers; graph: as the section model says; custom: whatever the kernel computes"),
     ] = "feedforward"
     hidden_layers: Annotated[
         tuple[Annotated[int, Range(1, KERNEL_WIDTH_MAX)], ...],
