@@ -10,6 +10,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "bench": ("agent_run", "bench", "Measure an agent file in a jail: latency, rows a second, memory."),
     "build": ("agent_build", "build", "Compile a model and its wiring into a signed agent file."),
     "deploy": ("agent_live", "deploy", "Start agents in the running supervisor."),
+    "export": ("agent_export", "export", "Write an agent's model as a FANN .net file."),
+    "import": ("agent_import", "import_", "Make an agent file of a trained model, such as a FANN .net file."),
     "list": ("agent_live", "list_", "List the agents of the running supervisor."),
     "new": ("agent_new", "new", "Write a commented agent.yaml to begin with."),
     "remove": ("agent_live", "remove", "Stop agents and forget them."),

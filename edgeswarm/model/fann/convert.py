@@ -39,7 +39,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Converted:
-    """model: what computes the net.  stages: its dense layers in order, weights folded.
+    """model: what computes the net.  stages: its dense layers in order, weights folded; out: those that are the answer.
 
     For each connection: stage (-1: feeds nothing that is an output), row (-1: bias) and column of its weight there,
     and `scale`, by which the file's number was multiplied.  held: neurons whose sum is held within FANN's bound.
@@ -47,6 +47,7 @@ class Converted:
 
     model: Mlp | Graph
     stages: tuple[Stage, ...]
+    out: tuple[int, ...]
     stage: I32
     row: I32
     column: I32
@@ -168,7 +169,7 @@ class _Converter:
             out = self._scaled(out)
         model = self._mlp(out) or self._graph(out)
         held = sum(len(group.units) for group in self.plan.groups if group.hold)
-        return Converted(model, tuple(self.stages), self.stage, self.row, self.column, self.scale, held)
+        return Converted(model, tuple(self.stages), out, self.stage, self.row, self.column, self.scale, held)
 
     def _is_chain(self) -> bool:
         """Whether every layer reads the one before it alone."""
