@@ -17,18 +17,19 @@ from edgeswarm.assets import asset
 from edgeswarm.compile.abi import ABI, ALIGN_BYTES, Layout, Rows, Weights, attach_layout
 from edgeswarm.compile.library import library
 from edgeswarm.compile.mlp import BATCH_MAX_DEFAULT, Kernel
-from edgeswarm.compile.pack_i8 import PACKING, RECORD_BYTES, PackedI8, pack, packed_layers, steps_of
+from edgeswarm.compile.pack_i8 import ONES, PACKING, RECORD_BYTES, PackedI8, pack, packed_layers, steps_of
 from edgeswarm.compile.template import Template, Value
 from edgeswarm.compile.wasm import PAGE_BYTES, without_custom
 from edgeswarm.errors import LimitError, LocalError, ModelError
 from edgeswarm.limits import KERNEL_BATCH_MAX, KERNEL_MEMORY_BYTES_MAX
 from edgeswarm.model.mlp import Mlp
-from edgeswarm.model.quantize import IN_STEPS, PATHS, QuantizedMlp, quantize
+from edgeswarm.model.quantize import GROUPS, IN_STEPS, PATHS, QuantizedMlp, quantize
 
 _RESERVED_BYTES = 1024
 _OPERATIONS: dict[str, dict[str, Value]] = {
-    "i7": {"load": "v128.load", "dot": "i32x4.relaxed_dot_i8x16_i7x16_add_s", "into": ""},
-    "exact": {"load": "v128.load8x8_s", "dot": "i32x4.add (i32x4.dot_i16x8_s", "into": ")"},
+    "i7x4": {"load": "v128.load", "half": 0},
+    "i7": {"load": "v128.load", "half": 0},
+    "exact": {"load": "v128.load8x8_s", "half": 1},
 }
 _MULTIPLY_ADD: dict[str, dict[str, Value]] = {
     "fast": {"fma": "f32x4.relaxed_madd", "into": ""},
@@ -40,10 +41,8 @@ _MULTIPLY_ADD: dict[str, dict[str, Value]] = {
 class TileI8:
     """How large the pieces are that a kernel works on, for one architecture; manifest.toml explains each number."""
 
-    gemm_columns: int
-    gemm_sums: int
-    gemm_rows_max: int
     unroll: int
+    fence: int
     block_rows: int
 
 
@@ -195,91 +194,78 @@ class _Functions:
         count = rows or "(i32.const 1)"
         x = "(local.get $x)" if rows else f"(i32.const {layout.input.offset})"
         last = "(local.get $y)" if rows else f"(i32.const {layout.output.offset})"
-        calls = [self._round(plan.layers[0], 0, x, 0, layout.input.stride, count)]
+        calls = [self._round(plan.layers[0], 0, x, layout.input.stride, count)]
         for index, layer in enumerate(plan.layers):
-            name, at = plan.activations[index], plan.weights[index]
+            name, factors = plan.activations[index], plan.weights[index] + layer.factors
             end = index == len(plan.layers) - 1
-            factors = f"(i32.const {at + layer.factors})"
             y = last if end else f"(i32.const {plan.sums})"
-            whole = not end and name in IN_STEPS
+            whole = not end and library().placements[name] != "row"
             stride = 4 * layer.padded if whole else 16 * layer.columns
-            calls.append(self._sums(layer, index, y, stride, rows))
-            if whole:
-                calls.append(self._round(plan.layers[index + 1], index + 1, y, at + layer.factors, stride, count))
-                continue
-            calls.append(f"(call ${self._function('dequantize', {'vectors': layer.columns})} {y} {count} {factors})")
-            if name != "linear":
-                calls.append(self._activation(name, layer, y, count))
-            if end and plan.mode == "deterministic":
-                calls.append(self._activation("canonical_nan", layer, y, count))
+            calls.append(self._sums(layer, index, y, stride, count))
+            if not whole:
+                call = self._function("dequantize", {"vectors": layer.columns})
+                calls.append(f"(call ${call} {y} {count} (i32.const {factors}))")
+                if name != "linear":
+                    calls.append(self._activation(name, layer, y, count))
             if not end:
-                calls.append(self._round(plan.layers[index + 1], index + 1, y, 0, stride, count))
+                act = "" if name in IN_STEPS or not whole else name
+                calls.append(self._round(plan.layers[index + 1], index + 1, y, stride, count, factors * whole, act))
+            elif plan.mode == "deterministic":
+                calls.append(self._activation("canonical_nan", layer, y, count))
         return "\n".join(calls)
 
-    def _round(self, layer: PackedI8, index: int, x: str, factors: int, stride: int, count: str) -> str:
-        """The call that writes the rounded input of `layer`, from sums (factors: where theirs lie) or from float32."""
-        name = self._function(
-            "quantize",
-            {
-                "sums": int(factors > 0),
-                "half": int(self.half),
-                "groups": layer.x_stride // 16,
-                "x_stride": stride,
-                "y_stride": layer.x_stride,
-            },
-        )
+    def _round(
+        self, layer: PackedI8, index: int, x: str, stride: int, count: str, factors: int = 0, act: str = ""
+    ) -> str:
+        """The call that writes the rounded input of `layer`, from float32 or, with their factors' place, from sums.
+
+        act: the activation between sums and rounding.
+        """
+        values: dict[str, Value] = {
+            "sums": int(factors > 0),
+            "half": int(self.half),
+            "groups": layer.x_stride // 16,
+            "x_stride": stride,
+            "y_stride": layer.x_stride,
+            "between": int(act != ""),
+            "activation": act,
+        }
+        name = self._function("quantize", values | _MULTIPLY_ADD[self.plan.mode])
         record, y = self.plan.weights[index], self.plan.rounded[index % 2]
         return f"(call ${name} {x} {count} (i32.const {factors}) (i32.const {record}) (i32.const {y}))"
 
-    def _sums(self, layer: PackedI8, index: int, y: str, stride: int, rows: str | None) -> str:
-        x, w = f"(i32.const {self.plan.rounded[index % 2]})", f"(i32.const {self.plan.weights[index] + RECORD_BYTES})"
-        if rows is None:
-            return f"(call ${self._row(layer)} {x} {w} {y})"
-        tile = self.plan.tile
-        height = max(1, tile.gemm_sums // min(layer.columns, tile.gemm_columns))
-        height = min(height, tile.gemm_rows_max, self.plan.layout.batch_max)
-        part = tile.gemm_columns
-        full = part if max(layer.width, layer.last) >= part else 0
-        name = self._function(
-            "rows",
-            self._panels(layer)
-            | {
-                "part": part,
-                "height": height,
-                "x_stride": layer.x_stride,
-                "y_stride": stride,
-                "gemm_part": self._tile("gemm", {"height": height, "columns": full}),
-                "gemm_width": self._tile("gemm", {"height": height, "columns": layer.width % part}),
-                "gemm_last": self._tile("gemm", {"height": height, "columns": layer.last % part}),
-                "row": self._row(layer),
-            },
-        )
-        return f"(call ${name} {x} {rows} {w} {y})"
-
-    def _row(self, layer: PackedI8) -> str:
-        gemv: dict[str, Value] = {
-            name: self._tile("gemv", {"width": width})
-            for name, width in (("gemv", layer.width), ("gemv_last", layer.last))
-        }
-        return self._function("row", self._panels(layer) | gemv)
-
-    def _panels(self, layer: PackedI8) -> dict[str, Value]:
-        return {
+    def _sums(self, layer: PackedI8, index: int, y: str, stride: int, count: str) -> str:
+        at = self.plan.weights[index]
+        values: dict[str, Value] = {
             "steps": layer.steps,
             "bytes": layer.bytes,
             "panels": layer.panels,
             "width": layer.width,
             "last": layer.last,
+            "x_stride": layer.x_stride,
+            "y_stride": stride,
+            "sums": self._panel(layer.width),
+            "sums_last": self._panel(layer.last),
         }
+        x, w, ones = self.plan.rounded[index % 2], at + RECORD_BYTES, at + ONES
+        name = self._function("layer", values)
+        return f"(call ${name} (i32.const {x}) {count} (i32.const {w}) (i32.const {ones}) {y})"
 
-    def _tile(self, template: str, shape: dict[str, Value]) -> str:
-        if 0 in shape.values():
+    def _panel(self, width: int) -> str:
+        """The function that computes panels of this width, whatever the layer; "" for none."""
+        if not width:
             return ""
-        path = self.plan.layers[0].path
-        unroll = min(self.plan.tile.unroll, max(layer.steps for layer in self.plan.layers))
-        return self._function(
-            template, shape | {"unroll": unroll, "bytes": self.plan.layers[0].bytes} | _OPERATIONS[path]
-        )
+        path, tile, layers = self.plan.layers[0].path, self.plan.tile, self.plan.layers
+        group = GROUPS[path]
+        most = -(-max(layer.steps for layer in layers) // 4) * 4  # whole vectors of x
+        values: dict[str, Value] = {
+            "width": width,
+            "unroll": min(tile.unroll, most),
+            "fence": tile.fence,
+            "group": group,
+            "bytes": layers[0].bytes,
+        }
+        return self._function("sums", values | _OPERATIONS[path])
 
     def _activation(self, name: str, layer: PackedI8, y: str, count: str) -> str:
         lib = library()

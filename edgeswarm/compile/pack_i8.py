@@ -1,7 +1,7 @@
 """How an 8-bit layer lies in a kernel's weights region: a record, its panels, its factors (wasm_kernels/dense_i8/).
 
 Layer by layer, each part at a multiple of 64 bytes:
-  record   float32: factor, least, greatest, 1.5 * 2^23 + zero point, scale, zero point; the rest of 64 bytes zeros
+  record   float32: factor, least, greatest, 1.5 * 2^23 + zero point, four times each; scale, zero point, 0, 0; i16 ones
   panels   columns of 4 outputs, up to PANEL_COLUMNS_MAX side by side: a row of bias (i32), a row of weights a step
   factors  float32, one an output, padded with zeros to whole groups of 16
 """
@@ -16,13 +16,14 @@ import numpy as np
 
 from edgeswarm.compile.abi import ALIGN_BYTES
 from edgeswarm.errors import ModelError
-from edgeswarm.model.quantize import PATHS, DenseI8, QuantizedMlp, Steps
+from edgeswarm.model.quantize import GROUPS, PATHS, DenseI8, QuantizedMlp, Steps
 
 PACKING = 1  # raised when the packing changes
-PANEL_COLUMNS_MAX = 7  # sums that 16 vector registers hold without a spill (measured: 8 is a sixth slower)
+PANEL_COLUMNS_MAX = {"i7x4": 4, "i7": 5, "exact": 7}  # sums that 16 vector registers hold beside the rest
 GROUP = 16  # outputs that a pass over sums takes at a time
-RECORD_BYTES = 64
-_STEP_VALUES = {"i7": 4, "exact": 2}
+RECORD_BYTES = 128
+ONES = 80  # where in the record the vector of ones lies
+_STEP_VALUES = {"i7x4": 4, "i7": 4, "exact": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class PackedI8:
 
     @property
     def steps(self) -> int:
-        return -(-self.inputs // self.step_values)
+        group = GROUPS[self.path]
+        return -(-self.inputs // (self.step_values * group)) * group
 
     @property
     def bytes(self) -> int:
@@ -54,7 +56,7 @@ class PackedI8:
     @property
     def width(self) -> int:
         """Columns of each panel but the last."""
-        return -(-self.columns // -(-self.columns // PANEL_COLUMNS_MAX))
+        return -(-self.columns // -(-self.columns // PANEL_COLUMNS_MAX[self.path]))
 
     @property
     def panels(self) -> int:
@@ -104,8 +106,9 @@ def pack(model: QuantizedMlp) -> bytes:
         y = model.layers[index + 1].x if index + 1 < len(model.layers) else None
         between = y is not None and layer.activation in ("linear", "relu")
         part = bytearray(packed.size)
-        record = [*layer.x.record(model.path), layer.x.scale, layer.x.zero_point]
-        part[:24] = np.array(record, "<f4").tobytes()
+        part[:64] = np.repeat(layer.x.record(model.path), 4).astype("<f4").tobytes()
+        part[64:72] = np.array([layer.x.scale, layer.x.zero_point], "<f4").tobytes()
+        part[ONES : ONES + 16] = np.ones(8, "<i2").tobytes()
         part[RECORD_BYTES : RECORD_BYTES + packed.sums_size] = _panels(layer, packed)
         factors = layer.factors(y if between else None).astype("<f4").tobytes()
         part[packed.factors : packed.factors + len(factors)] = factors
@@ -121,7 +124,7 @@ def steps_of(weights: bytes, sizes: Sequence[int], path: str) -> list[Steps]:
     found, at = [], 0
     low, high = PATHS[path]
     for index, layer in enumerate(layers):
-        scale, zero = (float(value) for value in np.frombuffer(weights, "<f4", 2, at + 16))
+        scale, zero = (float(value) for value in np.frombuffer(weights, "<f4", 2, at + 64))
         if not (np.isfinite(scale) and scale > 0 and low <= zero <= high):
             raise ModelError(f"weights: layer {index}: expected a scale and a zero point, found {scale}, {zero}")
         found.append(Steps(scale, int(zero)))

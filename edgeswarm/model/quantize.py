@@ -1,8 +1,10 @@
 """Dense networks in 8-bit whole numbers: how they are rounded, and what they answer to the bit.
 
 A tensor's value q stands for scale * (q - zero_point), one scale a tensor; a layer's weights are whole numbers within
-+-127 with one scale an output.  Two paths: `i7` holds activations as 0..127 (the relaxed 8-bit dot product takes them
-on every machine alike), `exact` as -128..127 (products of 16 bits).  The last layer answers in float32.
++-127 with one scale an output.  The last layer answers in float32.  Three paths, the fastest first:
+  i7x4   activations 0..127; weights small enough that 8 products in a row stay within i16, where they are summed
+  i7     activations 0..127; pairs of products are summed in i16 (127 * 127 * 2 always fits), the rest in i32
+  exact  activations -128..127; products and sums in i32, with no relaxed operation
 Invariants: no sum leaves i32 (see BIAS_MAX); every step of `forward` is rounded as IEEE 754 says, so that kernels can
 give these very bits; activations other than linear and relu are taken in float and rounded again.
 Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
@@ -27,8 +29,11 @@ from edgeswarm.model.reference import FUNCTIONS
 
 I8 = NDArray[np.int8]
 I32 = NDArray[np.int32]
-PATHS: Mapping[str, tuple[int, int]] = MappingProxyType({"i7": (0, 127), "exact": (-128, 127)})
-"""Least and greatest whole number of an activation."""
+PATHS: Mapping[str, tuple[int, int]] = MappingProxyType({"i7x4": (0, 127), "i7": (0, 127), "exact": (-128, 127)})
+"""Least and greatest whole number of an activation; the fastest path first."""
+GROUPS: Mapping[str, int] = MappingProxyType({"i7x4": 4, "i7": 1, "exact": 1})
+"""Steps of 4 inputs whose products a kernel sums in i16."""
+GROUP_SUM_MAX = 258  # of weights of one sign in a group: 258 * 127 <= 32767
 WEIGHT_MAX = 127  # not -128: two products with activations of 127 then stay within i16
 BIAS_MAX = 1 << 24  # beside 65,536 products of at most 127 * 255 that is still below 2^31
 IN_STEPS = frozenset(("linear", "relu"))  # activations that rounding within low..high already is
@@ -130,6 +135,8 @@ class QuantizedMlp:
             raise ModelError(f"layer {index}: weights: expected -{WEIGHT_MAX} to {WEIGHT_MAX}, found -128")
         if layer.bias.shape != (layer.outputs,) or layer.weight_scales.shape != (layer.outputs,):
             raise ModelError(f"layer {index}: expected a bias and a scale for each of {layer.outputs} outputs")
+        if GROUPS[self.path] > 1 and int(group_sums(layer.weights, GROUPS[self.path]).max()) > GROUP_SUM_MAX:
+            raise ModelError(f"layer {index}: weights: 8 of one sign in a group pass {GROUP_SUM_MAX}")
         scales = layer.weight_scales
         if not (np.isfinite(scales).all() and (scales > 0).all() and np.isfinite(layer.x.scale) and layer.x.scale > 0):
             raise ModelError(f"layer {index}: scales: expected finite numbers above 0")
@@ -163,14 +170,31 @@ def quantize(model: Mlp, steps: Sequence[Steps], path: str) -> QuantizedMlp:
         folded, folded_bias = layer.folded
         weights, bias = folded.astype(np.float64), folded_bias.astype(np.float64)
         least = np.maximum(np.abs(bias) / (BIAS_MAX - 1) / x.scale, _SMALL)
+        largest = np.abs(weights).max(axis=0) / WEIGHT_MAX
+        if GROUPS[path] > 1:  # 4 less: rounding adds at most a half to each of 8
+            largest = np.maximum(largest, group_sums(weights, GROUPS[path]) / (GROUP_SUM_MAX - 4))
         with np.errstate(over="ignore"):
-            scales = np.maximum(np.abs(weights).max(axis=0) / WEIGHT_MAX, least).astype(np.float32)
+            scales = np.maximum(largest, least).astype(np.float32)
         if not np.isfinite(scales).all():
             raise ModelError("bias: too large beside the range of the layer's input for 8-bit weights")
         whole = np.clip(np.rint(weights / scales), -WEIGHT_MAX, WEIGHT_MAX)
         settled = np.rint(bias / (scales.astype(np.float64) * x.scale)) - x.zero_point * whole.sum(axis=0)
         layers.append(DenseI8(whole.astype(np.int8), scales, settled.astype(np.int32), layer.activation, x))
     return QuantizedMlp(path, tuple(layers))
+
+
+def group_sums(weights: NDArray[Any], group: int) -> NDArray[Any]:
+    """For each output the largest sum of weights of one sign that a kernel adds up in one lane of i16.
+
+    weights: (inputs, outputs).  A lane holds 2 of each step's 4 inputs, over `group` steps.
+    """
+    inputs, outputs = weights.shape
+    padded = np.zeros((-(-inputs // (4 * group)) * 4 * group, outputs), np.float64)
+    padded[:inputs] = weights
+    lanes = padded.reshape(-1, group, 2, 2, outputs)  # blocks, steps, lanes, the two inputs of a lane, outputs
+    one_sign = [np.maximum(lanes * sign, 0).sum(axis=(1, 3)).max(axis=(0, 1)) for sign in (1, -1)]
+    largest: NDArray[Any] = np.maximum(*one_sign)
+    return largest
 
 
 def forward(

@@ -1,24 +1,32 @@
 ;; Rows of float32 (`sums` 0) or of i32 sums (`sums` 1) -> rows of whole numbers, as u8 (`half` 0) or i16 (`half` 1).
-;; q = round(t held within low..high) + zero point,  t = value * factor,  halves to even.  NaN counts as the lowest value.
-;; $f: for float32 one factor for all, for sums one a column.  $r: the record {factor, low, high, 1.5 * 2^23 + zero
-;; point} as float32: the last added to t leaves q in the low bits.  Every operation rounds the same everywhere.
+;; q = round(t held within low..high) + zero point, halves to even.  NaN counts as the lowest value.
+;; t = value / scale: for float32 value * factor, for sums sum * its column's factor (at $f), then, if there is an
+;; activation between (`between` 1), activation(that) * factor.
+;; $r: the record {factor, low, high, 1.5 * 2^23 + zero point}, a vector each: the last added to t leaves q in the low
+;; bits.  Every operation but the activation's rounds alike everywhere.
 ;; groups: of 16 values (`half`: 8) in a row.  What lies behind a row's last value is written too, and is read by nobody.
 (func $@{name} (param $x i32) (param $rows i32) (param $f i32) (param $r i32) (param $y i32)
-  (local $xp i32) (local $yp i32) (local $fp i32) (local $ye i32)
-  (local $low v128) (local $high v128) (local $magic v128)
+  (local $xp i32) (local $yp i32) (local $fp i32) (local $ye i32) (local $t v128) (local $n v128)
+  (local $factor v128) (local $low v128) (local $high v128) (local $magic v128)
 ;;@ for i in 0..4 - 2 * half
   (local $a@{i} v128)
 ;;@ end
-;;@ define value
+;;@ define hold
 ;;@ if sums
-  (local.set $a@{i} (f32x4.mul (f32x4.convert_i32x4_s (v128.load offset=@{16 * i} (local.get $xp)))
-    (v128.load offset=@{16 * i} (local.get $fp))))
+      (local.set $a@{i} (f32x4.mul (f32x4.convert_i32x4_s (v128.load offset=@{16 * i} (local.get $xp)))
+        (v128.load offset=@{16 * i} (local.get $fp))))
 ;;@ else
-  (local.set $a@{i} (f32x4.mul (v128.load offset=@{16 * i} (local.get $xp)) (v128.load32_splat (local.get $r))))
+      (local.set $a@{i} (v128.load offset=@{16 * i} (local.get $xp)))
 ;;@ end
-  (local.set $a@{i} (f32x4.pmin (f32x4.pmax (local.get $low) (local.get $a@{i})) (local.get $high)))
-  (local.set $a@{i} (i32x4.sub (f32x4.add (local.get $a@{i}) (local.get $magic))
-    (v128.const i32x4 0x4b400000 0x4b400000 0x4b400000 0x4b400000)))
+;;@ if between
+;;@ use @{activation} a=$a@{i}
+;;@ end
+;;@ if between or sums == 0
+      (local.set $a@{i} (f32x4.mul (local.get $a@{i}) (local.get $factor)))
+;;@ end
+      (local.set $a@{i} (f32x4.pmin (f32x4.pmax (local.get $low) (local.get $a@{i})) (local.get $high)))
+      (local.set $a@{i} (i32x4.sub (f32x4.add (local.get $a@{i}) (local.get $magic))
+        (v128.const i32x4 0x4b400000 0x4b400000 0x4b400000 0x4b400000)))
 ;;@ end
   (loop $row
     (local.set $xp (local.get $x))
@@ -26,11 +34,12 @@
     (local.set $fp (local.get $f))
     (local.set $ye (i32.add (local.get $y) (i32.const @{16 * groups})))
     (loop $group
-      (local.set $low (v128.load32_splat offset=4 (local.get $r)))
-      (local.set $high (v128.load32_splat offset=8 (local.get $r)))
-      (local.set $magic (v128.load32_splat offset=12 (local.get $r)))
+      (local.set $factor (v128.load (local.get $r)))
+      (local.set $low (v128.load offset=16 (local.get $r)))
+      (local.set $high (v128.load offset=32 (local.get $r)))
+      (local.set $magic (v128.load offset=48 (local.get $r)))
 ;;@ for i in 0..4 - 2 * half
-;;@ use value
+;;@ use hold
 ;;@ end
 ;;@ if half
       (v128.store (local.get $yp) (i16x8.narrow_i32x4_s (local.get $a0) (local.get $a1)))
