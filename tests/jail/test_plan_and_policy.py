@@ -48,6 +48,10 @@ ALL_PLANS = [
 
 @pytest.mark.parametrize(("name", "tier", "run_as"), ALL_PLANS)
 def test_every_plan_keeps_the_order(name: str, tier: Any, run_as: tuple[int, int] | None) -> None:
+    if tier > POLICIES[name].tier_min:
+        with pytest.raises(TierError):
+            plan.make_plan(POLICIES[name], tier, run_as=run_as, memory_bytes=1 << 20)
+        return
     steps = plan.make_plan(POLICIES[name], tier, run_as=run_as, memory_bytes=1 << 20)
     names = [plan.name_of(step) for step in steps]
 
@@ -300,6 +304,21 @@ def test_stage_2_is_small() -> None:
         *("poll", "ppoll", "exit_group", "clock_gettime", "restart_syscall", "sched_yield"),
     }
     assert set(file.stage_2.allow_without_exec) == {"mmap", "mprotect"}
+
+
+def test_what_drivers_need_beyond_strict_is_known() -> None:
+    """A pool of threads that is there already, on the CPU; descriptors and commands to the driver, on a GPU."""
+    strict, delegate, gpu = (
+        read_policy_file(k.SANDBOX / "policies" / f"{name}.toml").stage_2 for name in ("strict", "delegate", "gpu")
+    )
+    assert delegate.allow.keys() - strict.allow.keys() == {"exit", "rt_sigprocmask", "getcpu", "sched_getaffinity"}
+    assert gpu.allow.keys() - strict.allow.keys() == {
+        *("exit", "rt_sigprocmask", "sched_getaffinity"),
+        *("ioctl", "close", "dup", "fcntl", "fstat", "lseek", "eventfd2", "memfd_create", "ftruncate", "mincore"),
+    }
+    for stage in (delegate, gpu):
+        assert stage.allow_without_exec.keys() == strict.allow_without_exec.keys()
+        assert strict.allow.keys() <= stage.allow.keys()
 
 
 # --- the page ---------------------------------------------------------------------------------------------------
