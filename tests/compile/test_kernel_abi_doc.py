@@ -13,7 +13,7 @@ import wasmtime
 from edgeswarm import limits
 from edgeswarm.compile import check_module, compile_mlp
 from edgeswarm.compile.schedule import PACKING
-from edgeswarm.model import random_mlp
+from edgeswarm.model import ACTIVATIONS, random_mlp
 
 DOC = (Path(__file__).resolve().parents[2] / "docs" / "kernel-abi.md").read_text()
 WAT = re.search(r"```wat\n(.*?)```", DOC, re.DOTALL)
@@ -35,6 +35,10 @@ def test_numbers_of_the_document_are_those_of_the_code():
     assert limits.KERNEL_MEMORY_BYTES_MAX == 512 * limits.MIB
     assert limits.KERNEL_LAYOUT_BYTES_MAX == 64 * limits.KIB
     assert (limits.KERNEL_BATCH_MAX, limits.KERNEL_WIDTH_MAX, PACKING) == (4096, 65536, 1)
+
+
+def test_table_of_activations_names_them_all_in_their_order():
+    assert tuple(re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \| [^|]+ \| [^|]+ \|$", DOC, re.MULTILINE)) == ACTIVATIONS
 
 
 def test_topology_is_the_hash_the_document_gives():

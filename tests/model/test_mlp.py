@@ -153,37 +153,6 @@ def test_reference_computes_by_the_formulas():
         assert reference.forward(Mlp((layer,)), [[x]]) == pytest.approx(np.array([expected[activation]]), rel=tolerance)
 
 
-def test_reference_takes_infinities_to_the_limits_and_keeps_nan():
-    limits = {
-        "linear": (-math.inf, math.inf),
-        "sigmoid": (0, 1),
-        "tanh": (-1, 1),
-        "relu": (0, math.inf),
-        "softmax": (math.nan, math.nan),
-        "threshold": (0, 1),
-        "threshold_symmetric": (-1, 1),
-        "sigmoid_stepwise": (0, 1),
-        "sigmoid_stepwise_symmetric": (-1, 1),
-        "gaussian": (0, 0),
-        "gaussian_symmetric": (-1, -1),
-        "elliott": (0, 1),
-        "elliott_symmetric": (-1, 1),
-        "linear_piece": (0, 1),
-        "linear_piece_symmetric": (-1, 1),
-        "sin": (math.sin(-8192) / 2 + 0.5, math.sin(8192) / 2 + 0.5),
-        "cos": (math.cos(8192) / 2 + 0.5,) * 2,
-        "sin_symmetric": (math.sin(-8192), math.sin(8192)),
-        "cos_symmetric": (math.cos(8192),) * 2,
-        "leaky_relu": (-math.inf, math.inf),
-        "gelu": (0, math.inf),
-    }
-    assert set(limits) == set(ACTIVATIONS) == set(reference.FUNCTIONS)
-    for name, expected in limits.items():
-        net = Mlp((Dense([[1.0]], [0.0], name),))
-        found = reference.forward(net, [[-math.inf], [math.inf], [math.nan]])[:, 0]
-        assert found == pytest.approx([*expected, math.nan], nan_ok=True), name
-
-
 def test_stepwise_sigmoids_break_where_fann_does():
     """At the first point and one float below it, at the last and one below it: the jumps are FANN's."""
     first, symmetric, last = np.float32(-2.64665246), np.float32(-2.646652937), np.float32(2.646652937)
