@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeswarm.compile import compile_mlp, faults
+from edgeswarm.compile import compile_mlp, faults, make_golden
 from edgeswarm.compile.bits import FUNCTIONS, forward_bits
 from edgeswarm.model import ACTIVATIONS, Dense, Mlp, random_mlp, random_rows, reference
 from edgeswarm.model.activations import SINE_RANGE
@@ -153,3 +153,14 @@ def test_activations_that_jump_do_so_where_the_reference_does(load, activation, 
     rows = np.round(random_rows(30, inputs, seed) * 8) / 8
     answers = load(compile_mlp(net, mode=mode)).many(rows)
     assert np.abs(answers - reference.forward(net, rows)).max() <= 2e-6
+
+
+def test_golden_rows_keep_away_from_jumps():
+    """The second of these rows puts a sum on the threshold; it is passed over, and the rows around it stay."""
+    rows = random_rows(9, 1, seed=5)
+    net = Mlp((Dense([[1.0]], -rows[1], "threshold"),))
+    assert make_golden(net, 4, seed=5)[:, 0].tolist() == rows[[0, 2, 3, 4], 0].tolist()
+    smooth = Mlp((Dense([[1.0]], -rows[1], "tanh"),))
+    assert make_golden(smooth, 4, seed=5)[:, 0].tolist() == rows[:4, 0].tolist()
+    everywhere = Mlp((Dense([[1e6]], [0.0], "sin", 1e6),))
+    assert len(make_golden(everywhere, 4, seed=5)) == 4
