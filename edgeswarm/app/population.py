@@ -9,29 +9,32 @@ Inputs and outputs are views of memory that the jail's process shares: nothing i
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edgeswarm.app.population_members import Faults, Isolated, Layers, Packed
+from edgeswarm.app.population_members import Faults, Isolated, Packed
 from edgeswarm.app.population_source import Source, source_of
 from edgeswarm.errors import InputError, LimitError, LocalError
 from edgeswarm.limits import POPULATION_PACKED_MAX
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from edgeswarm.agentfile import AgentFile
     from edgeswarm.app.network import Network
+    from edgeswarm.app.population_members import Layers
     from edgeswarm.compile import Kernel
     from edgeswarm.drivers.jail_sync import SyncHost
     from edgeswarm.model import Mlp
 
+    F32 = NDArray[np.float32]
+
 ISOLATIONS: Final = ("instance", "packed")
 ON_FAULT: Final = ("leave", "reset")
-F32 = NDArray[np.float32]
 
 
 class Population:
@@ -103,6 +106,8 @@ class Population:
         Raises InputError for rows of another shape or not finite, TrapError when a packed population faults as a whole,
         JailGoneError when the jail ends.
         """
+        import numpy as np
+
         self._check_open()
         if rows is not None:
             self.inputs[:] = self._checked(rows)
@@ -123,6 +128,8 @@ class Population:
         return self.outputs
 
     def _checked(self, rows: Any) -> F32:
+        import numpy as np
+
         expected = self.inputs.shape
         try:
             with np.errstate(over="ignore"):  # infinity is refused below
@@ -182,6 +189,8 @@ class Population:
 
         Raises InputError where shapes do not fit or a number is not finite; nothing is written then.
         """
+        import numpy as np
+
         self._check_open()
         try:
             with np.errstate(over="ignore"):
@@ -192,9 +201,13 @@ class Population:
         self._members.set_weights(0, stacked)
 
     def _index(self, agent: int) -> int:
-        if isinstance(agent, bool) or not isinstance(agent, int | np.integer) or not 0 <= agent < self.count:
+        try:
+            found = -1 if isinstance(agent, bool) else operator.index(agent)
+        except TypeError:
+            found = -1
+        if not 0 <= found < self.count:
             raise LocalError(f"agent: expected 0 to {self.count - 1}, found {agent!r}")
-        return int(agent)
+        return found
 
     # --- life ---------------------------------------------------------------------------------------------------------
 

@@ -7,20 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgeswarm.app.lone import open_host
 from edgeswarm.app.population_source import Source
-from edgeswarm.compile.packed import (
-    PackedLayout,
-    compile_packed,
-    driver_wasm,
-    fill_weights,
-    read_weights,
-    stacked,
-    write_weights,
-)
 from edgeswarm.drivers.jail_population import PopulationSpec, SyncPopulation, spans_of
 from edgeswarm.errors import LimitError, TrapError
 from edgeswarm.limits import (
@@ -32,10 +20,13 @@ from edgeswarm.limits import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from edgeswarm.drivers.jail_sync import SyncHost
 
-F32 = NDArray[np.float32]
-Layers = list[tuple[F32, F32]]
+    F32 = NDArray[np.float32]
+    Layers = list[tuple[F32, F32]]
 Faults = dict[int, str]
 
 
@@ -80,6 +71,10 @@ class Isolated(_Members):
                 f"count: at most {POPULATION_INSTANCES_MAX} isolated agents (POPULATION_INSTANCES_MAX), found {count}; "
                 "isolation=packed takes millions"
             )
+        import numpy as np
+
+        from edgeswarm.compile.packed import driver_wasm
+
         self._source = source
         kernel = self._kernel = source.kernel()
         layout = kernel.layout
@@ -105,7 +100,7 @@ class Isolated(_Members):
                 memory_limit_bytes=memory_limit_bytes,
                 deadline_ms=deadline_ms or POPULATION_DEADLINE_MS_DEFAULT,
             )
-            return SyncPopulation(zygote, spec)
+            return SyncPopulation(zygote, spec, policy=source.policy)
 
         self._start(make)
         link, stride = self.population.link, self.population.spec.stride
@@ -141,9 +136,11 @@ class Packed(_Members):
     """All agents in one instance, whose whole memory is shared: weights too are written from here."""
 
     def __init__(self, source: Source, count: int, *, deadline_ms: int, host: SyncHost | None) -> None:
+        from edgeswarm.compile.packed import compile_packed, driver_wasm, fill_weights, stacked
+
         model = source.known()
         kernel = compile_packed(model, count, mode=source.mode)
-        self.layout: PackedLayout = kernel.layout
+        self.layout = kernel.layout
         self._first = stacked(model)
         super().__init__(host)
 
@@ -161,7 +158,7 @@ class Packed(_Members):
                 resets_max=POPULATION_PACKED_RESETS_MAX,
                 deadline_ms=deadline_ms or POPULATION_PACKED_DEADLINE_MS_DEFAULT,
             )
-            return SyncPopulation(zygote, spec)
+            return SyncPopulation(zygote, spec, policy=source.policy)
 
         self._start(make)
         layout = self.layout
@@ -173,6 +170,8 @@ class Packed(_Members):
         )
 
     def _floats(self, offset: int, rows: int, width: int) -> F32:
+        import numpy as np
+
         link = self.population.link
         return np.frombuffer(link.view, np.float32, rows * width, link.spans_at + offset).reshape(rows, width)
 
@@ -188,7 +187,11 @@ class Packed(_Members):
         self.set_weights(agent, self._first)
 
     def weights(self, agent: int) -> Layers:
+        from edgeswarm.compile.packed import read_weights
+
         return read_weights(self._weights, self.layout, agent)
 
     def set_weights(self, first: int, layers: Layers) -> None:
+        from edgeswarm.compile.packed import write_weights
+
         write_weights(self._weights, self.layout, layers, first=first)

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from edgeswarm.compile import Kernel, compile_mlp, pack_weights, unpack_weights
 from edgeswarm.errors import AgentFileError, InputError, LocalError, ModelError, PermissionDeniedError
-from edgeswarm.model import Mlp
 
 if TYPE_CHECKING:
     from edgeswarm.agentfile import AgentFile
+    from edgeswarm.compile import Kernel
+    from edgeswarm.model import Mlp
 
 MODES = ("fast", "deterministic")
 
@@ -31,11 +29,14 @@ class Source:
     mode: str
     made: Kernel | None = None
     """A kernel that is used as it is."""
+    policy: str = "strict"
 
     def kernel(self) -> Kernel:
         """For one agent: rows come one at a time."""
         if self.made is not None:
             return self.made
+        from edgeswarm.compile import compile_mlp
+
         return compile_mlp(self.known(), batch_max=1, mode=self.mode)
 
     def known(self) -> Mlp:
@@ -46,11 +47,11 @@ class Source:
 
     def like(self, weights: Any) -> Mlp:
         """Other weights for the same net.  Raises InputError or ModelError where they do not fit."""
+        from edgeswarm.model import Dense, Mlp
+
         model = self.known()
         found = getattr(weights, "model", weights)
         if not isinstance(found, Mlp):
-            from edgeswarm.model import Dense
-
             try:
                 pairs = [(w, b) for w, b in found]
             except (TypeError, ValueError):
@@ -67,6 +68,8 @@ class Source:
 
     def check_stacked(self, layers: Any, count: int) -> None:
         """Raises InputError unless these are the weights of `count` agents, finite."""
+        import numpy as np
+
         model = self.known()
         if len(layers) != len(model.layers):
             raise InputError(f"weights: expected {len(model.layers)} layers, found {len(layers)}")
@@ -79,10 +82,14 @@ class Source:
                     raise InputError(f"layer {number}: {what}: expected finite numbers, found NaN or infinity")
 
     def packed_bytes(self, model: Mlp, kernel: Kernel) -> bytes:
+        from edgeswarm.compile import pack_weights
+
         return pack_weights(model, kernel.layout)
 
     def layers_of(self, weights: bytes) -> list[tuple[Any, Any]]:
         """The inverse: one agent's bytes as layers."""
+        from edgeswarm.compile import unpack_weights
+
         model = self.known()
         found = unpack_weights(weights, model.sizes, model.activations)
         return [(layer.weights, layer.bias) for layer in found.layers]
@@ -92,6 +99,8 @@ def source_of(model: Any, mode: str) -> Source:
     """Raises LocalError for what is none of those, AgentFileError, KernelError."""
     from edgeswarm.agentfile import AgentFile
     from edgeswarm.app.network import Network
+    from edgeswarm.compile import Kernel
+    from edgeswarm.model import Mlp
 
     if mode not in MODES:
         raise LocalError(f"mode: expected one of {', '.join(MODES)}, found {mode!r}")
@@ -130,7 +139,7 @@ def _read(data: bytes, who: str) -> AgentFile:
 def _of_file(file: AgentFile) -> Source:
     """Signatures are not checked here: whoever needs that reads the file, verifies it, and hands it over."""
     from edgeswarm.app.shelf import check_kernel
-    from edgeswarm.compile import check_module
+    from edgeswarm.compile import Kernel, check_module, pack_weights, unpack_weights
 
     layout = check_kernel(file, who=file.who)
     wasm, weights = file.section("wasm_kernel"), file.sections.get("neural_weights", b"")
@@ -142,10 +151,11 @@ def _of_file(file: AgentFile) -> Source:
         try:
             model = unpack_weights(weights, sizes, names)
             if pack_weights(model, layout) == weights:
-                return Source(name, model, "deterministic" if layout.deterministic else "fast")
+                mode = "deterministic" if layout.deterministic else "fast"
+                return Source(name, model, mode, policy=file.header.sandbox)
         except ModelError:
             pass  # a kernel of its own packing: used as it is
-    return Source(name, None, "fast", Kernel(wasm, layout, weights))
+    return Source(name, None, "fast", Kernel(wasm, layout, weights), file.header.sandbox)
 
 
 def describe(model: Mlp) -> str:

@@ -127,7 +127,7 @@ class Table:
     # --- making -------------------------------------------------------------------------------------------------------
 
     def _limit(self, memory_bytes: int, elements: int) -> None:
-        most = self.spec.count + self.spec.resets_max + 1
+        most = self.spec.count + self.spec.resets_max + 2  # the driver, and the instance that is only looked at
         self._library.wasmtime_store_limiter(self._store, memory_bytes, elements, most, most, most)
 
     def _instantiate(self, module: wasm.Module) -> Any:

@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "import": ("agent_import", "import_", "Make an agent file of a trained model, such as a FANN .net file."),
     "list": ("agent_live", "list_", "List the agents of the running supervisor."),
     "new": ("agent_new", "new", "Write a commented agent.yaml to begin with."),
+    "population": ("agent_population", "population", "Try many agents of one file: memory each, ticks a second."),
     "remove": ("agent_live", "remove", "Stop agents and forget them."),
     "run": ("agent_run", "run", "Compute a file of rows in a jail, without a supervisor."),
     "show": ("agent_files", "show", "Show what an agent file holds."),
