@@ -1,9 +1,10 @@
 """The Linux system calls that a jail is made of, one thin function each, through ctypes.
 
 Decides nothing: a function performs one call, and raises OSError with the call's name when the kernel refuses.
-Works on x86_64 and aarch64; on another architecture `arch()` raises TierError, because a jail without a seccomp
-filter for its own architecture is no jail.  Nothing here needs more than the C library and the kernel, so it may be
-called in a forked child before anything else is set up.
+Works on x86_64 and aarch64, and knows riscv64's numbers; on another architecture `arch()` raises TierError, because a
+jail without a seccomp filter for its own architecture is no jail.
+Nothing here needs more than the C library and the kernel, so it may be called in a forked child before anything else
+is set up.
 
 Source: the manual pages of section 2; Linux include/uapi for the constants.
 """
@@ -40,6 +41,7 @@ class Arch(NamedTuple):
 _ARCHES: Final = {
     "x86_64": Arch("x86_64", seccomp=317, pivot_root=155, capset=126, getppid=110),
     "aarch64": Arch("aarch64", seccomp=277, pivot_root=41, capset=91, getppid=173),
+    "riscv64": Arch("riscv64", seccomp=277, pivot_root=41, capset=91, getppid=173),
 }
 _NR_CLOSE_RANGE: Final = 436
 _NR_LANDLOCK_CREATE_RULESET: Final = 444
@@ -48,11 +50,11 @@ _NR_MSEAL: Final = 462
 
 
 def arch() -> Arch:
-    """This machine's architecture.  Raises TierError when no committed filter exists for it."""
+    """This machine's architecture.  Raises TierError for one whose calls are not known here."""
     machine = platform.machine()
     found = _ARCHES.get(machine)
     if found is None:
-        raise TierError(f"jails need x86_64 or aarch64, this machine is {machine}: there is no seccomp filter for it")
+        raise TierError(f"jails need {', '.join(_ARCHES)}; this machine is {machine}")
     return found
 
 

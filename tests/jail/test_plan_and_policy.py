@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeswarm.drivers import jail_filter
 from edgeswarm.drivers.jail_policy import ARCHES, load_policies, read_policy_file
 from edgeswarm.errors import ConfigError, JailError, TierError
 from edgeswarm.jail import plan, policy
@@ -254,6 +255,95 @@ def run_filter(program: bytes, *, arch: int, number: int, arguments: tuple[int, 
 
 KILL, ALLOW, ERRNO = 0x8000_0000, 0x7FFF_0000, 0x0005_0000
 AUDIT = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
+
+
+def own_policy(folder: Path, old: str = "", new: str = "") -> Path:
+    """strict under another name, with one change."""
+    folder.mkdir(exist_ok=True)
+    text = (k.SANDBOX / "policies" / "strict.toml").read_text().replace('name = "strict"', 'name = "mine"')
+    assert old in text
+    path = folder / "mine.toml"
+    path.write_text(text.replace(old, new, 1))
+    return path
+
+
+def test_an_operators_own_policy_is_compiled_here(tmp_path: Path) -> None:
+    libseccomp()
+    own_policy(tmp_path / "own", 'tier_min = "C"', 'tier_min = "A"')
+    found = load_policies(k.SANDBOX, own=tmp_path / "own")
+    assert found.keys() == POLICIES.keys() | {"mine"}
+    assert found["mine"].stage_2 == POLICIES["strict"].stage_2
+    assert found["mine"].tier_min == "A"
+    (tmp_path / "own" / "mine.toml").rename(tmp_path / "own" / "strict.toml")
+    text = (tmp_path / "own" / "strict.toml").read_text()
+    (tmp_path / "own" / "strict.toml").write_text(text.replace('name = "mine"', 'name = "strict"'))
+    with pytest.raises(ConfigError, match="is the name of a shipped policy"):
+        load_policies(k.SANDBOX, own=tmp_path / "own")
+    assert load_policies(k.SANDBOX, own=tmp_path / "absent") == POLICIES
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ('tier_min = "C"', 'tier_min = "E"', r":5: tier_min: .*found 'E'|line 5"),
+        ("brk = {", "socket = {", "stage_2.allow.socket|stage 1 stays in force"),
+        ('write = { reason = "tell how', 'wrote = { reason = "tell how', "stage_2.allow.wrote"),
+    ],
+)
+def test_a_fault_of_an_own_policy_is_told_with_its_line_and_field(
+    tmp_path: Path, old: str, new: str, text: str
+) -> None:
+    path = own_policy(tmp_path / "own")
+    whole, _, tail = path.read_text().rpartition(old)
+    path.write_text(whole + new + tail)
+    line = whole.count("\n") + 1
+    with pytest.raises(ConfigError, match=text) as caught:
+        read_policy_file(path)
+    assert str(line) in str(caught.value)
+
+
+def test_no_policy_may_allow_what_leads_out_of_a_jail(tmp_path: Path) -> None:
+    rule = 'execve = { reason = "somebody wants it" }\n'
+    path = own_policy(tmp_path / "own", "[stage_1.allow]\n", "[stage_1.allow]\n" + rule)
+    text = path.read_text().replace("[stage_2.allow]\n", "[stage_2.allow]\n" + rule)
+    path.write_text(re.sub(r"\nexecve = \{ errno.*", "", text))
+    with pytest.raises(ConfigError, match=r"stage_2.allow.execve: no policy may allow this"):
+        read_policy_file(path)
+
+
+@pytest.mark.parametrize("machine", ["riscv64"])
+def test_a_filter_for_an_architecture_without_a_committed_one_is_made_here(machine: str) -> None:
+    seccomp = libseccomp()
+    policies = load_policies(k.SANDBOX, machine=machine)
+    assert policies.keys() == POLICIES.keys()
+    read = int(seccomp.resolve_syscall(seccomp.Arch.RISCV64, "read"))
+    program = policies["strict"].stage_2.checked()
+    assert run_filter(program, arch=jail_filter.AUDIT_ARCH[machine], number=read) == ALLOW
+    assert run_filter(program, arch=jail_filter.AUDIT_ARCH[machine], number=read + 1000) == KILL
+    assert run_filter(program, arch=AUDIT["aarch64"], number=read) == KILL
+
+
+@pytest.mark.parametrize(
+    ("machine", "resolve", "text"),
+    [
+        ("s390x", None, "none can be made; filters can be made for x86_64"),
+        ("armv7l", None, "mmap has no number on armv7l; no filter can be made for it"),
+        ("riscv64", ImportError("No module named 'pyseccomp'"), "pyseccomp and libseccomp, which are missing"),
+        ("riscv64", RuntimeError("Unable to find libseccomp"), "pip install 'edgeswarm"),
+    ],
+)
+def test_where_no_filter_can_be_made_it_is_said_why(machine: str, resolve: Any, text: str) -> None:
+    if resolve is None:
+        libseccomp()
+        ask = jail_filter.resolve_by_libseccomp
+    else:
+
+        def ask(_arch: str, _name: str) -> int:
+            raise resolve
+
+    file = read_policy_file(k.SANDBOX / "policies" / "strict.toml")
+    with pytest.raises((TierError, ConfigError), match=text):
+        jail_filter.filters_here(file, machine, ask)
 
 
 @pytest.mark.parametrize(("name", "stage", "arch"), list(itertools.product(NAMES, (1, 2), ARCHES)))
