@@ -27,6 +27,7 @@ class CompileLink:
             )
         self.id = jail_id
         self.memory_bytes_max = 0
+        self.cpu_cores = 1.0
         self.job: dict[str, Any] = {"kind": "compile"}
         self._ends = Ends()
         self._memory: list[int] = []

@@ -66,6 +66,7 @@ class Link(Protocol):
     control: socket.socket
     job: dict[str, Any]
     memory_bytes_max: int
+    cpu_cores: float
 
     @property
     def fds(self) -> tuple[int, ...]: ...
@@ -77,6 +78,9 @@ class Link(Protocol):
 
 class Owner(Protocol):
     """What a jail needs of its host."""
+
+    def why_killed(self, number: JailId) -> str:
+        """Why the kernel killed it, where it says so; else nothing."""
 
     def forget(self, jail: JailLife) -> None:
         """It has ended."""
@@ -257,7 +261,8 @@ class JailLife:
         await asyncio.wait((self._status,), timeout=_STATUS_WAIT_S)
         status = self._status.result() if self._status.done() else _Status(None, None)
         sigsys = status.signal == signal.SIGSYS
-        text = how_it_ended(status.code, status.signal, lie=self._lie, reason=self._closing)
+        reason = self._closing or self._host.why_killed(self.id)
+        text = how_it_ended(status.code, status.signal, lie=self._lie, reason=reason)
         ended = JailExit(
             self.id, self.pid, status.code, status.signal, sigsys, sigsys or bool(self._lie), text, self._running_slot()
         )

@@ -133,6 +133,7 @@ class JailLink:
         self.id = jail_id
         self.specs = {spec.slot: spec for spec in specs}
         self.memory_bytes_max = sum(spec.limit_bytes for spec in specs)
+        self.cpu_cores = sum(spec.cpu_cores for spec in specs)
         self.job: dict[str, Any] = {}
         self._flights: dict[tuple[int, int], _Flight] = {}
         self._reserved_bytes = 0

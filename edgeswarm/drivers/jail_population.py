@@ -131,6 +131,7 @@ class PopulationLink:
         spec.check()
         self.id = jail_id
         self.spec = spec
+        self.cpu_cores = 1.0
         self.memory_bytes_max = spec.count * (spec.limit_bytes + POPULATION_HOST_BYTES)
         self.faults_at = FAULTS_AT
         self.staging_at = _page(CONTROL_BYTES + spec.count * FAULT.size)

@@ -35,6 +35,8 @@ class KernelSpec:
     """0: what the layout needs."""
     deadline_ms: int = CALL_DEADLINE_MS_DEFAULT
     memory_width: int = 0
+    cpu_cores: float = 1.0
+    """CPU time a second at most; a jail gets the sum of its agents'."""
 
     @property
     def frame_bytes(self) -> int:

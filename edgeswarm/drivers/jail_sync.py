@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from edgeswarm.drivers.cgroup import Groups
 from edgeswarm.drivers.jail_cache import CwasmCache, binding_here
 from edgeswarm.drivers.jail_compile import CompileLink, compile_error
 from edgeswarm.drivers.jail_life import (
@@ -26,10 +27,10 @@ from edgeswarm.drivers.jail_life import (
     private_bytes,
 )
 from edgeswarm.drivers.jail_link import JailLink, KernelSpec, Reply
-from edgeswarm.drivers.jail_policy import BUILD_POLICY, load_policies
+from edgeswarm.drivers.jail_order import order_for, why_killed
+from edgeswarm.drivers.jail_policy import BUILD_POLICY, OWN_POLICIES, load_policies
 from edgeswarm.drivers.jail_sync_life import Process, SyncLife, readable
 from edgeswarm.drivers.jail_zygote import Program, ZygoteProcess, choose_tier
-from edgeswarm.drivers.jails import order_for
 from edgeswarm.errors import ConfigError, JailError, JailGoneError, TrapError
 from edgeswarm.ids import JailId
 from edgeswarm.jail.frames import SPIN_ALONE_NS, SPIN_NS, Kind, RingError
@@ -54,8 +55,10 @@ class SyncHost:
         mac_key: bytes,
         tier: str | None = None,
         program: Program | None = None,
+        groups: Groups | None = None,
     ) -> None:
-        self._policies = load_policies(policy_dir)
+        self._policies = load_policies(policy_dir, own=cache_dir.parent / OWN_POLICIES)
+        self.groups = groups or Groups.open(str(cache_dir), may_move=False)
         self.cache = CwasmCache(cache_dir, mac_key, binding_here(policy_digest=self._policies[BUILD_POLICY].digest()))
         self._numbers = itertools.count(1)
         self._processes: dict[int, Process] = {}
@@ -94,6 +97,7 @@ class SyncHost:
         for jail in list(self._jails):
             jail.close()
         self._zygote.stop()
+        self.groups.close()
 
     def compile(self, wasm: bytes, *, deadline_s: float = COMPILE_MS_DEFAULT / 1000) -> bytes:
         """As `JailHost.compile`."""
@@ -128,17 +132,22 @@ class SyncHost:
         try:
             if policy not in self._policies:
                 raise ConfigError(f"sandbox policy: expected one of {', '.join(self._policies)}, found {policy!r}")
-            self._zygote.send(order_for(link, policy, self.tier), link.fds)
+            self._zygote.send(order_for(link, self._policies[policy], self.tier, self.groups), link.fds)
         except BaseException:
             link.close()
+            self.groups.remove(link.id)
             raise
         link.hand_over()
         process = self._processes[link.id] = Process()
         return process
 
+    def why_killed(self, number: int) -> str:
+        return why_killed(self.groups, number)
+
     def forget(self, jail: object, number: int) -> None:
         """It has ended (called by a jail)."""
         self._processes.pop(number, None)
+        self.groups.remove(number)
         self._jails = [item for item in self._jails if item is not jail]
 
     def listen(self, timeout_s: float) -> bool:

@@ -38,6 +38,9 @@ class Owner(Protocol):
     def listen(self, timeout_s: float) -> bool:
         """Take one message of the zygote."""
 
+    def why_killed(self, number: int) -> str:
+        """Why the kernel killed it, where it says so; else nothing."""
+
     def forget(self, jail: object, number: int) -> None:
         """It has ended."""
 
@@ -110,7 +113,8 @@ class SyncLife:
                 pass
         code, number = self.process.status or (None, None)
         sigsys = number == signal.SIGSYS
-        text = how_it_ended(code, number, lie=self.lie, reason=self.reason)
+        reason = self.reason or self._host.why_killed(self._life.id)
+        text = how_it_ended(code, number, lie=self.lie, reason=reason)
         quarantine = sigsys or bool(self.lie)
         return JailExit(self._life.id, self.process.pid, code, number, sigsys, quarantine, text)
 

@@ -15,13 +15,15 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from edgeswarm.drivers.cgroup import Groups
 from edgeswarm.drivers.handover import Unpacker
 from edgeswarm.drivers.jail_cache import Binding, CwasmCache, binding_here
 from edgeswarm.drivers.jail_compile import CompileLink, compile_error
 from edgeswarm.drivers.jail_handover import unpack_jail
 from edgeswarm.drivers.jail_life import JailExit, JailLife, JailStartError, Link, end_process, private_bytes
 from edgeswarm.drivers.jail_link import JailLink, KernelSpec, Reply
-from edgeswarm.drivers.jail_policy import BUILD_POLICY, load_policies
+from edgeswarm.drivers.jail_order import order_for, why_killed
+from edgeswarm.drivers.jail_policy import BUILD_POLICY, OWN_POLICIES, load_policies
 from edgeswarm.drivers.jail_process import Jail
 from edgeswarm.drivers.jail_zygote import Message, Program, ZygoteProcess, choose_tier
 from edgeswarm.errors import ConfigError, JailError, LimitError
@@ -53,6 +55,7 @@ class JailHost:
 
     policy_dir: as `sandbox/` (policies/, bpf/).  mac_key: 16 to 64 bytes, of this device, for the code cache.
     tier: None takes the best one this machine offers; a weaker one may be asked for.  version: of this program.
+    groups: the cgroups that its jails get, its own from now on; None: those that can be had without moving anybody.
     """
 
     def __init__(
@@ -64,8 +67,10 @@ class JailHost:
         tier: str | None = None,
         program: Program | None = None,
         version: str = "",
+        groups: Groups | None = None,
     ) -> None:
-        self._policies = load_policies(policy_dir)
+        self._policies = load_policies(policy_dir, own=cache_dir.parent / OWN_POLICIES)
+        self.groups = groups or Groups.open(str(cache_dir), may_move=False)
         self.cache = CwasmCache(cache_dir, mac_key, self.binding_here())
         self._wanted_tier = tier
         self._program = program or Program()
@@ -305,10 +310,11 @@ class JailHost:
             if policy not in self._policies:
                 raise ConfigError(f"sandbox policy: expected one of {', '.join(self._policies)}, found {policy!r}")
             zygote = await self._ready_zygote()
-            zygote.send(order_for(link, policy, self.tier), link.fds)
+            zygote.send(order_for(link, self._policies[policy], self.tier, self.groups), link.fds)
             self._parents[link.id] = zygote
         except BaseException:
             link.close()
+            self.groups.remove(link.id)
             raise
         link.hand_over()
 
@@ -348,10 +354,14 @@ class JailHost:
         finally:
             await jail.close()
 
+    def why_killed(self, number: JailId) -> str:
+        return why_killed(self.groups, number)
+
     def forget(self, jail: JailLife) -> None:
         """It has ended (called by the jail)."""
         self._jails.pop(jail.id, None)
         self._parents.pop(jail.id, None)
+        self.groups.remove(jail.id)
         if self._elders:
             self._end_elders()
 
@@ -374,6 +384,7 @@ class JailHost:
                 asyncio.get_running_loop().remove_reader(one.socket)
                 await one.ended()
         self._elders.clear()
+        self.groups.close()
 
 
 def allow_descriptors(count: int) -> None:
@@ -382,18 +393,6 @@ def allow_descriptors(count: int) -> None:
     wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def order_for(link: Link, policy: str, tier: Tier) -> dict[str, Any]:
-    """What the zygote is told, besides the descriptors."""
-    return {
-        "order": "jail",
-        "id": link.id,
-        "policy": policy,
-        "tier": tier,
-        "memory_bytes": link.memory_bytes_max,
-        "job": link.job,
-    }
 
 
 def _no_exit(_exit: JailExit) -> None:

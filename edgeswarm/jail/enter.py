@@ -71,6 +71,9 @@ def perform(steps: Sequence[plan.Step], around: Surroundings) -> Entered:
 def _perform(step: plan.Step, around: Surroundings, entered: Entered) -> bool:
     """One step; False when this kernel is too old for it and the plan can do without."""
     match step:
+        case plan.JoinGroups(doors=doors):
+            for door in doors:
+                _join_group(door)
         case plan.BecomeUser(uid=uid, gid=gid):
             kernel.become_user(uid, gid)
         case plan.Unshare(namespaces=namespaces):
@@ -112,6 +115,15 @@ def _perform(step: plan.Step, around: Surroundings, entered: Entered) -> bool:
         case _:
             assert_never(step)
     return True
+
+
+def _join_group(door: str) -> None:
+    """Enter a cgroup: 0 stands for the process that writes it (cgroups(7))."""
+    fd = os.open(door, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.write(fd, b"0")
+    finally:
+        os.close(fd)
 
 
 def _where_known(call: Callable[[], object]) -> bool:

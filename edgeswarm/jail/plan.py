@@ -4,6 +4,7 @@ Decides the list from a policy and the tier that this machine offers; performs n
 Invariants of every plan:
     seccomp stage 1 stands before Load, stage 2 after it, and nothing but SelfTest follows stage 2;
     NoNewPrivileges stands before Landlock and before the first filter;
+    JoinGroups stands first: whatever the jail does is counted, and it has the right to enter;
     nothing is loaded before the descriptors are closed, the limits set and the capabilities dropped.
 """
 
@@ -13,6 +14,13 @@ from dataclasses import dataclass
 
 from edgeswarm.errors import TierError
 from edgeswarm.jail.policy import TIERS, Filter, Policy, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class JoinGroups:
+    """Enter the cgroups that the supervisor has made and limited for this jail: `doors` are their cgroup.procs."""
+
+    doors: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +115,8 @@ class SelfTest:
 
 
 Step = (
-    BecomeUser
+    JoinGroups
+    | BecomeUser
     | Unshare
     | ForkInit
     | NullStdio
@@ -137,16 +146,21 @@ def name_of(step: Step) -> str:
             return type(step).__name__
 
 
-def make_plan(policy: Policy, tier: Tier, *, run_as: tuple[int, int] | None, memory_bytes: int) -> tuple[Step, ...]:
+def make_plan(
+    policy: Policy, tier: Tier, *, run_as: tuple[int, int] | None, memory_bytes: int, doors: tuple[str, ...] = ()
+) -> tuple[Step, ...]:
     """The steps of one jail.
 
     run_as: (uid, gid) when the zygote is root, else None.  memory_bytes: the sum of the agents' memory limits.
+    doors: of its cgroups; none: rlimits are all there is.
     Raises TierError when the policy asks for more than this machine's tier.
     """
     if TIERS.index(tier) > TIERS.index(policy.tier_min):
         raise TierError(f"policy {policy.name} needs tier {policy.tier_min} or better, this machine offers {tier}")
     steps: list[Step] = []
     namespaces = policy.namespaces if tier == "A" else ()
+    if doors:
+        steps.append(JoinGroups(doors))
     if run_as is not None:
         steps.append(BecomeUser(*run_as))
     if namespaces:

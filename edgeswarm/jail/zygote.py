@@ -2,7 +2,7 @@
 
 Single-threaded, imports what a jail needs, makes the engine, compiles and deserialises nothing.  Takes orders as JSON
 with descriptors on one SEQPACKET socket, and tells there what became of each jail:
-    -> {"order": "jail", "id", "policy", "tier", "memory_bytes", "job"} + descriptors of worker.FDS
+    -> {"order": "jail", "id", "policy", "tier", "memory_bytes", "groups", "job"} + descriptors of worker.FDS
     <- {"spawned": id, "pid"} + pidfd | {"refused": id, "text"}
     <- {"exited": id, "pid", "code" | "signal"}
 It is the parent of every jail (as subreaper: the process between is gone by then), so it alone learns how one ended.
@@ -104,7 +104,11 @@ class Zygote:
             if chosen is None:
                 raise JailError(f"policy {order['policy']}: never sent")
             steps = plan.make_plan(
-                chosen, order["tier"], run_as=user_of(number), memory_bytes=int(order["memory_bytes"])
+                chosen,
+                order["tier"],
+                run_as=user_of(number),
+                memory_bytes=int(order["memory_bytes"]),
+                doors=tuple(map(str, order.get("groups", ()))),
             )
             report, told = os.pipe()
             child = os.fork()

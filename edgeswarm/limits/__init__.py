@@ -11,5 +11,6 @@ from edgeswarm.limits.fleet import *
 from edgeswarm.limits.mqtt import *
 from edgeswarm.limits.population import *
 from edgeswarm.limits.raft import *
+from edgeswarm.limits.resources import *
 from edgeswarm.limits.units import *
 from edgeswarm.limits.wire import *

@@ -1,0 +1,53 @@
+"""What the zygote is told to make one jail: the order, and the cgroups that are made for it beforehand."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any
+
+from edgeswarm.drivers.cgroup import GroupLimits, Groups
+from edgeswarm.drivers.jail_life import Link
+from edgeswarm.jail.policy import Policy, Tier
+from edgeswarm.limits import JAIL_GROUP_SPARE_BYTES, JAIL_PROCESSES_MAX
+
+
+def group_limits(link: Link, policy: Policy) -> GroupLimits:
+    """What the jail of this link may use, as its cgroup has it.
+
+    Its memory is what RLIMIT_DATA allows, what it shares with the supervisor (whoever touches that first is charged),
+    and what the kernel needs for it: an honest jail meets RLIMIT_DATA first, and gets an error, not a kill.
+    """
+    own_bytes = policy.data_bytes + link.memory_bytes_max
+    shared_bytes = sum(_memory_bytes(fd) for fd in link.fds)
+    return GroupLimits(
+        memory_bytes=own_bytes + own_bytes // 8 + shared_bytes + JAIL_GROUP_SPARE_BYTES,
+        processes=JAIL_PROCESSES_MAX,
+        cpu_cores=link.cpu_cores,
+    )
+
+
+def _memory_bytes(fd: int) -> int:
+    found = os.fstat(fd)
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+
+
+def order_for(link: Link, policy: Policy, tier: Tier, groups: Groups) -> dict[str, Any]:
+    """What the zygote is told, besides the descriptors.  Makes the jail's groups; raises LocalError when the kernel
+    takes no more."""
+    return {
+        "order": "jail",
+        "id": link.id,
+        "policy": policy.name,
+        "tier": tier,
+        "memory_bytes": link.memory_bytes_max,
+        "groups": groups.make(link.id, group_limits(link, policy)),
+        "job": link.job,
+    }
+
+
+def why_killed(groups: Groups, number: int) -> str:
+    """Why the kernel killed jail `number`, when that was for its memory; else nothing.  To be asked before its groups
+    are removed."""
+    killed = groups.toll(number).oom_kills
+    return f"used more memory than it may: killed ({groups.mechanisms['memory']}, oom_kill)" if killed else ""
