@@ -342,3 +342,20 @@ def test_a_lie_about_faults_is_the_end_of_the_jail(sync_host: SyncHost, monkeypa
             monkeypatch.undo()
             with pytest.raises(JailGoneError):
                 agents.jail.tick()
+
+
+def test_the_jail_of_a_population_is_confined_as_any_other(sync_host: SyncHost) -> None:
+    """Both filters on every thread, no capability; of descriptors two more than others have: its own memory's."""
+    with populate(sync_host) as agents:
+        folder = f"/proc/{agents.jail.pid}"
+        for thread in os.listdir(f"{folder}/task"):
+            with open(f"{folder}/task/{thread}/status", encoding="ascii") as file:
+                status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+            assert (status["Seccomp"], status["Seccomp_filters"], status["NoNewPrivs"]) == ("2", "2", "1")
+            assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+        targets = [os.readlink(f"{folder}/fd/{fd}") for fd in os.listdir(f"{folder}/fd")]
+        kinds = sorted(target.removeprefix("/memfd:").split(":")[0].split()[0].rsplit("/", 1)[-1] for target in targets)
+        assert kinds == ["null"] * 3 + ["pipe"] * 3 + ["population", "population-code", "socket"]
+        with open(f"{folder}/maps", encoding="ascii") as file:
+            rights = [line.split()[1] for line in file]
+        assert not [found for found in rights if "w" in found and "x" in found]
