@@ -190,6 +190,27 @@ class SupervisionSpec:
             yield "backoff_ms", f"expected at most backoff_ms_max ({self.backoff_ms_max}), found {self.backoff_ms}"
 
 
+Share = Annotated[float, Range(0.0, 1.0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How an int8 kernel was made from float32, and what that cost on the calibration rows."""
+
+    path: Annotated[
+        Literal["i7x4", "i7", "exact"], Doc("activations of 7 bits (x4: small weights, fastest), or 8 bits, exact")
+    ]
+    calibration: Annotated[Literal["minmax", "percentile"], Doc("how the ranges of activations were found")] = "minmax"
+    percentile: Annotated[float, Range(50.0, 100.0), Doc("of the method percentile")] = 100.0
+    rows: Annotated[int, Range(0, AF_SECTION_BYTES_MAX), Doc("calibration rows")] = 0
+    loss: Annotated[Share, Doc("what the path was judged by: accuracy lost, else answers that differ, else error")] = (
+        0.0
+    )
+    loss_max: Annotated[Share, Doc("the bound on it when the file was built")] = 1.0
+    error_mean: Annotated[float, Range(0.0, 3.5e38), Doc("mean of |int8 - float32| over all answers")] = 0.0
+    error_max: Annotated[float, Range(0.0, 3.5e38), Doc("greatest of them")] = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class KernelOptions:
     """How the kernel was built and how it is called (docs/kernel-abi.md)."""
@@ -207,6 +228,7 @@ class KernelOptions:
         Pattern(r"([0-9a-f]{64})?", "64 lower-case hex digits or nothing"),
         Doc("digest of what shaped its code; informational"),
     ] = ""
+    quantization: Annotated[Quantization | None, Doc("of an int8 kernel; absent: float32")] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,12 @@ def repack(header: Header, layout: Layout, running: bytes, weights: Any, *, delt
     sizes = (net.input_size, *net.hidden_layers, net.output_size)
     names = (net.activation_function, net.output_activation)
     model = model_of(weights, sizes=sizes, activation=names[0], output_activation=names[1], steepness=net.steepness)
+    if header.kernel.quantization is not None:
+        if delta:
+            raise InputError("weights: an int8 agent takes whole weights: a small delta would be lost in its rounding")
+        from edgeswarm.compile.lower_i8 import repack_i8
+
+        return repack_i8(model, layout, running, header.kernel.quantization.path)
     if delta:
         now = unpack_weights(running, sizes, [*[names[0]] * len(net.hidden_layers), names[1]])
         pairs = list(zip(now.layers, model.layers, strict=True))

@@ -17,6 +17,7 @@ from edgeswarm.app.joins import Joins
 from edgeswarm.app.lifecycle import Lifecycle
 from edgeswarm.app.pump import AgentFlow, Port
 from edgeswarm.app.shelf import Artefact
+from edgeswarm.compile.path_i8 import check_path
 from edgeswarm.core import events as ev
 from edgeswarm.core.breaker import State as BreakerState
 from edgeswarm.drivers import checkpoints
@@ -314,6 +315,8 @@ class Flows:
         floats = any(entry.name == "neural_weights" and entry.dtype == "f32" for entry in artefact.header.sections)
         if floats and (found := first_not_finite(weights)) is not None:
             raise InputError(f"agent {name}: weights: expected finite numbers, found {found[1]} at index {found[0]}")
+        if artefact.header.kernel.quantization is not None:
+            check_path(weights, artefact.header.kernel.quantization.path, who=f"agent {name}")
         await flow.port.swap_weights(flow.slot, weights)
         artefact.weights = weights
         self._sup.log.info("weights_swapped", agent=name, size_bytes=len(weights))

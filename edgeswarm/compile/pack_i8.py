@@ -1,7 +1,8 @@
 """How an 8-bit layer lies in a kernel's weights region: a record, its panels, its factors (wasm_kernels/dense_i8/).
 
 Layer by layer, each part at a multiple of 64 bytes:
-  record   float32: factor, least, greatest, 1.5 * 2^23 + zero point, four times each; scale, zero point, 0, 0; i16 ones
+  record   float32: factor, least, greatest, 1.5 * 2^23 + zero point, four times each; scale, zero point, path; ones of
+           i16 at ONES
   panels   columns of 4 outputs, up to PANEL_COLUMNS_MAX side by side: a row of bias (i32), a row of weights a step
   factors  float32, one an output, padded with zeros to whole groups of 16
 """
@@ -15,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from edgeswarm.compile.abi import ALIGN_BYTES
+from edgeswarm.compile.path_i8 import NUMBERS, check_path
 from edgeswarm.errors import ModelError
 from edgeswarm.model.quantize import GROUPS, PATHS, DenseI8, QuantizedMlp, Steps
 
@@ -107,7 +109,7 @@ def pack(model: QuantizedMlp) -> bytes:
         between = y is not None and layer.activation in ("linear", "relu")
         part = bytearray(packed.size)
         part[:64] = np.repeat(layer.x.record(model.path), 4).astype("<f4").tobytes()
-        part[64:72] = np.array([layer.x.scale, layer.x.zero_point], "<f4").tobytes()
+        part[64:76] = np.array([layer.x.scale, layer.x.zero_point, NUMBERS[model.path]], "<f4").tobytes()
         part[ONES : ONES + 16] = np.ones(8, "<i2").tobytes()
         part[RECORD_BYTES : RECORD_BYTES + packed.sums_size] = _panels(layer, packed)
         factors = layer.factors(y if between else None).astype("<f4").tobytes()
@@ -121,6 +123,7 @@ def steps_of(weights: bytes, sizes: Sequence[int], path: str) -> list[Steps]:
     layers = packed_layers(sizes, path)
     if len(weights) != sum(layer.size for layer in layers):
         raise ModelError(f"weights: expected {sum(layer.size for layer in layers)} bytes, found {len(weights)}")
+    check_path(weights, path)
     found, at = [], 0
     low, high = PATHS[path]
     for index, layer in enumerate(layers):

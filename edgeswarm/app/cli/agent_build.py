@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeswarm.app.cli import common, output, signing
+from edgeswarm.app.cli import agent_quantize, common, output, signing
 from edgeswarm.errors import AgentFileError, ConfigError, KernelError, LocalError, ModelError
 from edgeswarm.limits import AF_HEADER_BYTES_MAX, AF_SECTION_BYTES_MAX, KERNEL_BATCH_MAX, KERNEL_WASM_BYTES_MAX
 
@@ -43,6 +43,7 @@ class Options:
     training_data: Path | None
     golden: Path | None
     no_golden: bool
+    quantize: agent_quantize.Wanted
 
     def check(self) -> None:
         """Raises UsageError for options that contradict each other."""
@@ -54,6 +55,8 @@ class Options:
             raise click.UsageError(
                 "--mode and --batch-max are for kernels made here; those of --wasm are in its layout"
             )
+        if self.wasm is not None and self.quantize.quantize is not None:
+            raise click.UsageError("--quantize is for kernels made here; --wasm brings its own")
         if self.golden is not None and self.no_golden:
             raise click.UsageError("--golden and --no-golden contradict each other")
 
@@ -75,6 +78,7 @@ class Options:
 @click.option("--training-data", type=click.Path(path_type=Path), help="Carry this file in section training_data.")
 @click.option("--golden", type=click.Path(path_type=Path), help="Table of golden rows: inputs, then expected outputs.")
 @click.option("--no-golden", is_flag=True, help="Leave the golden vectors out.")
+@agent_quantize.quantize_options
 @signing.key_options
 @output.state_option
 @output.config_option
@@ -98,10 +102,12 @@ def build(
       edgeswarm agent build demo/agent.yaml --weights demo/weights.npz -o demo.af
       edgeswarm agent build demo/agent.yaml --random-seed 1 --mode deterministic
       edgeswarm agent build demo/agent.yaml --wasm kernel.wat --golden rows.csv
+      edgeswarm agent build demo/agent.yaml --weights demo/weights.npz --quantize int8 --calibrate rows.csv
     """
     from edgeswarm import agentfile
 
-    chosen = Options(**options)
+    wanted = agent_quantize.Wanted.take(options)
+    chosen = Options(**options, quantize=wanted)
     chosen.check()
     if unsigned and key is not None:
         raise click.UsageError("--key and --unsigned contradict each other")
@@ -110,7 +116,7 @@ def build(
     with output.progress(STEPS, "building", quiet=as_json) as step:
         created = agentfile.moment(source_date(source, os.environ))
         step(1)
-        header, sections = sections_of(header, chosen, step)
+        header, sections, quantized = sections_of(header, chosen, step)
         seed = pair.seed if pair is not None else None
         data = agentfile.build(header, sections, publisher_key=seed, created=created)
         kernel = check_result(data)
@@ -129,6 +135,7 @@ def build(
         "publisher": pair.id if pair is not None else None,
         "kernel": kernel,
         "sections": list(sections),
+        "quantization": quantized.row if quantized is not None else None,
     }
     signed = f"signed by {pair.id}" if pair is not None else "not signed: `edgeswarm agent sign` does it"
     text = (
@@ -166,12 +173,18 @@ def source_date(path: Path, environ: Any) -> int:
 
 def sections_of(
     header: Header, options: Options, step: Callable[[int], None]
-) -> tuple[Header, dict[str, Section | bytes]]:
-    """The header with what the kernel decides, and the sections.  `step` is called twice."""
+) -> tuple[Header, dict[str, Section | bytes], agent_quantize.Quantized | None]:
+    """The header with what the kernel decides, the sections, and what 8 bits cost.  `step` is called twice."""
     from edgeswarm.agentfile import Section
 
     model = model_of(header, options)
-    if options.wasm is None:
+    quantized: agent_quantize.Quantized | None = None
+    if options.quantize.quantize is not None:
+        assert model is not None
+        mode, batch_max = options.mode or header.kernel.mode, options.batch_max or header.kernel.batch_max
+        quantized = agent_quantize.quantized(header, model, options.quantize, mode=mode, batch_max=batch_max)
+        kernel = quantized.kernel
+    elif options.wasm is None:
         assert model is not None
         kernel = _compile(header, model, options)
     else:
@@ -182,11 +195,15 @@ def sections_of(
         mode="deterministic" if kernel.layout.deterministic else "fast",
         batch_max=kernel.layout.batch_max,
         topology=kernel.layout.topology,
+        quantization=quantized.block if quantized is not None else None,
     )
     sections: dict[str, Section | bytes] = {"wasm_kernel": kernel.wasm}
     if kernel.weights:
-        sections["neural_weights"] = Section(kernel.weights, "f32", kernel.layout.weights.shape)
-    if not options.no_golden and (golden := _golden(header, options, model)) is not None:
+        floats = Section(kernel.weights, "f32", kernel.layout.weights.shape)
+        sections["neural_weights"] = (
+            floats if quantized is None else Section(kernel.weights, "u8", (len(kernel.weights),))
+        )
+    if not options.no_golden and (golden := _golden(header, options, model, quantized)) is not None:
         sections["golden"] = golden
     if options.training_data is not None:
         sections["training_data"] = common.read_file(
@@ -198,7 +215,7 @@ def sections_of(
 
         net = replace(header.neural_config, steepness=tuple(steepness_of(model)))
         header = replace(header, neural_config=net)
-    return replace(header, kernel=chosen), sections
+    return replace(header, kernel=chosen), sections, quantized
 
 
 def model_of(header: Header, options: Options) -> Mlp | None:
@@ -314,8 +331,10 @@ def _assemble(text: bytes, who: str) -> bytes:
         raise KernelError(f"expected a wasm module or its text, found {str(error).splitlines()[0]}", who=who) from None
 
 
-def _golden(header: Header, options: Options, model: Mlp | None) -> Section | None:
-    """Rows with the answers that the kernel must give: from a file, or computed by the float64 reference."""
+def _golden(
+    header: Header, options: Options, model: Mlp | None, quantized: agent_quantize.Quantized | None
+) -> Section | None:
+    """Rows with the answers that the kernel must give: from a file, or computed by the reference."""
     from edgeswarm.agentfile import Section
 
     width = header.neural_config.input_size + header.neural_config.output_size
@@ -335,7 +354,12 @@ def _golden(header: Header, options: Options, model: Mlp | None) -> Section | No
         return None
     from edgeswarm.compile import make_golden
 
-    golden = make_golden(model, GOLDEN_ROWS, GOLDEN_SEED)
+    if quantized is not None:
+        from edgeswarm.model.calibrate import golden_rows
+
+        golden = golden_rows(quantized.model, GOLDEN_ROWS, GOLDEN_SEED)
+    else:
+        golden = make_golden(model, GOLDEN_ROWS, GOLDEN_SEED)
     return Section(golden.astype("<f4").tobytes(), "f32", golden.shape)
 
 

@@ -14,6 +14,7 @@ from edgeswarm.errors import ConfigError, EdgeSwarmError, NotSignedError, Unknow
 
 if TYPE_CHECKING:
     from edgeswarm.agentfile import AgentFile
+    from edgeswarm.agentfile.header import Quantization
     from edgeswarm.ids import KeyId
 
 trust_option = click.option(
@@ -120,6 +121,8 @@ def _facts(file: AgentFile, row: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "signature", _STATES[row["signature"]["state"]].format(**row["signature"])
     widths = "-".join(map(str, (net.input_size, *net.hidden_layers, net.output_size)))
     yield "net", f"{net.network_type} {widths}, {net.activation_function}, output {net.output_activation}"
+    if header.kernel.quantization is not None:
+        yield "quantization", _quantization(header.kernel.quantization)
     if layout is None:
         yield "kernel", "none: the file describes an agent and cannot run it"
     elif "error" in layout:
@@ -145,6 +148,12 @@ def _facts(file: AgentFile, row: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if header.memory.width:
         yield "memory", f"{header.memory.width} values, checkpoint every {header.memory.checkpoint_s:g} s"
     yield "supervision", f"{header.supervision.strategy}, network {header.supervision.network or header.name}"
+
+
+def _quantization(made: Quantization) -> str:
+    method = f"percentile {made.percentile:g}" if made.calibration == "percentile" else made.calibration
+    cost = f"loss {made.loss:.4g} (bound {made.loss_max:g}), error mean {made.error_mean:.3g} max {made.error_max:.3g}"
+    return f"int8, path {made.path}, {method} of {made.rows} rows: {cost}"
 
 
 def _region(name: str, region: dict[str, Any]) -> str:

@@ -49,6 +49,7 @@ _NEURON: Final = re.compile(r"\(([^(),]{1,500}), ?([^(),]{1,500}), ?([^(),]{1,50
 _CONNECTION: Final = re.compile(r"\(([^(),]{1,500}), ?([^(),]{1,500})\) *")
 _SHOWN: Final = 40
 _U32_MAX: Final = (1 << 32) - 1
+_I32_MAX: Final = (1 << 31) - 1
 
 
 def parse(data: bytes, *, who: str = "") -> Net:
@@ -301,7 +302,7 @@ class _Parser:
         for index, (count, activation, steep) in enumerate(self.items(NEURONS, _NEURON)):
             if index >= expected:
                 raise self.error("neurons", f"{expected} neurons (layer_sizes)", "more")
-            inputs.append(self.count(f"{self.at}.num_inputs", count))
+            inputs.append(self.count(f"{self.at}.num_inputs", count, _I32_MAX))
             activations.append(self.count(f"{self.at}.activation_function", activation, len(ACTIVATION_NAMES) - 1))
             steepness.append(self.value(f"{self.at}.activation_steepness", steep))
             if index < sizes[0] and inputs[-1]:

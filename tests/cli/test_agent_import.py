@@ -1,0 +1,150 @@
+"""agent import and agent export: FANN nets in, the same bytes out, and what cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fann_nets import FOLDER, SMALL, answers
+
+from edgeswarm import agentfile
+
+SOURCE = """\
+version: "1.0"
+name: judge
+neural_config: {input_size: 21, output_size: 3}
+wiring: {sources: [{type: api, width: 21}], decision: {type: argmax, labels: [hyper, hypo, normal]}}
+kernel: {batch_max: 8}
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", [*SMALL, "thyroid_cascade2_final", "thyroid_rprop_final"])
+def test_a_net_goes_in_and_comes_out_byte_for_byte(name: str, cli) -> None:
+    made = cli("agent", "import", FOLDER / f"{name}.net", "-o", "a.af", "--json").json()
+    assert made["name"] == name.replace("_", "-")
+    assert {"wasm_kernel", "neural_weights", "golden", "fann"} <= set(made["sections"])
+    told = cli("agent", "export", "a.af", "-o", "b.net", "--json").json()
+    assert told["how"] == "byte for byte as imported"
+    assert Path("b.net").read_bytes() == (FOLDER / f"{name}.net").read_bytes()
+
+
+def test_the_same_net_gives_the_same_agent_file(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    for out in ("a.af", "b.af"):
+        assert cli("agent", "import", FOLDER / "cascade.net", "-o", out).code == 0
+    assert Path("a.af").read_bytes() == Path("b.af").read_bytes()
+
+
+def test_it_says_what_it_found(cli) -> None:
+    done = cli("agent", "import", FOLDER / "thyroid_cascade2_final.net", "--name", "thyroid")
+    assert done.out.startswith("thyroid.af: agent thyroid 1.0.0")
+    for text in ("format: FANN_FLO_2.1", "topology: shortcut, fully connected", "connections: 361", "FANN_ELLIOT",
+                 "steepness: 0.25, 0.5, 0.75, 1.0", "graph of"):  # fmt: skip
+        assert text in done.out
+    assert "float32 rounding" in done.err
+    fixed = cli("agent", "import", FOLDER / "fixed.net", "--json").json()
+    assert fixed["found"]["format"] == "FANN_FIX_2.0"
+    assert "not libfann's fixed-point bits" in fixed["notes"][0]
+
+
+def test_wiring_comes_from_an_agent_yaml(cli) -> None:
+    Path("agent.yaml").write_text(SOURCE)
+    net = FOLDER / "thyroid_rprop_final.net"
+    assert cli("agent", "import", net, "--source", "agent.yaml", "-o", "t.af").code == 0
+    header = agentfile.read(Path("t.af").read_bytes()).header
+    assert (header.name, header.kernel.batch_max) == ("judge", 8)
+    assert header.wiring.decision.labels == ("hyper", "hypo", "normal")
+    assert header.neural_config.hidden_layers == (24,)
+    assert header.neural_config.activation_function == "tanh"
+    assert header.neural_config.steepness == ()
+    done = cli("agent", "import", FOLDER / "cascade.net", "--source", "agent.yaml")
+    assert done.code == 3
+    assert "expected input_size 2 and output_size 1, found 21 and 3" in done.err
+
+
+def test_scaling_is_applied_when_asked_and_mentioned_otherwise(cli) -> None:
+    assert "--apply-scaling folds both" in cli("agent", "import", FOLDER / "scaled.net").err
+    assert cli("agent", "import", FOLDER / "scaled.net", "--apply-scaling", "-o", "s.af").code == 0
+    assert cli("agent", "export", "s.af", "-o", "s.net").code == 0
+    assert Path("s.net").read_bytes() == (FOLDER / "scaled.net").read_bytes()
+    done = cli("agent", "import", FOLDER / "trained.net", "--apply-scaling")
+    assert done.code == 3
+    assert "scale_included: expected 1" in done.err
+
+
+@pytest.mark.parametrize("name", ["trained", "cascade", "scaled", "thyroid_cascade2_final"])
+def test_an_imported_agent_answers_in_a_jail_as_libfann_does(name: str, cli) -> None:
+    scaling = ["--apply-scaling"] if name == "scaled" else []
+    assert cli("agent", "import", FOLDER / f"{name}.net", "-o", "a.af", *scaling).code == 0
+    inputs = agentfile.read(Path("a.af").read_bytes()).header.neural_config.input_size
+    rows, expected = answers(name, inputs)
+    Path("rows.csv").write_text("\n".join(",".join(map(repr, row)) for row in rows[:5].tolist()) + "\n")
+    assert cli("agent", "verify", "a.af").code == 0
+    assert cli("agent", "run", "a.af", "--input", "rows.csv", "-o", "out.csv").code == 0
+    found = np.loadtxt("out.csv", delimiter=",", ndmin=2)
+    assert np.abs(found - expected[:5]).max() < 2e-5
+
+
+# --- export ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_agent_that_never_was_a_net_becomes_one(cli) -> None:
+    Path("agent.yaml").write_text(
+        'version: "1.0"\nname: fresh\n'
+        "neural_config: {input_size: 3, output_size: 2, hidden_layers: [4], activation_function: sigmoid}\n"
+    )
+    assert cli("agent", "build", "agent.yaml", "--random-seed", 1).code == 0
+    told = cli("agent", "export", "fresh.af", "--json").json()
+    assert told == told | {"path": "fresh.net", "how": "a new net", "connections_changed": None}
+    again = cli("agent", "import", "fresh.net", "-o", "again.af", "--json").json()
+    assert again["found"]["activations"] == ["FANN_SIGMOID", "FANN_LINEAR"]
+    assert cli("agent", "export", "fresh.af", "--original").code == 3
+
+
+def test_what_libfann_has_not_is_refused(cli) -> None:
+    Path("agent.yaml").write_text(
+        'version: "1.0"\nname: modern\nneural_config: {input_size: 3, output_size: 2, output_activation: softmax}\n'
+    )
+    assert cli("agent", "build", "agent.yaml", "--random-seed", 1).code == 0
+    done = cli("agent", "export", "modern.af")
+    assert done.code == 3
+    assert "layer 0: softmax has no counterpart in libfann 2.2" in done.err
+    assert not Path("modern.net").exists()
+
+
+def test_a_cascade_is_no_new_layered_net(cli) -> None:
+    assert cli("agent", "import", FOLDER / "cascade.net").code == 0
+    assert "concat" in cli("agent", "export", "cascade.af", "--new").err
+    assert cli("agent", "export", "cascade.af", "--original").code == 0
+    assert cli("agent", "export", "cascade.af", "--new", "--original").code == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "says"),
+    [
+        (b"", 3, "expected one of FANN .net, found a file that begins with b''"),
+        (b"PK\3\4", 3, "expected one of FANN .net"),
+        (b"FANN_FLO_9.9\n", 3, "x.net: line 1: version"),
+        (b"FANN_FLO_2.1\nnum_layers=3\nlearning_rate=x\n", 3, "x.net: line 3: learning_rate: expected a finite number"),
+        (b"FANN_FLO_2.1\nnum_layers=2000\n", 6, "line 2: num_layers: at most 1025"),
+    ],
+)
+def test_a_broken_file_is_named_with_line_and_field(data: bytes, code: int, says: str, cli) -> None:
+    Path("x.net").write_bytes(data)
+    done = cli("agent", "import", "x.net")
+    assert (done.code, Path("x.af").exists()) == (code, False)
+    assert says in done.err
+
+
+def test_a_missing_file_and_a_bad_name_are_refused(cli) -> None:
+    assert cli("agent", "import", "gone.net").code == 3
+    assert cli("agent", "import", FOLDER / "trained.net", "--name", "Bad Name").code == 2
+    Path("123.net").write_bytes((FOLDER / "trained.net").read_bytes())
+    assert cli("agent", "import", "123.net", "--json").json()["name"] == "net-123"
