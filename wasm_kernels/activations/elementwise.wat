@@ -1,6 +1,6 @@
 ;; One activation over all values from $p to $end: rows lie end to end, so their padding goes along (and is read by
 ;; nobody).  A pass of its own is faster than an activation beside the sums, which need the registers.
-;; `unroll` vectors a round, for the check of the epoch in the loop's head costs as much as half a vector.
+;; `unroll` vectors a round, for the check of the epoch in the loop's head costs as much as three.
 (func $@{name} (param $p i32) (param $end i32) (local $a v128) (local $t v128) (local $n v128)
   (block $out (loop $next
 ;;@ for u in 0..unroll
