@@ -25,6 +25,7 @@ from edgeswarm.limits import KERNEL_BATCH_MAX, KERNEL_MEMORY_BYTES_MAX
 from edgeswarm.model.mlp import Mlp
 from edgeswarm.model.quantize import GROUPS, IN_STEPS, PATHS, QuantizedMlp, quantize
 
+_PASS_UNROLL = 8  # vectors a round in an activation (pass_unroll of the manifest)
 _RESERVED_BYTES = 1024
 _OPERATIONS: dict[str, dict[str, Value]] = {
     "i7x4": {"load": "v128.load", "half": 0},
@@ -273,7 +274,7 @@ class _Functions:
             values: dict[str, Value] = {"width": layer.outputs, "vectors": layer.columns}
             function = self._function(name, values | _MULTIPLY_ADD[self.plan.mode])
         else:
-            values = {"activation": name, "unroll": 2}
+            values = {"activation": name, "unroll": _PASS_UNROLL}
             function = self._function("elementwise", values | _MULTIPLY_ADD[self.plan.mode])
         return f"(call ${function} {y} (i32.add {y} (i32.mul {count} (i32.const {16 * layer.columns}))))"
 

@@ -36,6 +36,7 @@ Stacked = Sequence[tuple[F32, F32]]
 LANES = 4
 _VECTOR_BYTES = 16
 _COLUMNS_MAX = 7  # outputs whose sums 16 registers hold, as in dense_f32/gemv.wat
+_PASS_UNROLL = 8  # vectors a round in an activation (pass_unroll of the manifest)
 _UNROLL = 16
 _BLOCK_BYTES = 8192  # of values between two layers, so that a block's stay in the first cache with their weights
 _BLOCK_GROUPS_MAX = 64
@@ -256,7 +257,7 @@ class _Functions:
                 return self._pass(activation, place, width)
 
     def _pass(self, activation: str, place: int, width: int) -> list[str]:
-        values: dict[str, Value] = {"activation": activation, "unroll": 2}
+        values: dict[str, Value] = {"activation": activation, "unroll": _PASS_UNROLL}
         name = self._function(library().find("elementwise"), values)
         end = f"(i32.add (i32.const {place}) (i32.mul (local.get $n) (i32.const {width * _VECTOR_BYTES})))"
         return [f"(call ${name} (i32.const {place}) {end})"]
