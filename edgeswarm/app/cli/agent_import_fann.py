@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from edgeswarm.agentfile import Section
 from edgeswarm.agentfile.header import GoldenSpec, NeuralConfig
-from edgeswarm.app.builder import steepness_of
 from edgeswarm.app.cli.agent_build import GOLDEN_ROWS, GOLDEN_SEED
 from edgeswarm.app.cli.agent_import import GOLDEN_CANDIDATES, Found, Options
-from edgeswarm.model import graph, reference
-from edgeswarm.model.fann import section
-from edgeswarm.model.fann.convert import INPUT_RANGE, Converted, convert
-from edgeswarm.model.fann.net import ACTIVATION_NAMES, Net
-from edgeswarm.model.fann.noise import spread
-from edgeswarm.model.mlp import Mlp
-from edgeswarm.model.seeded import random_rows
-from edgeswarm.model.structure import structure_of
 
 if TYPE_CHECKING:
     from edgeswarm.compile import Kernel
+    from edgeswarm.model import Mlp
+    from edgeswarm.model.fann.convert import Converted
+    from edgeswarm.model.fann.net import Net
+    from edgeswarm.model.fann.section import Imported
+    from edgeswarm.model.graph import Graph
 
 WARN_SPREAD = 1e-5  # below it nobody sees the difference
 
 
 def found(data: bytes, options: Options, who: str) -> Found:
     """Raises ModelError with the line, LimitError."""
+    from edgeswarm.model import graph
+    from edgeswarm.model.fann import section
+    from edgeswarm.model.fann.convert import convert
+    from edgeswarm.model.structure import structure_of
+
     item = section.imported(data, scaled=options.apply_scaling, who=who)
     made = convert(item.net, scaled=item.scaled, who=who)
     model = made.model if isinstance(made.model, graph.Graph) or _is_plain(made.model) else graph.graph_of(made.model)
@@ -39,9 +38,9 @@ def found(data: bytes, options: Options, who: str) -> Found:
     def kernel(batch_max: int, mode: str) -> Kernel:
         from edgeswarm.compile import compile_graph, compile_mlp
 
-        if isinstance(model, Mlp):
-            return compile_mlp(model, batch_max=batch_max, mode=mode)
-        return compile_graph(model, batch_max=batch_max, mode=mode)
+        if isinstance(model, graph.Graph):
+            return compile_graph(model, batch_max=batch_max, mode=mode)
+        return compile_mlp(model, batch_max=batch_max, mode=mode)
 
     told = _told(item, made, model)
     return Found(_neural_config(item.net, model), kernel, golden, sections, told, _notes(item, made, moves))
@@ -52,12 +51,15 @@ def _is_plain(model: Mlp) -> bool:
     return len(set(model.activations[:-1])) <= 1
 
 
-def _neural_config(net: Net, model: Mlp | graph.Graph) -> NeuralConfig:
+def _neural_config(net: Net, model: Mlp | Graph) -> NeuralConfig:
+    from edgeswarm.app.builder import steepness_of
+    from edgeswarm.model.graph import Graph
+
     rate = net.parameters["learning_rate"]
     assert isinstance(rate, float)
     plain: dict[str, Any] = {"input_size": net.inputs, "output_size": net.outputs}
     plain["learning_rate"] = min(max(rate, 0.0), 1000.0)
-    if isinstance(model, graph.Graph):
+    if isinstance(model, Graph):
         return NeuralConfig(**plain, network_type="graph")
     hidden = model.sizes[1:-1]
     names: dict[str, Any] = {"activation_function": model.activations[0]} if hidden else {}
@@ -67,25 +69,20 @@ def _neural_config(net: Net, model: Mlp | graph.Graph) -> NeuralConfig:
 
 
 def _golden(made: Converted) -> tuple[tuple[Section, GoldenSpec], float]:
-    """Golden rows, their tolerance, and by how much float32 moves the answers at most, but for one row in a hundred.
+    """Golden rows, their tolerance, and by how much float32 moves the answers at most, but for one row in a hundred."""
+    from edgeswarm.model.fann.noise import steady_rows
 
-    Of many rows those that rounding moves least: a step function's edge decides nothing.
-    """
-    inputs = made.stages[0].dense.inputs if isinstance(made.model, Mlp) else made.model.tensors[0].size
-    rows = random_rows(GOLDEN_CANDIDATES, inputs, GOLDEN_SEED)
-    moved = spread(made, rows.astype(np.float64), GOLDEN_SEED)
-    best = np.sort(np.argsort(moved, kind="stable")[:GOLDEN_ROWS])
-    rows = rows[best]
-    answers = (reference if isinstance(made.model, Mlp) else graph).forward(made.model, rows)
-    golden = np.hstack([rows, answers.astype(np.float32)])
+    golden, moved, usual = steady_rows(made, GOLDEN_ROWS, GOLDEN_CANDIDATES, GOLDEN_SEED)
     wanted = GoldenSpec()
-    allowed = float(8 * moved[best].max())
-    if allowed > wanted.absolute:
-        wanted = GoldenSpec(absolute=min(1.0, float(f"{allowed:.2g}")))
-    return (Section(golden.astype("<f4").tobytes(), "f32", golden.shape), wanted), float(np.quantile(moved, 0.99))
+    if 8 * moved > wanted.absolute:
+        wanted = GoldenSpec(absolute=min(1.0, float(f"{8 * moved:.2g}")))
+    return (Section(golden.astype("<f4").tobytes(), "f32", golden.shape), wanted), usual
 
 
-def _told(item: section.Imported, made: Converted, model: Mlp | graph.Graph) -> dict[str, Any]:
+def _told(item: Imported, made: Converted, model: Mlp | Graph) -> dict[str, Any]:
+    from edgeswarm.model.fann.net import ACTIVATION_NAMES
+    from edgeswarm.model.graph import Graph
+
     net = item.net
     kinds = dict.fromkeys(net.activations[net.num_inputs > 0].tolist())
     full = bool(net.parameters["connection_rate"] == 1.0)
@@ -102,12 +99,14 @@ def _told(item: section.Imported, made: Converted, model: Mlp | graph.Graph) -> 
         "scaling": "folded in" if item.scaled else "in the file, not applied" if net.scaled else "none",
         "decimal_point": net.count("decimal_point") if net.fixed else None,
         "neurons_held": made.held,
-        "model": "feedforward" if isinstance(model, Mlp) else f"graph of {len(model.nodes)} nodes",
+        "model": f"graph of {len(model.nodes)} nodes" if isinstance(model, Graph) else "feedforward",
         "exact_export": "as libfann writes it" if item.as_is is None else "kept as it is",
     }
 
 
-def _notes(item: section.Imported, made: Converted, moves: float) -> tuple[str, ...]:
+def _notes(item: Imported, made: Converted, moves: float) -> tuple[str, ...]:
+    from edgeswarm.model.fann.convert import INPUT_RANGE
+
     net, notes = item.net, []
     if net.scaled and not item.scaled:
         notes.append(

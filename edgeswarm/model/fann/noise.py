@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeswarm.model.fann.convert import Converted
+from edgeswarm.model.mlp import F32, Mlp
 from edgeswarm.model.reference import FUNCTIONS
+from edgeswarm.model.seeded import random_rows
 
 ROUNDING = 1.2e-7  # relative: one unit in the last place of a float32
 ACTIVATION = 4e-7  # absolute: what activations of kernels are off by, with room
@@ -31,8 +33,22 @@ def spread(made: Converted, rows: F64, seed: int) -> F64:
     return worst
 
 
+def steady_rows(made: Converted, count: int, candidates: int, seed: int) -> tuple[F32, float, float]:
+    """Golden rows: of `candidates` random ones over [-1, 1) the `count` whose answers rounding moves least.
+
+    A step function's edge decides nothing.  Returns float32[count, inputs + outputs], the largest change of an answer
+    among them, and the largest among all candidates but one in a hundred.
+    """
+    inputs = made.model.sizes[0] if isinstance(made.model, Mlp) else made.model.tensors[0].size
+    rows = random_rows(candidates, inputs, seed)
+    moved = spread(made, rows.astype(np.float64), seed)
+    best = np.sort(np.argsort(moved, kind="stable")[:count])
+    answers = _answers(made, rows[best].astype(np.float64), None).astype(np.float32)
+    return np.hstack([rows[best], answers]), float(moved[best].max()), float(np.quantile(moved, 0.99))
+
+
 def _answers(made: Converted, rows: F64, rng: np.random.Generator | None) -> F64:
-    values = {-1: rows}
+    values: dict[int, F64] = {-1: rows}
     with np.errstate(all="ignore"):
         for index, stage in enumerate(made.stages):
             x = np.hstack([values[read] for read in stage.reads])
