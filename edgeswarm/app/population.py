@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from edgeswarm.compile import Kernel
     from edgeswarm.drivers.jail_sync import SyncHost
     from edgeswarm.model import Mlp
+    from edgeswarm.model.graph import Graph
+    from edgeswarm.model.shortcut import Shortcut
 
     F32 = NDArray[np.float32]
 
@@ -40,7 +42,8 @@ ON_FAULT: Final = ("leave", "reset")
 class Population:
     """`count` agents of one model, each with its own row of inputs, its own outputs and, if you like, its own weights.
 
-    model: a Network, a model.Mlp, a Kernel, or an agent file (its path, bytes, or what `agentfile.read` gave).
+    model: a Network, an Mlp, a Shortcut or Graph (isolated only), a Kernel (the same), or an agent file (its path, its
+    bytes, or what `agentfile.read` gave).
     isolation: `instance` or `packed`.  mode: `fast` or `deterministic`, where a kernel is made here.
     deadline_ms: how long one agent may compute before it is stopped (packed: the whole tick).
     on_fault: an agent that traps or runs past its deadline is left out until `reset` (`leave`), or made anew at once.
@@ -51,7 +54,7 @@ class Population:
 
     def __init__(
         self,
-        model: Network | Mlp | Kernel | AgentFile | Path | str | bytes,
+        model: Network | Mlp | Shortcut | Graph | Kernel | AgentFile | Path | str | bytes,
         count: int,
         *,
         isolation: str = "instance",

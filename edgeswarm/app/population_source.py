@@ -99,8 +99,10 @@ def source_of(model: Any, mode: str) -> Source:
     """Raises LocalError for what is none of those, AgentFileError, KernelError."""
     from edgeswarm.agentfile import AgentFile
     from edgeswarm.app.network import Network
-    from edgeswarm.compile import Kernel
+    from edgeswarm.compile import Kernel, compile_graph
     from edgeswarm.model import Mlp
+    from edgeswarm.model.graph import Graph, graph_of
+    from edgeswarm.model.shortcut import Shortcut
 
     if mode not in MODES:
         raise LocalError(f"mode: expected one of {', '.join(MODES)}, found {mode!r}")
@@ -109,6 +111,9 @@ def source_of(model: Any, mode: str) -> Source:
             return Source("network", model.model, mode)
         case Mlp():
             return Source("model", model, mode)
+        case Graph() | Shortcut():
+            graph = model if isinstance(model, Graph) else graph_of(model)
+            return Source("graph", None, mode, compile_graph(graph, batch_max=1, mode=mode))
         case Kernel():
             return Source("kernel", None, mode, model)
         case AgentFile():
@@ -125,9 +130,8 @@ def source_of(model: Any, mode: str) -> Source:
                 raise AgentFileError(f"{path}: {error.strerror}") from None
             return _of_file(_read(data, str(path)))
         case _:
-            raise LocalError(
-                f"model: expected a Network, a model.Mlp, a Kernel or an agent file, found {type(model).__name__}"
-            )
+            what = "a Network, a model (Mlp, Shortcut, Graph), a Kernel or an agent file"
+            raise LocalError(f"model: expected {what}, found {type(model).__name__}")
 
 
 def _read(data: bytes, who: str) -> AgentFile:

@@ -311,7 +311,7 @@ class SyncPopulation:
         answered, count = MESSAGE.unpack(told) if len(told) == MESSAGE.size else (-1, 0)
         if answered == 0 and count <= TEXT_BYTES_MAX:
             text = bytes(self.link.view[TEXT_AT : TEXT_AT + count]).decode("utf-8", "replace")
-            raise LimitError(text)
+            raise LimitError(text) if operation == RESET else JailError(f"population {self.spec.name}: {text}")
         if answered != operation:
             raise self._lied(f"answer {answered} to {operation}")
         return int(count)

@@ -23,8 +23,9 @@ from edgeswarm.drivers.jail_sync import SyncHost
 from edgeswarm.errors import AgentFileError, InputError, JailGoneError, LimitError, LocalError, ModelError, TrapError
 from edgeswarm.jail.frames import FaultCode
 from edgeswarm.limits import POPULATION_INSTANCES_MAX, POPULATION_PACKED_MAX
-from edgeswarm.model import random_mlp, random_rows
+from edgeswarm.model import Dense, random_mlp, random_rows
 from edgeswarm.model.reference import forward
+from edgeswarm.model.shortcut import Shortcut
 
 pytestmark = pytest.mark.e2e
 
@@ -200,6 +201,22 @@ def test_a_kernel_whose_weights_nobody_can_read_runs_isolated_only(zygote: SyncH
         for call in (lambda: agents.weights(0), lambda: agents.set_weights(0, MODEL)):
             with pytest.raises(LocalError, match="not known"):
                 call()
+
+
+def test_nets_with_jumps_are_populations_of_isolated_agents(zygote: SyncHost) -> None:
+    """As FANN's cascade training makes them: each layer reads all values before it."""
+    rng = np.random.default_rng(0)
+    layers = (
+        Dense(rng.standard_normal((4, 1)), rng.standard_normal(1), "tanh"),
+        Dense(rng.standard_normal((5, 2)), rng.standard_normal(2), "sigmoid"),
+    )
+    first = np.tanh(ROWS @ layers[0].weights + layers[0].bias)
+    sums = np.hstack([ROWS, first]) @ layers[1].weights + layers[1].bias
+    net = Shortcut(4, layers, 2)
+    with Population(net, 50, host=zygote) as agents:
+        assert np.abs(agents.tick(ROWS) - 1 / (1 + np.exp(-sums))).max() < 1e-5
+    with pytest.raises(LocalError, match="expected a feed-forward net"):
+        Population(net, 50, isolation="packed", host=zygote)
 
 
 def test_deterministic_populations_give_the_same_bits_both_ways(zygote: SyncHost) -> None:
