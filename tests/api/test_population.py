@@ -109,6 +109,16 @@ def test_a_large_nets_weights_beside_its_inputs_pages_are_right(zygote: SyncHost
         assert np.abs(agents.tick() - forward(model, rows)).max() < 1e-5
 
 
+@pytest.mark.parametrize("sizes", [(1500, 3), (3, 1500), (1100, 1100)])
+def test_rows_of_more_than_a_page_are_right(zygote: SyncHost, sizes: tuple[int, ...]) -> None:
+    model = random_mlp(sizes, "relu", "tanh", 2)
+    rows = random_rows(5, sizes[0], 1)
+    with Population(model, 5, host=zygote) as agents:
+        assert np.abs(agents.tick(rows) - forward(model, rows)).max() < 1e-5
+        agents.reset(2)
+        assert np.abs(agents.tick() - forward(model, rows)).max() < 1e-5
+
+
 # --- faults -----------------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgeswarm.app.population import Population
 from edgeswarm.compile.packed import driver_wasm
 from edgeswarm.drivers.jail_population import PopulationSpec, SyncPopulation, spans_of
 from edgeswarm.drivers.jail_sync import SyncHost
@@ -26,6 +27,7 @@ from edgeswarm.jail import pages
 from edgeswarm.jail.frames import FaultCode
 from edgeswarm.jail.table import Blame, TableSpec
 from edgeswarm.limits import POPULATION_INSTANCES_MAX, POPULATION_MEMORY_BYTES_MAX
+from edgeswarm.model import random_mlp, random_rows, reference
 
 pytestmark = pytest.mark.e2e
 
@@ -131,6 +133,27 @@ def test_an_agent_that_overwrites_all_it_can_reach_changes_nobody_else(sync_host
         assert {agents.jail.weights_of(i) for i in others} == {struct.pack("<f", 2.0)}
         agents.jail.reset(3)
         assert agents.jail.weights_of(3) == struct.pack("<f", 2.0)
+
+
+def test_what_a_module_brings_in_its_data_is_there_beside_inputs_and_after_a_reset(sync_host: SyncHost) -> None:
+    """Data in the page of the inputs, which is laid over; in the page of the weights, which is not shared then."""
+    text = f"""(module (memory (export "memory") 2)
+     (data (i32.const 512) "\\00\\00\\40\\40") (data (i32.const 130000) "\\00\\00\\a0\\40")
+     (func (export "run")
+      (if (f32.eq (f32.load (i32.const 0)) (f32.const {k.TRAP})) (then
+       (f32.store (i32.const 512) (f32.const 99)) (unreachable)))
+      (f32.store (i32.const {k.OUTPUT}) (f32.add (f32.load (i32.const 512))
+       (f32.mul (f32.load (i32.const {k.WEIGHTS})) (f32.load (i32.const 4)))))
+      (f32.store (i32.const {k.OUTPUT + 4}) (f32.load (i32.const 130000))))
+     (func (export "run_batch") (param i32)))"""
+    with populate(sync_host, text) as agents:
+        agents.inputs[6, 0] = k.TRAP
+        assert [fault.agent for fault in agents.jail.tick()] == [6]
+        agents.jail.reset(6)
+        agents.calm()
+        assert agents.jail.tick() == []
+        assert agents.outputs.tolist() == [[3.0 + 2.0 * i, 5.0] for i in range(COUNT)]
+        assert weights_pages(agents) == []
 
 
 def test_memory_grows_up_to_the_limit_and_no_further(sync_host: SyncHost) -> None:
@@ -359,3 +382,22 @@ def test_the_jail_of_a_population_is_confined_as_any_other(sync_host: SyncHost) 
         with open(f"{folder}/maps", encoding="ascii") as file:
             rights = [line.split()[1] for line in file]
         assert not [found for found in rights if "w" in found and "x" in found]
+
+
+@pytest.mark.soak
+def test_ten_thousand_agents_are_thirty_kilobytes_each(sync_host: SyncHost) -> None:
+    """Resident memory and page tables of the whole jail, its interpreter included."""
+    model = random_mlp((4, 8, 2), "sigmoid", "sigmoid", 0)
+    rows = random_rows(10_000, 4, 1)
+    with Population(model, 10_000, host=sync_host) as agents:
+        assert np.abs(agents.tick(rows) - reference.forward(model, rows)).max() < 1e-6
+        assert agents.memory()["each"] < 30_000
+
+
+@pytest.mark.soak
+def test_a_million_packed_agents_are_three_hundred_bytes_each(sync_host: SyncHost) -> None:
+    model = random_mlp((4, 8, 2), "sigmoid", "sigmoid", 0)
+    rows = random_rows(1_000_000, 4, 1)
+    with Population(model, 1_000_000, isolation="packed", host=sync_host) as agents:
+        assert np.abs(agents.tick(rows) - reference.forward(model, rows)).max() < 1e-6
+        assert agents.memory()["each"] < 300
