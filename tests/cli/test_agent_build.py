@@ -256,6 +256,7 @@ def test_steepness_comes_from_the_model_or_the_source_and_is_said_in_the_header(
     assert Path("a.af").read_bytes() == Path("b.af").read_bytes() == Path("c.af").read_bytes()
     file = built(Path("a.af"))
     assert file.header.neural_config.steepness == (0.5, 3.0)
+    assert "output linear, steepness 0.5 3" in cli("agent", "show", "a.af").out
     folded = unpack_weights(file.section("neural_weights"), plain.sizes, plain.activations).layers[1]
     assert np.array_equal(folded.weights, plain.layers[1].weights * np.float32(3))
     source.write_text(SOURCE.replace("{input_size", "{steepness: [0.5, 2], input_size"))

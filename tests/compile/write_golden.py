@@ -28,6 +28,9 @@ NETWORKS = (
     ([5, 7, 3, 9, 2], "softmax", "relu"),
     ([13, 33, 50, 17], "tanh", "linear"),
     ([64] * 9, "sigmoid", "linear"),
+    ([9, 21, 6], "gelu", "sin"),
+    ([7, 30, 5], "gaussian", "elliott_symmetric"),
+    ([6, 11, 10], "cos_symmetric", "sigmoid_stepwise"),
 )
 SPECIAL = [0.0, -0.0, 1e-40, -1e-38, 3e-5, -0.25, 0.5, 1.0, -2.0, 7.5, -9.02, 9.1, 16.9, -17.5, 88.0, -3e38]
 INFINITE = [np.inf, -np.inf, np.nan]

@@ -120,7 +120,8 @@ def _facts(file: AgentFile, row: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "file", f"{row['path']}, {output.size(row['size_bytes'])}, sha256 {row['sha256']}"
     yield "signature", _STATES[row["signature"]["state"]].format(**row["signature"])
     widths = "-".join(map(str, (net.input_size, *net.hidden_layers, net.output_size)))
-    yield "net", f"{net.network_type} {widths}, {net.activation_function}, output {net.output_activation}"
+    steep = f", steepness {' '.join(f'{value:g}' for value in net.steepness)}" if net.steepness else ""
+    yield "net", f"{net.network_type} {widths}, {net.activation_function}, output {net.output_activation}{steep}"
     if header.kernel.quantization is not None:
         yield "quantization", _quantization(header.kernel.quantization)
     if layout is None:
