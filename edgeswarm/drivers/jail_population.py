@@ -39,7 +39,6 @@ from edgeswarm.limits import (
     POPULATION_TICK_MS_MAX,
 )
 
-_MAPPINGS_EACH: Final = 3
 _MAPPINGS_SPARE: Final = 2_000  # the interpreter's, the libraries', the code's
 _CODES: Final = (int(FaultCode.TRAP), int(FaultCode.DEADLINE))
 
@@ -81,6 +80,13 @@ class PopulationSpec:
     def stride(self) -> int:
         return sum(span.size for span in self.spans)
 
+    @property
+    def mappings(self) -> int:
+        """Into how many pieces an agent's memory falls at most: spans, weights, what is between, what is reserved."""
+        weights = around(self.weights_offset, self.weights_offset + len(self.weights))
+        places = {0, self.memory_bytes, *weights, *(place for span in self.spans for place in span)}
+        return sum(place < self.memory_bytes for place in places) + 1
+
     def check(self) -> None:
         """Raises LimitError or LocalError when this cannot be one jail."""
         if not 1 <= self.count <= POPULATION_INSTANCES_MAX:
@@ -107,7 +113,7 @@ class PopulationSpec:
                 f"population {self.name}: deadline of 1 to {CALL_DEADLINE_MS_MAX} ms (CALL_DEADLINE_MS_MAX) expected, "
                 f"found {self.deadline_ms}"
             )
-        needed, most = self.count * (_MAPPINGS_EACH + len(self.spans) - 1) + _MAPPINGS_SPARE, mappings_max()
+        needed, most = self.count * self.mappings + _MAPPINGS_SPARE, mappings_max()
         if self.count > 1 and needed > most:
             raise LimitError(
                 f"population {self.name}: {self.count} isolated agents need {needed} memory mappings, this machine "

@@ -278,6 +278,16 @@ def test_a_deadline_is_about_an_agent_found_twice_in_one_tick() -> None:
     assert not blame.is_for(4)
 
 
+def test_an_agent_takes_as_many_mappings_as_are_counted(sync_host: SyncHost) -> None:
+    def mappings(agents: Agents) -> int:
+        with open(f"/proc/{agents.jail.pid}/maps", encoding="ascii") as file:
+            return len(file.readlines())
+
+    with populate(sync_host, count=10) as few, populate(sync_host, count=110) as more:
+        each = (mappings(more) - mappings(few)) / 100
+        assert 3 <= each <= more.jail.spec.mappings
+
+
 def test_populations_past_a_bound_are_refused_before_anything_starts(sync_host: SyncHost) -> None:
     spec = PopulationSpec("x", 1, b"", b"", (), b"", 0, 65_536)
     for change, text in (
