@@ -24,12 +24,14 @@ PLACEMENTS = ("none", "pass", "row", "part")
 class Tile:
     """How large the pieces are that a kernel works on, for one architecture; manifest.toml explains each number."""
 
-    gemm_columns: int
+    gemv_columns: int
     gemm_sums: int
     gemm_rows_max: int
     unroll: int
     unroll_many: int
-    widths_many: int
+    shapes_many: int
+    gemm_unroll: int
+    tail: int
     pass_unroll: int
     block_rows: int
 

@@ -19,16 +19,16 @@ from edgeswarm.compile.template import Value
 from edgeswarm.model.graph import Graph, Outline
 
 LANES = 4  # float32 in a vector of 128 bits
+PANEL = 4  # columns of a panel: a row of it is one line of the cache, and one tile of gemm
 FEW_VECTORS_MAX = 4  # a row of so few gets its activation without a loop: a tiny net is 2 to 13 % faster
-PANEL_COLUMNS_MAX = 7  # columns whose sums the 16 vector registers of x86-64 hold (wasm_kernels/dense_f32/gemv.wat)
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """How a dense layer's weights are packed: panels of columns, a column being 4 outputs (the last padded with zeros).
+    """How a dense layer's weights are packed: panels of 4 columns, a column 4 outputs (the last padded with zeros).
 
     One panel: a row of bias, then a row of weights for each input; a row is one vector of 16 bytes for each column.
-    There are as few panels as PANEL_COLUMNS_MAX allows, of equal width but for the last.
+    What columns are left over make one more, narrower panel.
     """
 
     inputs: int
@@ -39,24 +39,14 @@ class Packed:
         return -(-self.outputs // LANES)
 
     @property
-    def width(self) -> int:
-        """Columns of each panel but the last."""
-        return -(-self.columns // -(-self.columns // PANEL_COLUMNS_MAX))
-
-    @property
     def panels(self) -> int:
-        """How many panels of `width` columns."""
-        return self.columns // self.width
+        """How many panels of 4 columns."""
+        return self.columns // PANEL
 
     @property
     def last(self) -> int:
         """Columns of one more, narrower panel; 0 if there is none."""
-        return self.columns % self.width
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row of outputs with its padding."""
-        return 16 * self.columns
+        return self.columns % PANEL
 
     @property
     def size(self) -> int:
@@ -65,27 +55,39 @@ class Packed:
 
     def panel_slices(self) -> list[slice]:
         """Which outputs, padding included, each panel holds."""
-        width = self.width * LANES
-        return [slice(start, start + width) for start in range(0, self.columns * LANES, width)]
+        width = PANEL * LANES
+        return [slice(start, min(start + width, self.columns * LANES)) for start in range(0, self.outputs, width)]
+
+    def passes(self, most: int) -> list[tuple[int, int]]:
+        """Groups of at most `most` columns, as few as can be: (first column, how many).
+
+        6 where that does no harm: sums of 6 start at few places of a panel, so layers share their code.
+        """
+        left, at, groups = self.columns, 0, []
+        for more in range(-(-self.columns // most) - 1, -1, -1):
+            even = 4 if left == 8 else min(most, 6, left)
+            width = even if left - even <= most * more else min(most, left)
+            groups.append((at, width))
+            at, left = at + width, left - width
+        return groups
 
 
 @dataclass(frozen=True, slots=True)
 class DenseStep:
-    """The sums of a dense layer.  weights: offset of the packed layer.  height: rows of one tile of gemm."""
+    """The sums of a dense layer.  weights: offset of the packed layer."""
 
     x: Rows
     y: Rows
     layer: Packed
     weights: int
-    height: int
     tile: Tile
 
     def __str__(self) -> str:
         layer = self.layer
-        panels = f"{layer.panels} x {layer.width}" + (f" + {layer.last}" if layer.last else "")
+        panels = " + ".join([f"{layer.panels} x 4"] * (layer.panels > 0) + [str(layer.last)] * (layer.last > 0))
         return (
             f"{'dense':<13} {layer.inputs} -> {layer.outputs}: {panels} columns at {self.weights}, "
-            f"{self.height} rows a tile, x at {self.x.offset}, y at {self.y.offset}"
+            f"x at {self.x.offset}, y at {self.y.offset}"
         )
 
     def call(self, functions: Functions, rows: str | None) -> str:
@@ -97,38 +99,60 @@ class DenseStep:
 
     def _row(self, functions: Functions) -> str:
         """The function that computes the layer on one row."""
-        gemv = self._sums(functions, "gemv", {"width": self.layer.width})
-        gemv_last = self._sums(functions, "gemv", {"width": self.layer.last})
-        return functions.function("row", self._panels() | {"gemv": gemv, "gemv_last": gemv_last})
+        calls = []
+        for start, width in self.layer.passes(self.tile.gemv_columns):
+            first, end = start % PANEL, start + width
+            panels = -(-(first + width) // PANEL)
+            last = self.layer.last if end > PANEL * self.layer.panels else PANEL
+            shape: dict[str, Value] = {"first": first, "width": width, "panels": panels, "last": last}
+            name = functions.function("gemv", shape | self._loops(self.tile.unroll))
+            panel_bytes = 16 * PANEL * (self.layer.inputs + 1)
+            at = [panel_bytes * (start // PANEL + index) for index in range(panels)]
+            pointers = "".join(f" (i32.add (local.get $w) (i32.const {offset}))" for offset in at)
+            calls.append(
+                f"(call ${name} (local.get $x) (i32.const {self._main(self.tile.unroll)}) "
+                f"(i32.const {4 * self.layer.inputs}){pointers} (i32.add (local.get $y) (i32.const {16 * start})))"
+            )
+        return functions.function("row", {"calls": "\n  ".join(calls)})
 
     def _rows(self, functions: Functions) -> str:
         """The function that computes the layer on many rows."""
-        layer, part, height = self.layer, self.tile.gemm_columns, self.height
-        full = part if max(layer.width, layer.last) >= part else 0
+        layer, unroll = self.layer, self.tile.gemm_unroll
+        height, height_last = self._height(PANEL) if layer.panels else 0, self._height(layer.last)
         return functions.function(
             "rows",
-            self._panels()
-            | {
-                "part": part,
+            {
+                "inputs": layer.inputs,
+                "k_main": self._main(unroll),
+                "panels": layer.panels,
+                "last": layer.last,
                 "height": height,
+                "height_last": height_last,
+                "tallest": max(height, height_last),
                 "x_stride": self.x.stride,
                 "y_stride": self.y.stride,
-                "gemm_part": self._sums(functions, "gemm", {"height": height, "columns": full}),
-                "gemm_width": self._sums(functions, "gemm", {"height": height, "columns": layer.width % part}),
-                "gemm_last": self._sums(functions, "gemm", {"height": height, "columns": layer.last % part}),
+                "gemm": self._tiles(functions, height, PANEL),
+                "gemm_last": self._tiles(functions, height_last, layer.last),
                 "row": self._row(functions),
             },
         )
 
-    def _panels(self) -> dict[str, Value]:
-        layer = self.layer
-        return {"inputs": layer.inputs, "panels": layer.panels, "width": layer.width, "last": layer.last}
+    def _height(self, columns: int) -> int:
+        """Rows of a tile of so many columns; 0 for none."""
+        return min(self.tile.gemm_sums // columns, self.tile.gemm_rows_max) if columns else 0
 
-    def _sums(self, functions: Functions, template: str, shape: dict[str, Value]) -> str:
-        """The function that computes tiles of this shape, whatever the layer; "" for a tile of nothing."""
-        if 0 in shape.values():
+    def _tiles(self, functions: Functions, height: int, columns: int) -> str:
+        """The function that computes tiles of this shape, whatever the layer; "" for tiles of nothing."""
+        if not height:
             return ""
-        return functions.function(template, shape | {"unroll": self.tile.unroll})
+        return functions.function("gemm", {"height": height, "columns": columns} | self._loops(self.tile.gemm_unroll))
+
+    def _main(self, unroll: int) -> int:
+        """Bytes of a row of x that the main loop takes."""
+        return 4 * (self.layer.inputs // unroll * unroll) if unroll else 0
+
+    def _loops(self, unroll: int) -> dict[str, Value]:
+        return {"unroll": unroll, "tail": self.tile.tail}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +199,17 @@ def packed_of(outline: Outline, index: int) -> Packed:
 
 
 def tile_of(outline: Outline, tile: Tile) -> Tile:
-    """The tile with an `unroll` that suits these layers: more steps than inputs would never run."""
+    """The tile with loops that suit these layers: no main loop that no layer is long enough for."""
     layers = [packed_of(outline, index) for index, node in enumerate(outline.nodes) if node.op == "dense"]
-    widths = {width for layer in layers for width in (layer.width, layer.last) if width}
-    unroll = tile.unroll_many if len(widths) > tile.widths_many else tile.unroll
-    return replace(tile, unroll=min(unroll, max(layer.inputs for layer in layers)))
+    longest = max(layer.inputs for layer in layers)
+    shapes = {(start % PANEL, width) for layer in layers for start, width in layer.passes(tile.gemv_columns)}
+    unroll = tile.unroll_many if len(shapes) > tile.shapes_many else tile.unroll
+    return replace(
+        tile,
+        unroll=unroll if longest >= unroll else 0,
+        gemm_unroll=tile.gemm_unroll if longest >= tile.gemm_unroll else 0,
+        tail=min(tile.tail, longest),
+    )
 
 
 def _size(outline: Outline, index: int) -> int:
@@ -190,9 +220,7 @@ def _steps(plan: Plan, index: int) -> list[Step]:
     node, layer = plan.outline.nodes[index], packed_of(plan.outline, index)
     x, y = plan.place(node.inputs[0]), plan.place(node.output)
     tile = tile_of(plan.outline, plan.library.tile(plan.arch))
-    height = max(1, tile.gemm_sums // min(layer.columns, tile.gemm_columns))
-    height = min(height, tile.gemm_rows_max, plan.batch_max)
-    dense = DenseStep(x, y, layer, plan.weights(index), height, tile)
+    dense = DenseStep(x, y, layer, plan.weights(index), tile)
     return [dense, *passes(plan.library, [str(node.attrs["activation"])], y, tile.pass_unroll)]
 
 

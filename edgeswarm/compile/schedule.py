@@ -28,7 +28,7 @@ from edgeswarm.model.structure import structure_of
 __all__ = ["LANES", "MODES", "Packed", "Schedule", "Step", "node_weights", "packed_layers", "plan", "topology_of"]
 
 MODES = ("fast", "deterministic")
-PACKING = 1  # raised when the packing of weights changes, so that no kernel takes what it would misread
+PACKING = 2  # raised when the packing of weights changes, so that no kernel takes what it would misread
 _RESERVED_BYTES = 1024  # nothing lies at offset 0: a zero address is a fault of the generator, not a region
 
 

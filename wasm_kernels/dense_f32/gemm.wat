@@ -1,10 +1,9 @@
-;; A dense layer's sums, float32, for many rows: tiles of `height` rows x `columns` columns, which are a part of each panel.
-;; The same sums in the same order as gemv.wat, which also explains packing and loop: a row's answer does not depend on
+;; A dense layer's sums, float32, for many rows: tiles of `height` rows x one panel of `columns` columns.
+;; The same sums in the same order as gemv.wat, which also explains packing and loops: a row's answer does not depend on
 ;; the rows beside it.
-;; $x to $xend: rows, a multiple of `height` of them.  $w: the part's first bias in the first panel.  $step: bytes of a
-;; panel's row, of weights and of y alike.  $panels: how many panels have such a part.
-(func $@{name} (param $x i32) (param $xend i32) (param $x_stride i32) (param $k_bytes i32)
-  (param $w i32) (param $step i32) (param $panels i32) (param $y i32) (param $y_stride i32)
+;; $x to $xend: rows, a multiple of `height` of them.  $w: the first of $panels panels, each `columns` wide.
+(func $@{name} (param $x i32) (param $xend i32) (param $x_stride i32) (param $k_main i32) (param $k_bytes i32)
+  (param $w i32) (param $panels i32) (param $y i32) (param $y_stride i32)
   (local $wp i32) (local $xe i32) (local $xr i32) (local $yr i32)
 ;;@ for r in 0..height
   (local $x@{r} i32) (local $y@{r} i32) (local $s@{r} v128)
@@ -14,6 +13,43 @@
 ;;@ end
 ;;@ for i in 0..height * columns
   (local $a@{i} v128)
+;;@ end
+;;@ define round
+        (block $out
+;;@ for r in 0..height
+;;@ for c in 0..columns
+          (local.set $a@{r * columns + c} (v128.load offset=@{16 * c} (local.get $y@{r})))
+;;@ end
+;;@ end
+;;@ for u in 0..steps
+;;@ for c in 0..columns
+          (local.set $b@{c} (v128.load offset=@{16 * (columns * (u + 1) + c)} (local.get $wp)))
+;;@ end
+;;@ for r in 0..height
+          (local.set $s@{r} (v128.load32_splat offset=@{4 * u} (local.get $x@{r})))
+;;@ end
+;;@ for r in 0..height
+;;@ for c in 0..columns
+          (local.set $a@{r * columns + c}
+            (@{fma} (local.get $b@{c}) (local.get $s@{r}) @{into} (local.get $a@{r * columns + c})))
+;;@ end
+;;@ end
+;;@ if u < steps - 1
+;;@ if main
+          (br_if $out (i32.eqz (local.get $w)))
+;;@ else
+          (br_if $out (i32.eq (i32.add (local.get $x0) (i32.const @{4 * u + 4})) (local.get $xe)))
+;;@ end
+;;@ end
+;;@ end
+        )
+;;@ for r in 0..height
+;;@ for c in 0..columns
+        (v128.store offset=@{16 * c} (local.get $y@{r}) (local.get $a@{r * columns + c}))
+;;@ end
+        (local.set $x@{r} (i32.add (local.get $x@{r}) (i32.const @{4 * steps})))
+;;@ end
+        (local.set $wp (i32.add (local.get $wp) (i32.const @{16 * columns * steps})))
 ;;@ end
   (loop $panel
     (local.set $xr (local.get $x))
@@ -32,42 +68,21 @@
 ;;@ end
 ;;@ end
       (local.set $wp (local.get $w))
-      (local.set $xe (i32.add (local.get $x0) (local.get $k_bytes)))
-      (loop $k
-        (block $out
-;;@ for r in 0..height
-;;@ for c in 0..columns
-          (local.set $a@{r * columns + c} (v128.load offset=@{16 * c} (local.get $y@{r})))
+;;@ if unroll
+      (if (local.get $k_main) (then
+        (local.set $xe (i32.add (local.get $x0) (local.get $k_main)))
+        (loop $k
+;;@ use round steps=@{unroll} main=1
+          (br_if $k (i32.lt_u (local.get $x0) (local.get $xe))))))
 ;;@ end
-;;@ end
-;;@ for u in 0..unroll
-          (local.set $wp (i32.add (local.get $wp) (local.get $step)))
-;;@ for c in 0..columns
-          (local.set $b@{c} (v128.load offset=@{16 * c} (local.get $wp)))
-;;@ end
-;;@ for r in 0..height
-          (local.set $s@{r} (v128.load32_splat offset=@{4 * u} (local.get $x@{r})))
-;;@ end
-;;@ for r in 0..height
-;;@ for c in 0..columns
-          (local.set $a@{r * columns + c}
-            (@{fma} (local.get $b@{c}) (local.get $s@{r}) @{into} (local.get $a@{r * columns + c})))
-;;@ end
-;;@ end
-;;@ if u < unroll - 1
-          (br_if $out (i32.eq (i32.add (local.get $x0) (i32.const @{4 * u + 4})) (local.get $xe)))
-;;@ end
-;;@ end
-        )
-;;@ for r in 0..height
-;;@ for c in 0..columns
-        (v128.store offset=@{16 * c} (local.get $y@{r}) (local.get $a@{r * columns + c}))
-;;@ end
-        (local.set $x@{r} (i32.add (local.get $x@{r}) (i32.const @{4 * unroll})))
-;;@ end
-        (br_if $k (i32.lt_u (local.get $x0) (local.get $xe))))
+      (local.set $xe (i32.add (local.get $x0) (i32.sub (local.get $k_bytes) (local.get $k_main))))
+      (if (i32.lt_u (local.get $x0) (local.get $xe)) (then
+        (loop $k
+;;@ use round steps=@{tail} main=0
+          (br_if $k (i32.lt_u (local.get $x0) (local.get $xe))))))
       (br_if $tile (i32.lt_u (local.get $xr) (local.get $xend))))
-    (local.set $w (i32.add (local.get $wp) (local.get $step)))
-    (local.set $y (i32.add (local.get $y) (local.get $step)))
+    (local.set $w (i32.add (local.get $w) (i32.add (i32.mul (local.get $k_bytes) (i32.const @{4 * columns}))
+      (i32.const @{16 * columns}))))
+    (local.set $y (i32.add (local.get $y) (i32.const @{16 * columns})))
     (br_if $panel (local.tee $panels (i32.sub (local.get $panels) (i32.const 1)))))
 )
