@@ -82,7 +82,7 @@ async def serve(
     """
     ended = asyncio.Event()
     log.listen("edgeswarm.drivers")
-    supervisor = Supervisor(settings, log=log)
+    supervisor = Supervisor(settings, log=log, own_process=True)
     ops = ControlOps(supervisor, ended.set)
     control = ControlServer(settings.socket_path, ops.answer)
     metrics = MetricsServer(settings.profile.metrics.port, lambda: report.metrics(supervisor))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm import __version__, schema
+from edgeswarm.app import limits_of_use
 from edgeswarm.app import metrics as metric
 from edgeswarm.app.config import Settings
 from edgeswarm.app.pump import AgentFlow
@@ -59,6 +60,7 @@ def agent(supervisor: Supervisor, name: Any) -> dict[str, Any]:
         "jail": entry.jail,
         "pid": jail.pid if jail is not None else None,
         "slot": flow.slot if flow is not None and flow.port is not None else None,
+        "limits": limits_of_use.agent(supervisor, name),
         "restarts": entry.restarts_total,
         "faults": flow.faults if flow is not None else 0,
         "counters": flow.pipeline.tally() if flow is not None else {},
@@ -81,6 +83,7 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
             "memory_bytes": jail.memory_bytes(),
             "cpu_seconds": cpu_seconds(jail.pid),
             "in_flight": jail.in_flight,
+            "limits": limits_of_use.jail(supervisor, jail),
         }
         for number, jail in supervisor.jails.items()
         if number in supervisor.node.table.jails
@@ -94,6 +97,7 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
         "tier": supervisor.host.tier if supervisor.host is not None else None,
         "uptime_s": round(time.time() - supervisor.started_at, 3),
         "rss_bytes": rss_bytes(),
+        "mechanisms": limits_of_use.mechanisms(supervisor),
         "agents": agents,
         "jails": jails,
         "totals": {key: sum(row["counters"].get(key, 0) for row in agents) for key in keys},

@@ -13,6 +13,7 @@ from edgeswarm import agentfile
 from edgeswarm.agentfile.file import AgentFile
 from edgeswarm.agentfile.header import Header
 from edgeswarm.agentfile.wiring import AgentSource
+from edgeswarm.app.allowance import Allowance, allow
 from edgeswarm.app.config import Settings
 from edgeswarm.app.golden import check_golden
 from edgeswarm.app.log import Log
@@ -43,6 +44,7 @@ class Artefact:
     data: bytes = field(repr=False)
     weights: bytes = field(repr=False)
     deadline_ms: int
+    allowance: Allowance
     cwasm: bytes | None = field(default=None, repr=False)
     binding: Binding | None = None
 
@@ -59,9 +61,10 @@ class Artefact:
             cwasm=self.cwasm,
             layout=self.layout,
             weights=self.weights,
-            memory_limit_bytes=self.header.resources.limits.memory_mb << 20,
+            memory_limit_bytes=self.allowance.memory_bytes,
             deadline_ms=self.deadline_ms,
             memory_width=self.header.memory.width,
+            cpu_cores=self.allowance.cpu_cores,
         )
 
 
@@ -167,10 +170,17 @@ class Shelf:
 
     def _artefact(self, file: AgentFile, data: bytes, publisher: KeyId, who: str) -> Artefact:
         layout = check_kernel(file, who=who)
-        timing = self.settings.profile.timing
+        timing, classes = self.settings.profile.timing, self.settings.profile.classes
+        allowance = allow(file.header, classes)
+        if layout.memory_bytes > allowance.memory_bytes:
+            raise KernelError(
+                f"kernel memory: {allowance.origin['memory_mb']} allows {allowance.memory_bytes}, "
+                f"found {layout.memory_bytes}",
+                who=who,
+            )
         plan = plan_of(file.header, artefact=file.sha256, publisher=publisher, timing=timing)
         deadline_ms = min(file.header.kernel.deadline_ms, timing.deadline_ms_max)
-        return Artefact(plan, file, layout, data, file.sections.get("neural_weights", b""), deadline_ms)
+        return Artefact(plan, file, layout, data, file.sections.get("neural_weights", b""), deadline_ms, allowance)
 
     async def prepare(self, artefact: Artefact, host: JailHost) -> None:
         """Compile in a build jail (or take from the cache), then hold the kernel against its golden vectors."""

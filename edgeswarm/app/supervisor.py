@@ -25,6 +25,7 @@ from edgeswarm.core import effects as do
 from edgeswarm.core import events as ev
 from edgeswarm.core.node import Node
 from edgeswarm.core.resources import Capacity
+from edgeswarm.drivers.cgroup import Groups
 from edgeswarm.drivers.jails import Jail, JailExit, JailHost
 from edgeswarm.drivers.store import Store
 from edgeswarm.errors import EdgeSwarmError, TierError
@@ -34,12 +35,16 @@ from edgeswarm.wire.certificate import Signatory
 
 
 class Supervisor(Operations):
-    """One device's supervisor.  Use as an async context manager, or start() and close()."""
+    """One device's supervisor.  Use as an async context manager, or start() and close().
 
-    def __init__(self, settings: Settings, *, log: Log) -> None:
+    own_process: nothing else runs in this process; it may move itself into a cgroup of its own.
+    """
+
+    def __init__(self, settings: Settings, *, log: Log, own_process: bool = False) -> None:
         node = Node(self._capacity(settings), agents_per_jail=settings.profile.limits.agents_per_jail)
         super().__init__(node, log)
         self.settings = settings
+        self._own_process = own_process
         self.started_at = time.time()
         self.flows = Flows(self)
         self.shelf = Shelf(settings, log=log)
@@ -97,6 +102,7 @@ class Supervisor(Operations):
             cache_dir=self.settings.state_dir / "cache",
             mac_key=self.shelf.device_key.derive("es-cwasm"),
             version=__version__,
+            groups=Groups.open(str(self.settings.state_dir), may_move=self._own_process),
         )
 
     def check_tier(self) -> None:

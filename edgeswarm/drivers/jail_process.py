@@ -61,6 +61,16 @@ class Jail(JailLife):
         """Frames without an answer yet."""
         return self._link.in_flight
 
+    @property
+    def memory_bytes_max(self) -> int:
+        """What its agents may have together, without the jail's own."""
+        return self._link.memory_bytes_max
+
+    @property
+    def cpu_cores(self) -> float:
+        """The same of CPU time a second."""
+        return self._link.cpu_cores
+
     def rows_max(self, slot: int) -> int:
         """How many rows fit into one frame of this agent."""
         return self._link.rows_max(slot)

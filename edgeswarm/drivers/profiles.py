@@ -89,6 +89,36 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentClass:
+    """What one agent of this class gets at most, whatever its file asks for.
+
+    Its jail has no network at all; `network` is what the supervisor carries for it.
+    """
+
+    memory_mb: Annotated[int, Range(1, 1 << 20, "MiB"), Doc("memory of its kernel")]
+    cpu_cores: Annotated[float, Range(0.01, 1024, "cores"), Doc("CPU time a second")]
+    disk_mb: Annotated[int, Range(0, 1 << 20, "MiB"), Doc("files that are kept for it")]
+    network: Annotated[
+        Literal["none", "broker", "capabilities"],
+        Doc("nothing; mqtt and streams of the cell; what its capabilities name, within [network]"),
+    ]
+    network_bandwidth_mbps: Annotated[float, Range(0.001, 1e6, "Mbit/s"), Doc("what its sinks and streams send")]
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """Classes of agents, as container runtimes have them."""
+
+    agent: Annotated[AgentClass, Doc("every agent that is not a coordinator")]
+    coordinator: Annotated[AgentClass, Doc("the agents of `coordinators`")]
+    coordinators: Annotated[
+        tuple[Annotated[str, Pattern(r"[a-z][a-z0-9-]{0,63}", "an agent's name")], ...],
+        Length(0, 64),
+        Doc("agents of class coordinator, by name: they bring other agents' streams together"),
+    ] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """The supervisor's own log."""
 
@@ -112,6 +142,7 @@ class Profile:
     delegates: Delegates
     timing: Timing
     network: Network
+    classes: Classes
     log: Log
     metrics: Metrics
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,11 +65,20 @@ def test_policies_that_a_profile_names_exist(name: str) -> None:
     assert set(profiles.load(name).jails.policies) <= policies
 
 
+def leaves(tree: dict[str, Any], at: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{at}{key}.")
+        elif at:
+            yield at + key
+
+
 def test_default_names_every_key() -> None:
     tree = tomllib.loads(asset("profiles", "default.toml").read_text())
     assert set(tree) == {field.name for field in fields(profiles.Profile)}
-    paths = {row.path for row in schema.describe(profiles.Profile) if "." in row.path}
-    assert {f"{table}.{key}" for table, keys in tree.items() if isinstance(keys, dict) for key in keys} == paths
+    rows = {row.path for row in schema.describe(profiles.Profile) if "." in row.path}
+    paths = {path for path in rows if not any(other.startswith(f"{path}.") for other in rows)}
+    assert set(leaves(tree)) == paths
 
 
 def test_every_key_is_described() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from edgeswarm.app.cli import common, output, view
+from edgeswarm.app.cli import common, limits_view, output, view
 
 LEVELS = ("debug", "info", "warning", "error")
 _COLOURS = {"warning": "yellow", "error": "red", "debug": "bright_black"}
@@ -81,7 +81,7 @@ def status(state: Path | None, config_file: Path | None, as_json: bool) -> None:
     """
     with common.connect(state, config_file) as client:
         found: dict[str, Any] = client.call("status")
-    output.emit(found, as_json=as_json, text=lambda: "\n".join(view.lines_of(found)))
+    output.emit(found, as_json=as_json, text=lambda: "\n".join([*view.lines_of(found), *limits_view.lines(found)]))
 
 
 @click.command()

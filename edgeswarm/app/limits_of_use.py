@@ -1,0 +1,54 @@
+"""What a supervisor says of limits: of each agent with its origin and its mechanism, of each jail, of the machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgeswarm.drivers.cgroup import RLIMITS
+from edgeswarm.ids import AgentName
+
+if TYPE_CHECKING:
+    from edgeswarm.app.supervisor import Supervisor
+    from edgeswarm.drivers.jails import Jail
+
+BY = {
+    "memory_mb": "store limiter",
+    "cpu_cores": "turns",
+    "disk_mb": "quota",
+    "network_bandwidth_mbps": "token bucket",
+}
+"""What holds each limit of one agent; its jail's group holds the sum of all that are in it as well."""
+_CONTROLLER = {"memory_mb": "memory", "cpu_cores": "cpu"}
+
+
+def mechanisms(supervisor: Supervisor) -> dict[str, Any]:
+    """Controller -> what holds it on this machine, and why it is not better."""
+    host = supervisor.host
+    if host is None:
+        return {**RLIMITS, "notes": []}
+    return {**host.groups.mechanisms, "notes": list(host.groups.notes)}
+
+
+def agent(supervisor: Supervisor, name: AgentName) -> dict[str, Any]:
+    """Key -> value, where it came from, and what holds it."""
+    allowance = supervisor.shelf.current(name).allowance
+    rows: dict[str, Any] = {"class": allowance.class_name}
+    held = mechanisms(supervisor)
+    for key, row in allowance.rows().items():
+        by = [BY[key], *([held[_CONTROLLER[key]]] if key in _CONTROLLER else [])]
+        rows[key] = {**row, "by": by}
+    return rows
+
+
+def jail(supervisor: Supervisor, found: Jail) -> dict[str, Any]:
+    """What the kernel holds this jail to, as its group and its rlimits have it, and what it was refused so far."""
+    host = supervisor.host
+    assert host is not None, "it has jails"
+    toll = host.groups.toll(found.id)
+    return {
+        "memory_bytes": found.memory_bytes_max,
+        "cpu_cores": found.cpu_cores,
+        "throttled": toll.throttled,
+        "forks_refused": toll.forks_refused,
+        "oom_kills": toll.oom_kills,
+    }
