@@ -194,3 +194,10 @@ def test_other_formats_of_tables_calibrate_too(cli, source: Path) -> None:
     assert build(cli, source, "int8", "--calibrate", "classes.npy", "--max-loss", 1).code == 0
     done = build(cli, source, "int8", "--calibrate", "wrong.npy")
     assert (done.code, "a calibration file has rows of 6 values" in done.err) == (3, True)
+
+
+def test_rounded_weights_are_not_exported(cli, source: Path) -> None:
+    assert build(cli, source, "int8", "--calibrate", "rows.csv").code == 0
+    done = cli("agent", "export", "x.af", "-o", "x.net")
+    assert (done.code, "an int8 agent holds rounded weights" in done.err) == (3, True), done.err
+    assert not Path("x.net").exists()

@@ -87,6 +87,8 @@ def _layers(file: AgentFile, *, chain: bool = False) -> list[Dense]:
     from edgeswarm.model.structure import outline_of
 
     net, weights = file.header.neural_config, file.section("neural_weights")
+    if file.header.kernel.quantization is not None:
+        raise ModelError("an int8 agent holds rounded weights: export the float32 agent it came from", who=file.who)
     if net.network_type == "feedforward":
         sizes = (net.input_size, *net.hidden_layers, net.output_size)
         names = (*[net.activation_function] * len(net.hidden_layers), net.output_activation)
