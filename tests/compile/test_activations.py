@@ -155,6 +155,16 @@ def test_activations_that_jump_do_so_where_the_reference_does(load, activation, 
     assert np.abs(answers - reference.forward(net, rows)).max() <= 2e-6
 
 
+@pytest.mark.parametrize("width", [1, 4, 5, 31, 32, 33, 36, 37, 44, 45, 52, 53, 260])
+def test_softmax_of_any_width_gives_the_bits_of_the_definition(load, width):
+    """Written out, in rounds of four vectors, and every remainder of them."""
+    net = random_mlp([3, width], output_activation="softmax", seed=width)
+    rows = random_rows(5, 3, seed=1) * np.float32(9)
+    runner = load(compile_mlp(net, mode="deterministic"))
+    assert runner.many(rows).tobytes() == forward_bits(net, rows).tobytes()
+    assert runner.one(rows[0]).tobytes() == forward_bits(net, rows[:1]).tobytes()
+
+
 def test_golden_rows_keep_away_from_jumps():
     """The second of these rows puts a sum on the threshold; it is passed over, and the rows around it stay."""
     rows = random_rows(9, 1, seed=5)

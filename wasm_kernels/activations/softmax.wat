@@ -2,9 +2,11 @@
 ;; vectors: vectors of 4 in a row; the lanes behind the width count neither for the maximum nor for the sum.
 ;; x - max is held above -60: nothing becomes denormal, and what is lost is below 1e-26.
 ;; NaN or +inf anywhere in a row makes the whole row NaN.  Sum: lane by lane over the vectors, then (0+2)+(1+3).
-;; Rows of up to 8 vectors are written out: a loop's check of the epoch and its constants cost as much as a vector.
+;; Rows of up to 8 vectors are written out, longer ones take 4 a round: a loop's check of the epoch and its constants
+;; cost as much as a vector.
 (func $@{name} (param $p i32) (param $end i32)
-  (local $q i32) (local $last i32) (local $a v128) (local $m v128) (local $sum v128) (local $t v128) (local $n v128)
+  (local $q i32) (local $stop i32) (local $last i32)
+  (local $a v128) (local $m v128) (local $sum v128) (local $t v128) (local $n v128)
 ;;@ define masked
 ;;@ if width % 4
   (local.set $a (v128.bitselect (local.get $a) @[-inf] (v128.const i32x4
@@ -28,9 +30,6 @@
 ;;@ define divide
   (v128.store offset=@{at} (local.get @{q}) (f32x4.div (v128.load offset=@{at} (local.get @{q})) (local.get $sum)))
 ;;@ end
-;;@ define next
-  (local.set $q (i32.add (local.get $q) (i32.const 16)))
-;;@ end
   (loop $row
     (local.set $last (i32.add (local.get $p) (i32.const @{16 * (vectors - 1)})))
     (local.set $a (v128.load (local.get $last)))
@@ -38,13 +37,19 @@
     (local.set $m (local.get $a))
 ;;@ if vectors > 8
     (local.set $q (local.get $p))
+    (local.set $stop (i32.add (local.get $p) (i32.const @{(vectors - 1) // 4 * 64})))
     (loop $max
-;;@ use max at=0 q=$q
-;;@ use next
-      (br_if $max (i32.lt_u (local.get $q) (local.get $last))))
+;;@ for u in 0..4
+;;@ use max at=@{16 * u} q=$q
+;;@ end
+      (local.set $q (i32.add (local.get $q) (i32.const 64)))
+      (br_if $max (i32.lt_u (local.get $q) (local.get $stop))))
+;;@ for u in 0..(vectors - 1) % 4
+;;@ use max at=@{16 * u} q=$q
+;;@ end
 ;;@ else
 ;;@ for v in 0..vectors - 1
-;;@ use max at=@{16*v} q=$p
+;;@ use max at=@{16 * v} q=$p
 ;;@ end
 ;;@ end
     (local.set $m (f32x4.pmax (local.get $m)
@@ -54,15 +59,22 @@
     (local.set $sum @[0])
 ;;@ if vectors > 8
     (local.set $q (local.get $p))
+    (local.set $stop (i32.add (local.get $p) (i32.const @{(vectors - 1) // 4 * 64})))
     (loop $exp
-;;@ use exp at=0 q=$q
-;;@ use add at=0 q=$q
-;;@ use next
-      (br_if $exp (i32.lt_u (local.get $q) (local.get $last))))
+;;@ for u in 0..4
+;;@ use exp at=@{16 * u} q=$q
+;;@ use add at=@{16 * u} q=$q
+;;@ end
+      (local.set $q (i32.add (local.get $q) (i32.const 64)))
+      (br_if $exp (i32.lt_u (local.get $q) (local.get $stop))))
+;;@ for u in 0..(vectors - 1) % 4
+;;@ use exp at=@{16 * u} q=$q
+;;@ use add at=@{16 * u} q=$q
+;;@ end
 ;;@ else
 ;;@ for v in 0..vectors - 1
-;;@ use exp at=@{16*v} q=$p
-;;@ use add at=@{16*v} q=$p
+;;@ use exp at=@{16 * v} q=$p
+;;@ use add at=@{16 * v} q=$p
 ;;@ end
 ;;@ end
 ;;@ use exp at=0 q=$last
@@ -87,14 +99,19 @@
 ;;@ else
 ;;@ if vectors > 8
     (local.set $q (local.get $p))
-    (local.set $last (i32.add (local.get $last) (i32.const 16)))
+    (local.set $stop (i32.add (local.get $p) (i32.const @{vectors // 4 * 64})))
     (loop $divide
-;;@ use divide at=0 q=$q
-;;@ use next
-      (br_if $divide (i32.lt_u (local.get $q) (local.get $last))))
+;;@ for u in 0..4
+;;@ use divide at=@{16 * u} q=$q
+;;@ end
+      (local.set $q (i32.add (local.get $q) (i32.const 64)))
+      (br_if $divide (i32.lt_u (local.get $q) (local.get $stop))))
+;;@ for u in 0..vectors % 4
+;;@ use divide at=@{16 * u} q=$q
+;;@ end
 ;;@ else
 ;;@ for v in 0..vectors
-;;@ use divide at=@{16*v} q=$p
+;;@ use divide at=@{16 * v} q=$p
 ;;@ end
 ;;@ end
 ;;@ end
