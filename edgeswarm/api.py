@@ -67,12 +67,14 @@ class Agent:
         return None if outcome is None else answer_of(outcome)
 
     async def update_weights(self, weights: Any, *, delta: bool = False) -> None:
-        """Other weights, with no frame lost.  weights: a Network, a model.Mlp, or [(matrix, bias), ...] per layer.
+        """Other weights, with no frame lost.  weights: a Network, an Mlp or Graph, or [(matrix, bias), ...].
 
         delta: add to what runs instead of replacing it.  Raises InputError where shapes do not fit.
         """
         artefact = self._artefact()
-        packed = builder.repack(artefact.file.header, artefact.layout, artefact.weights, weights, delta=delta)
+        file, layout = artefact.file, artefact.layout
+        structure = file.sections.get("model", b"")
+        packed = builder.repack(file.header, layout, artefact.weights, weights, delta=delta, structure=structure)
         await self._supervisor.swap_weights(self.name, packed)
 
     async def learn(self, values: Values, feedback: Values) -> None:

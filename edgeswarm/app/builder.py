@@ -14,6 +14,7 @@ from edgeswarm.errors import AgentFileError, InputError
 
 if TYPE_CHECKING:
     from edgeswarm.model import Mlp
+    from edgeswarm.model.graph import Graph, Outline
 
 GOLDEN_ROWS = 8
 GOLDEN_SEED = 1
@@ -88,34 +89,49 @@ def build_mlp(
 
 def build(
     tree: Mapping[str, Any],
-    model: Mlp,
+    model: Mlp | Graph,
     *,
     key: SigningKey,
     created: str | None = None,
     batch_max: int = 256,
-    golden_of: Mlp | None = None,
+    golden_of: Mlp | Graph | None = None,
 ) -> bytes:
-    """tree: the header's keys, without sections.  The kernel and its golden vectors are made here."""
-    from edgeswarm.compile import compile_mlp, make_golden
+    """tree: the header's keys, without sections.  The kernel and its golden vectors are made here.
+
+    A Graph wants network_type `graph`, and gets the section `model`.  Raises AgentFileError.
+    """
+    from edgeswarm.compile import compile_graph, make_golden
+    from edgeswarm.model.graph import Graph, graph_of
+    from edgeswarm.model.structure import structure_of
 
     try:
         header = schema.decode(dict(tree), Header, where=str(tree.get("name", "agent")))
     except schema.SchemaError as error:
         raise AgentFileError(str(error)) from None
-    kernel = compile_mlp(model, batch_max=batch_max, mode=header.kernel.mode)
+    is_graph, found = isinstance(model, Graph), header.neural_config.network_type
+    if is_graph != (found == "graph"):
+        wanted = "graph" if is_graph else "feedforward"
+        raise AgentFileError(f"{header.name}: network_type: expected {wanted}, found {found}")
+    graph = model if isinstance(model, Graph) else graph_of(model)
+    kernel = compile_graph(graph, batch_max=batch_max, mode=header.kernel.mode)
     golden = make_golden(golden_of or model, GOLDEN_ROWS, GOLDEN_SEED)
     sections = {
         "neural_weights": Section(kernel.weights, "f32", kernel.layout.weights.shape),
         "wasm_kernel": Section(kernel.wasm),
         "golden": Section(golden.tobytes(), "f32", golden.shape),
     }
+    if is_graph:
+        sections["model"] = Section(structure_of(graph))
     return agentfile.build(header, sections, publisher_key=key.seed, created=created)
 
 
-def repack(header: Header, layout: Layout, running: bytes, weights: Any, *, delta: bool) -> bytes:
+def repack(
+    header: Header, layout: Layout, running: bytes, weights: Any, *, delta: bool, structure: bytes = b""
+) -> bytes:
     """`weights` as the bytes that the running kernel wants.  delta: added to `running`, layer by layer.
 
-    Raises InputError where the shapes differ, ModelError for numbers (or sums) that are not finite.
+    structure: the section `model`, for a network_type of `graph`; weights are a Graph, a Shortcut or [(matrix, bias),
+    ...], one a dense node.  Raises InputError where the shapes differ, ModelError for numbers (or sums) not finite.
     """
     import numpy as np
 
@@ -123,6 +139,11 @@ def repack(header: Header, layout: Layout, running: bytes, weights: Any, *, delt
     from edgeswarm.model import from_arrays
 
     net = header.neural_config
+    if net.network_type == "graph":
+        from edgeswarm.model.structure import outline_of
+
+        graph = _graph_like(outline_of(structure), weights)
+        return pack_weights(_added(graph, running) if delta else graph, layout)
     sizes = (net.input_size, *net.hidden_layers, net.output_size)
     names = (net.activation_function, net.output_activation)
     model = model_of(weights, sizes=sizes, activation=names[0], output_activation=names[1], steepness=net.steepness)
@@ -139,3 +160,50 @@ def repack(header: Header, layout: Layout, running: bytes, weights: Any, *, delt
             sums = [a.weights + b.folded[0] for a, b in pairs], [a.bias + b.folded[1] for a, b in pairs]
         model = from_arrays(*sums, *names)
     return pack_weights(model, layout)
+
+
+def _graph_like(outline: Outline, weights: Any) -> Graph:
+    """`weights` as a graph of this structure.  Raises InputError for another structure, ModelError for bad numbers."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from edgeswarm.model.graph import Graph, graph_of
+    from edgeswarm.model.shortcut import Shortcut
+    from edgeswarm.model.structure import structure_of
+
+    if isinstance(weights, Shortcut):
+        weights = graph_of(weights)
+    if isinstance(weights, Graph):
+        if structure_of(weights) != structure_of(outline):
+            raise InputError("weights: expected a graph of the running kernel's structure, found another")
+        return weights
+    places = [index for index, node in enumerate(outline.nodes) if node.op == "dense"]
+    try:
+        pairs = [(np.asarray(w, np.float32), np.asarray(b, np.float32)) for w, b in weights]
+    except (TypeError, ValueError):
+        what = f"a graph.Graph, a Shortcut or [(matrix, bias), ...], found {type(weights).__name__}"
+        raise InputError(f"weights: expected {what}") from None
+    if len(pairs) != len(places):
+        raise InputError(f"weights: expected {len(places)} pairs, one a dense node, found {len(pairs)}")
+    nodes = list(outline.nodes)
+    for index, (matrix, bias) in zip(places, pairs, strict=True):
+        nodes[index] = replace(nodes[index], params={"weights": matrix, "bias": bias})
+    return Graph(outline.tensors, tuple(nodes), outline.input, outline.output)
+
+
+def _added(graph: Graph, running: bytes) -> Graph:
+    """`graph` with the running weights added to its own; ModelError where a sum is not finite any more."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from edgeswarm.compile import unpack_graph
+
+    now = unpack_graph(running, graph.outline)
+    with np.errstate(over="ignore"):
+        nodes = tuple(
+            replace(node, params={name: array + node.params[name] for name, array in before.params.items()})
+            for node, before in zip(graph.nodes, now.nodes, strict=True)
+        )
+    return replace(graph, nodes=nodes)

@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgeswarm import agentfile
 from edgeswarm.agentfile import Header
 from edgeswarm.app import builder
-from edgeswarm.compile import Kernel, compile_mlp, unpack_weights
+from edgeswarm.compile import Kernel, compile_graph, compile_mlp, read_layout, unpack_graph, unpack_weights
+from edgeswarm.drivers import keys
+from edgeswarm.errors import AgentFileError, InputError, ModelError
 from edgeswarm.model import Dense, Mlp, random_mlp
+from edgeswarm.model.graph import graph_of
+from edgeswarm.model.shortcut import Shortcut
+from edgeswarm.model.structure import structure_of
 from edgeswarm.schema import decode
 
 STEEP = (0.25, 3.0)
@@ -55,3 +61,62 @@ def test_a_model_keeps_its_own_steepness(kernel: Kernel) -> None:
     assert np.array_equal(found.layers[0].weights, layers[0].weights * 2)
     assert builder.steepness_of(model) == [2.0, 2.0]
     assert builder.steepness_of(found) == []
+
+
+def graph_header(**changes: object) -> dict[str, object]:
+    net = {"input_size": 3, "output_size": 2, "network_type": "graph"} | changes
+    return {"version": "1.0", "name": "a", "neural_config": net}
+
+
+def shortcut(seed: int) -> Shortcut:
+    random = np.random.default_rng(seed)
+    layers = [
+        Dense(random.normal(size=(width, units)).astype("f4"), random.normal(size=units).astype("f4"), "tanh")
+        for width, units in ((3, 1), (4, 1), (5, 2))
+    ]
+    return Shortcut(3, tuple(layers), 2)
+
+
+def test_a_graph_travels_with_its_structure_and_takes_new_weights() -> None:
+    first, second = graph_of(shortcut(1)), graph_of(shortcut(2))
+    file = agentfile.read(builder.build(graph_header(), first, key=keys.from_seed(bytes(32))), who="a")
+    structure, running = file.section("model"), file.section("neural_weights")
+    assert structure == structure_of(first) and running == compile_graph(first).weights
+    layout = read_layout(file.section("wasm_kernel"))
+
+    def packed(weights: object, delta: bool) -> bytes:
+        return builder.repack(file.header, layout, running, weights, delta=delta, structure=structure)
+
+    assert packed(second, False) == packed(shortcut(2), False) == compile_graph(second).weights
+    pairs = [(layer.weights, layer.bias) for layer in shortcut(2).layers]
+    assert packed(pairs, False) == compile_graph(second).weights
+    found = unpack_graph(packed(pairs, True), first.outline)
+    for node, a, b in zip(found.nodes, first.nodes, second.nodes, strict=True):
+        assert all(np.array_equal(node.params[name], a.params[name] + b.params[name]) for name in a.params)
+
+
+def test_weights_that_are_no_graph_of_this_structure_are_refused() -> None:
+    first = graph_of(shortcut(1))
+    kernel, structure, head = compile_graph(first), structure_of(first), decode(graph_header(), Header)
+    other = graph_of(random_mlp((3, 4, 2), "tanh", "tanh"))
+    huge = [(np.full(node.params["weights"].shape, 3e38), node.params["bias"]) for node in first.nodes if node.params]
+    for weights, error, text in [
+        (other, InputError, "expected a graph of the running kernel's structure"),
+        (7, InputError, "found int"),
+        ([], InputError, "expected 3 pairs, one a dense node, found 0"),
+        ([(np.ones((3, 1)), [1.0])] * 3, ModelError, r"node 2 \(dense\).weights: expected the shape \[4, 1\]"),
+        ([(np.full(w.shape, np.nan), b) for w, b in huge], ModelError, "expected finite numbers"),
+    ]:
+        with pytest.raises(error, match=text):
+            builder.repack(head, kernel.layout, kernel.weights, weights, delta=False, structure=structure)
+    running = builder.repack(head, kernel.layout, kernel.weights, huge, delta=False, structure=structure)
+    with pytest.raises(ModelError, match="expected finite numbers"):
+        builder.repack(head, kernel.layout, running, huge, delta=True, structure=structure)
+
+
+def test_a_graph_wants_its_network_type_and_no_other_model_does() -> None:
+    key = keys.from_seed(bytes(32))
+    with pytest.raises(AgentFileError, match="expected graph, found feedforward"):
+        builder.build(graph_header(network_type="feedforward"), graph_of(shortcut(1)), key=key)
+    with pytest.raises(AgentFileError, match="expected feedforward, found graph"):
+        builder.build(graph_header(), random_mlp((3, 2)), key=key)
