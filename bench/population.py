@@ -4,7 +4,7 @@ Isolated: 1,000 instances in one store, ticked by one call of the driver, in thi
 as `Population.tick` with and without its checks and inputs); beside it the same kernels in a Python loop of prepared
 calls, a store each.  Packed: the same agents in one memory.  Contestants take turns; printed are medians of the rounds
 and, as noise, half the distance of the quartiles.  Then 10,000 isolated and 1,000,000 packed agents: memory by what the
-kernel says of the jail (resident, and page tables, which nobody else counts), less a jail of one agent.
+kernel says is held (each page once) and of page tables, which nobody else counts, less a jail of one agent.
 
     python bench/population.py [--rounds 31] [--json]
 """
@@ -41,6 +41,7 @@ from edgeswarm.model import random_mlp, random_rows, reference
 ROOT = Path(__file__).resolve().parents[1]
 FEW, MANY, SWARM = 1_000, 10_000, 1_000_000
 MODEL = random_mlp([4, 8, 2], "sigmoid", "sigmoid", seed=1)
+LARGE, LARGE_COUNT = [784, 128, 64, 32, 10], 200
 ROUND_NS = 4_000_000
 TARGETS = {"ticks_per_s": 2_000_000, "aim_ticks_per_s": 3_900_000, "bytes_each": 30_000, "aim_bytes_each": 17_000}
 
@@ -159,17 +160,32 @@ def memory(host: SyncHost, count: int, isolation: str, repeats: int) -> dict[str
             found = agents.memory()
             ready.append(agents.started_ms)
             load.append(agents._members.population.load_ms)
-    each = {name: (found[name] - base[name]) / count for name in ("resident", "page_tables")}
+    each = {name: (found[name] - base[name]) / count for name in ("held", "page_tables")}
     return {
         "agents": count,
         "isolation": isolation,
-        "resident_each": round(each["resident"]),
+        "held_each": round(each["held"]),
         "page_tables_each": round(each["page_tables"]),
         "each": round(sum(each.values())),
-        "resident_total": found["resident"],
+        "held_total": found["held"],
         "ready_ms": round(statistics.median(ready), 1),
         "instantiate_us_each": round(statistics.median(load) * 1000 / count, 2),
     }
+
+
+def sharing(host: SyncHost) -> list[dict[str, Any]]:
+    """Bytes held by each of LARGE_COUNT larger nets: weights as they came, then each agent's written anew."""
+    model = random_mlp(LARGE, "relu", "softmax", seed=1)
+    rows = random_rows(LARGE_COUNT, LARGE[0], seed=2)
+    found = []
+    with Population(model, LARGE_COUNT, host=host) as agents:
+        for label in ("shared", "each its own"):
+            assert np.abs(agents.tick(rows) - reference.forward(model, rows)).max() < 1e-5
+            each = agents.memory()["held"] // LARGE_COUNT
+            found.append({"weights": label, "weights_bytes": 4 * model.parameters, "held_each": each})
+            for agent in range(LARGE_COUNT):
+                agents.set_weights(agent, model)
+    return found
 
 
 def machine() -> dict[str, Any]:
@@ -194,23 +210,32 @@ def main() -> None:
         SyncHost(policy_dir=ROOT / "sandbox", cache_dir=Path(folder), mac_key=bytes(32)) as host,
     ):
         held = [memory(host, MANY, "instance", 3), memory(host, SWARM, "packed", 3), memory(host, FEW, "instance", 3)]
+        large = sharing(host)
         ticks = speed(host, max(2, options.rounds))
     where = machine()
     if options.json:
-        print(json.dumps({"where": where, "ticks_per_s": ticks, "memory": held, "targets": TARGETS}, indent=1))
+        print(
+            json.dumps(
+                {"where": where, "ticks_per_s": ticks, "memory": held, "sharing": large, "targets": TARGETS}, indent=1
+            )
+        )
         return
     cores = f"{where['cores']} cores, load {where['load']}"
     print(f"{where['processor']}, {cores}, {where['machine']}, Linux {where['kernel']}")
     print(f"\n{'4-8-2, sigmoid':<52}{'M ticks/s':>10}  noise")
     for name, found in ticks.items():
         print(f"{name:<52}{found['median'] / 1e6:>10.2f}  ±{found['noise'] / 1e6:.2f}")
-    print(f"\n{'agents':<22}{'resident':>10}{'page tables':>13}{'together':>10}{'ready':>12}{'making each':>13}")
+    print(f"\n{'agents':<22}{'held':>10}{'page tables':>13}{'together':>10}{'ready':>12}{'making each':>13}")
     for one in held:
         label = f"{one['agents']:,} {one['isolation']}"
         print(
-            f"{label:<22}{one['resident_each']:>8} B{one['page_tables_each']:>11} B{one['each']:>8} B"
+            f"{label:<22}{one['held_each']:>8} B{one['page_tables_each']:>11} B{one['each']:>8} B"
             f"{one['ready_ms']:>9} ms{one['instantiate_us_each']:>10} µs"
         )
+    net = f"{'-'.join(map(str, LARGE))}, {large[0]['weights_bytes']:,} bytes of weights"
+    print(f"\n{LARGE_COUNT} isolated agents of {net}:")
+    for one in large:
+        print(f"  weights {one['weights']:<14}{one['held_each']:>9,} B each, the jail's interpreter included")
 
 
 if __name__ == "__main__":

@@ -215,11 +215,11 @@ class Population:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def memory(self) -> dict[str, int]:
-        """What the jail holds, in bytes: `resident`, of it `shared` with this process, `page_tables`, and `each`:
-        resident and page tables by agent, the jail's interpreter (some 13 MB) included."""
+        """Bytes `held` by the jail and the memory it shares, each once; those of its `page_tables`; and `each`: both by
+        agent, the jail's interpreter (some 10 MB) included.  `shared` is part of held; `resident` is what ps shows."""
         self._check_open()
         found = self._members.population.memory_bytes()
-        return {**found, "each": (found["resident"] + found["page_tables"]) // self.count}
+        return {**found, "each": (found["held"] + found["page_tables"]) // self.count}
 
     @property
     def started_ms(self) -> float:

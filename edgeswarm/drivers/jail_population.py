@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from edgeswarm.drivers.jail_ends import Ends
-from edgeswarm.drivers.jail_life import private_bytes
 from edgeswarm.drivers.jail_sync import SyncHost
 from edgeswarm.drivers.jail_sync_life import SyncLife
 from edgeswarm.errors import JailError, JailGoneError, LimitError, LocalError
@@ -144,6 +143,7 @@ class PopulationLink:
         self.spans_at = self.staging_at + _page(len(spec.weights))
         payload, order = self._lay_out()
         self.job: dict[str, Any] = {"kind": "population", "population": order, "staging_at": self.staging_at}
+        self._payload_bytes = len(payload)
         self._ends = Ends()
         self._memory: list[int] = []
         try:
@@ -190,9 +190,14 @@ class PopulationLink:
         return (control, self._memory[0], wake, answer, epoch, self._memory[1])
 
     def hand_over(self) -> None:
-        """The jail's descriptors are on their way; the mapping here stays."""
+        """The jail's descriptors are on their way; the shared memory's stays, to ask how much of it is in use."""
         self._ends.hand_over()
-        self._let_go()
+        while len(self._memory) > 1:
+            os.close(self._memory.pop())
+
+    def shared_bytes(self) -> int:
+        """Bytes of the shared memory that are in use, and of code and weights."""
+        return os.fstat(self._memory[0]).st_blocks * 512 + self._payload_bytes
 
     def close(self) -> None:
         """Let go of everything but the mapping: whoever holds a view of it may look at it as long as he wants."""
@@ -242,15 +247,21 @@ class SyncPopulation:
         return self._life.process.pid
 
     def memory_bytes(self) -> dict[str, int]:
-        """What the jail's process holds: private and resident bytes, those of the shared memory, and page tables."""
-        found = {"private": private_bytes(self.pid), "resident": 0, "shared": 0, "page_tables": 0}
-        names = {"VmRSS": "resident", "RssShmem": "shared", "VmPTE": "page_tables"}
-        with open(f"/proc/{self.pid}/status", encoding="ascii") as file:
-            for line in file:
-                name, _, rest = line.partition(":")
-                if name in names:
-                    found[names[name]] = int(rest.split()[0]) * 1024
-        return found
+        """What the population takes: bytes `held` (each once, whoever maps it) and those of its `page_tables`.
+
+        held: the jail's own memory, its share of what it has from the zygote and from files, the memory that is shared
+        with this process, code and weights.  `resident` is what ps shows, where a page counts as often as it is mapped.
+        """
+        pid, link = self.pid, self.link
+        own = _fields(f"/proc/{pid}/smaps_rollup", "Pss_Anon", "Pss_File")
+        status = _fields(f"/proc/{pid}/status", "VmRSS", "VmPTE", "RssAnon")
+        shared = link.shared_bytes()
+        return {
+            "held": (sum(own.values()) or status["RssAnon"]) + shared,
+            "page_tables": status["VmPTE"],
+            "shared": shared,
+            "resident": status["VmRSS"],
+        }
 
     def tick(self) -> list[Fault]:
         """Every agent once; the agents that faulted, in order.
@@ -337,6 +348,22 @@ class SyncPopulation:
         if not self._closed:
             self._closed = True
             self._life.close()
+
+
+def _fields(path: str, *names: str) -> dict[str, int]:
+    """Lines `name: n kB` of a file in /proc, in bytes; 0 for one that this kernel does not have, or does not show."""
+    found = dict.fromkeys(names, 0)
+    try:
+        with open(path, encoding="ascii") as file:
+            for line in file:
+                name, _, rest = line.partition(":")
+                if name in found:
+                    found[name] = int(rest.split()[0]) * 1024
+    except PermissionError:  # smaps_rollup of a container's root without CAP_SYS_PTRACE
+        return found
+    except OSError as error:
+        raise JailGoneError(f"{path}: {error.strerror}") from None
+    return found
 
 
 def spans_of(*regions: tuple[int, int]) -> tuple[Span, ...]:

@@ -310,8 +310,18 @@ def test_a_jail_that_dies_is_told(zygote: SyncHost) -> None:
 def test_memory_is_told_in_bytes(zygote: SyncHost) -> None:
     with Population(MODEL, 50, host=zygote) as agents:
         found = agents.memory()
-        assert found["resident"] > found["shared"] >= 50 * 4096
-        assert found["each"] == (found["resident"] + found["page_tables"]) // 50
+        assert found["held"] > found["shared"] >= 50 * 4096
+        assert found["each"] == (found["held"] + found["page_tables"]) // 50
+
+
+def test_weights_that_are_shared_are_held_once(zygote: SyncHost) -> None:
+    model, count = random_mlp((64, 64, 64), "relu", "relu", 0), 100
+    with Population(model, count, host=zygote) as agents:
+        agents.tick(random_rows(count, 64, 1))
+        shared = agents.memory()["held"]
+        for agent in range(count):
+            agents.set_weights(agent, model)
+        assert agents.memory()["held"] - shared > count * 4 * model.parameters * 0.8
 
 
 def test_a_population_of_its_own_brings_its_zygote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_memory_and_speed_are_told(cli, boid: Path, flags: tuple[str, ...], isol
     assert (told["agent"], told["isolation"], told["count"], told["faults"]) == ("boid", isolation, 30, 0)
     assert told["ticks"] >= 5
     assert told["agent_ticks_per_s"] > 0
-    assert told["memory_bytes"]["each"] * 30 <= told["memory_bytes"]["resident"] + told["memory_bytes"]["page_tables"]
+    assert told["memory_bytes"]["each"] * 30 <= told["memory_bytes"]["held"] + told["memory_bytes"]["page_tables"]
     text = cli("agent", "population", boid, "--count", 30, "--seconds", 0.05, *flags).out
     assert "30 agents" in text
     assert "agent ticks/s" in text

@@ -112,7 +112,7 @@ def _measure(agents: Population, seconds: float, advance: Any) -> list[int]:
 def _text(row: dict[str, Any]) -> str:
     memory = row["memory_bytes"]
     kind = "isolated instances" if row["isolation"] == "instance" else "packed into one memory"
-    held = f"{output.size(memory['resident'])} and {output.size(memory['page_tables'])} of page tables"
+    held = f"{output.size(memory['held'])} and {output.size(memory['page_tables'])} of page tables"
     lines = [
         f"agent {row['agent']}: {row['count']:,} agents, {kind}, tier {row['tier']}, ready in {row['ready_ms']} ms",
         f"one tick {row['tick_p50_us']:,} µs (p99 {row['tick_p99_us']:,}), {row['agent_ticks_per_s']:,} agent ticks/s",
