@@ -1,15 +1,15 @@
 """A contestant of bench/peers.py as a process; _peers_measure.py has the protocol.
 
-    python bench/_peers_child.py KIND CASE.npz [marks]
+    python bench/_peers_child.py KIND CASE.npz
 
 KIND is ours, ours-python, numpy, onnxruntime, onnxruntime-int8, litert or litert-int8.  Runs under the Python that has
 what it needs: those of other packages in build/peers/venv, which knows nothing of this project.
 CASE.npz: activations (one a layer), w0, b0, w1, b1 ..., rows, batch, kind.
-With `marks` it raises SIGUSR2 before and after what is counted (bench/instructions.py).
 """
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import time
@@ -117,11 +117,13 @@ def all_answers(contestant: Backend, case: Case) -> np.ndarray:
     return np.concatenate(parts).astype(np.float32)
 
 
-def serve(contestant: Backend, case: Case, answer_to: Any, *, marks: bool) -> None:
+def serve(contestant: Backend, case: Case, answer_to: Any) -> None:
     """Answer line by line until the input ends."""
+    gc.disable()  # it comes when it likes
     for line in sys.stdin:
         words = line.split()
-        if words[0] == "run":
+        if words[0] in ("run", "count"):
+            marks = words[0] == "count"
             warm, count = int(words[1]), int(words[2])
             contestant.loop(warm)
             if marks:
@@ -143,7 +145,7 @@ def main() -> None:
     contestant = backend(sys.argv[1], case)
     all_answers(contestant, case)
     print("ready", contestant.says, file=answer_to, flush=True)
-    serve(contestant, case, answer_to, marks="marks" in sys.argv[3:])
+    serve(contestant, case, answer_to)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 /* libfann as a contestant of bench/peers.py: loops fann_run, which takes one row at a time.
  *
- * Compiled by bench/peers.py with gcc and linked to Debian's libfloatfann.  Usage: peers_fann CASE.bin [marks]
+ * Compiled by bench/peers.py with gcc and linked to Debian's libfloatfann.  Usage: peers_fann CASE.bin
  * CASE.bin, all 32 bits, little endian: layers L of neurons, L widths, L-1 activations (enum fann_activationfunc_enum),
  * rows of input, rows of a batch; then floats: weights neuron by neuron, each followed by its bias; the rows.
- * With `marks` it raises SIGUSR2 before and after what is counted (bench/instructions.py).
  */
 #include <signal.h>
 #include <stdio.h>
@@ -30,10 +29,9 @@ static void *read_all(FILE *file, size_t size, size_t count) {
 int main(int argc, char **argv) {
     FILE *file = argc >= 2 ? fopen(argv[1], "rb") : NULL;
     if (!file) {
-        fprintf(stderr, "usage: peers_fann CASE.bin [marks]\n");
+        fprintf(stderr, "usage: peers_fann CASE.bin\n");
         return 2;
     }
-    const int marks = argc > 2;
     unsigned layers = *(unsigned *)read_all(file, 4, 1);
     if (layers < 2 || layers > 64) return 2;
     unsigned *widths = read_all(file, 4, layers), *functions = read_all(file, 4, layers - 1);
@@ -59,7 +57,8 @@ int main(int argc, char **argv) {
     volatile float keep = 0;
     while (fgets(line, sizeof line, stdin)) {
         long long warm, count;
-        if (sscanf(line, "run %lld %lld", &warm, &count) == 2) {
+        const int marks = strncmp(line, "count ", 6) == 0;
+        if (sscanf(line, marks ? "count %lld %lld" : "run %lld %lld", &warm, &count) == 2) {
             for (long long i = 0; i < warm; i++)
                 for (unsigned row = 0; row < batch; row++) keep = fann_run(net, input + (size_t)row * widths[0])[0];
             if (marks) raise(SIGUSR2);

@@ -2,7 +2,8 @@
 
 A contestant is a process that computes one case.  It says `ready NAME...` once it can, then answers line by line:
 `answers PATH` writes its float32 answers for all rows of the case and says `ok`; `run WARM COUNT` computes WARM
-batches, then COUNT more under the clock, and says `ns CPU WALL` for those; the end of its input ends it.
+batches, then COUNT more under the clock, and says `ns CPU WALL` for those; `count WARM COUNT` does the same and
+raises SIGUSR2 before and after the COUNT (bench/instructions.py steps through them); the end of its input ends it.
 """
 
 from __future__ import annotations
@@ -132,6 +133,10 @@ class Contestant:
 
     def run(self, warm: int, count: int) -> Slice:
         return parse_slice(self.name, self.ask(f"run {warm} {count}"))
+
+    def count(self, warm: int, count: int) -> None:
+        """What `run` does, marked for a tracer, which answers elsewhere."""
+        parse_slice(self.name, self.ask(f"count {warm} {count}"))
 
     def ask(self, line: str) -> str:
         assert self._process is not None and self._process.stdin is not None

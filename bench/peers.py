@@ -131,7 +131,7 @@ def compile_fann(folder: Path) -> Path | str:
 
 
 def available(folder: Path) -> tuple[dict[str, list[str | Path]], dict[str, str]]:
-    """How to start each contestant (the case's path and `marks` follow), and why the others are absent."""
+    """How to start each contestant (the case's path follows), and why the others are absent."""
     child = HERE / "_peers_child.py"
     commands: dict[str, list[str | Path]] = {
         name: [sys.executable, child, name] for name in ("ours", "ours-python", "numpy")
@@ -156,9 +156,9 @@ def available(folder: Path) -> tuple[dict[str, list[str | Path]], dict[str, str]
     return commands, absent
 
 
-def contestants_of(spec: Spec, stem: Path, commands: dict[str, list[str | Path]], *marks: str) -> list[Contestant]:
+def contestants_of(spec: Spec, stem: Path, commands: dict[str, list[str | Path]]) -> list[Contestant]:
     return [
-        Contestant(name, [*commands[name], f"{stem}{'.bin' if name == 'libfann' else '.npz'}", *marks])
+        Contestant(name, [*commands[name], f"{stem}{'.bin' if name == 'libfann' else '.npz'}"])
         for name in ("ours", *spec.peers)
         if name in commands
     ]
