@@ -12,33 +12,24 @@ import os
 import select
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from edgeswarm.drivers.jail_ends import Ends
+from edgeswarm.drivers.jail_population_spec import PopulationSpec, spans_of
 from edgeswarm.drivers.jail_sync import SyncHost
 from edgeswarm.drivers.jail_sync_life import SyncLife
 from edgeswarm.errors import JailError, JailGoneError, LimitError, LocalError
 from edgeswarm.ids import JailId
 from edgeswarm.jail import kernel, wasm
 from edgeswarm.jail.frames import CONTROL_BYTES, FaultCode
-from edgeswarm.jail.pages import PAGE, Span, around
+from edgeswarm.jail.pages import PAGE
 from edgeswarm.jail.population import FAULT, FAULTS_AT, MESSAGE, READ_WEIGHTS, RESET, TEXT_AT, TEXT_BYTES_MAX
 from edgeswarm.jail.population import TICK as _TICK
 from edgeswarm.jail.population import WRITE_WEIGHTS as _WRITE_WEIGHTS
-from edgeswarm.limits import (
-    CALL_DEADLINE_MS_MAX,
-    JAIL_READY_MS_MAX,
-    POPULATION_DEADLINE_MS_DEFAULT,
-    POPULATION_HOST_BYTES,
-    POPULATION_INSTANCES_MAX,
-    POPULATION_MEMORY_BYTES_MAX,
-    POPULATION_RESETS_MAX,
-    POPULATION_SHARED_BYTES_MAX,
-    POPULATION_TICK_MS_MAX,
-)
+from edgeswarm.limits import JAIL_READY_MS_MAX, POPULATION_HOST_BYTES, POPULATION_TICK_MS_MAX
 
-_MAPPINGS_SPARE: Final = 2_000  # the interpreter's, the libraries', the code's
+__all__ = ["Fault", "PopulationLink", "PopulationSpec", "SyncPopulation", "spans_of"]
+
 _CODES: Final = (int(FaultCode.TRAP), int(FaultCode.DEADLINE))
 
 
@@ -48,85 +39,6 @@ class Fault(NamedTuple):
     agent: int
     code: FaultCode
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class PopulationSpec:
-    """What a population is made of.  cwasm and driver come from `SyncHost.compile` only.
-
-    spans: pages of an agent's memory that both sides see.  filled: they are written here, before the jail starts.
-    """
-
-    name: str
-    count: int
-    cwasm: bytes
-    driver: bytes
-    spans: tuple[Span, ...]
-    weights: bytes
-    weights_offset: int
-    memory_bytes: int
-    memory_limit_bytes: int = 0
-    """0: memory_bytes."""
-    filled: bool = False
-    resets_max: int = POPULATION_RESETS_MAX
-    deadline_ms: int = POPULATION_DEADLINE_MS_DEFAULT
-
-    @property
-    def limit_bytes(self) -> int:
-        return self.memory_limit_bytes or self.memory_bytes
-
-    @property
-    def stride(self) -> int:
-        return sum(span.size for span in self.spans)
-
-    @property
-    def mappings(self) -> int:
-        """Into how many pieces an agent's memory falls at most: spans, weights, what is between, what is reserved."""
-        weights = around(self.weights_offset, self.weights_offset + len(self.weights))
-        places = {0, self.memory_bytes, *weights, *(place for span in self.spans for place in span)}
-        return sum(place < self.memory_bytes for place in places) + 1
-
-    def check(self) -> None:
-        """Raises LimitError or LocalError when this cannot be one jail."""
-        if not 1 <= self.count <= POPULATION_INSTANCES_MAX:
-            raise LimitError(
-                f"population {self.name}: 1 to {POPULATION_INSTANCES_MAX} isolated agents (POPULATION_INSTANCES_MAX) "
-                f"expected, found {self.count}"
-            )
-        for what, found, most, bound in (
-            ("memory", self.count * self.limit_bytes, POPULATION_MEMORY_BYTES_MAX, "POPULATION_MEMORY_BYTES_MAX"),
-            (
-                "inputs and outputs",
-                self.count * self.stride,
-                POPULATION_SHARED_BYTES_MAX,
-                "POPULATION_SHARED_BYTES_MAX",
-            ),
-        ):
-            if found > most:
-                raise LimitError(
-                    f"population {self.name}: {what} of {self.count} agents: at most {most} bytes ({bound}), "
-                    f"found {found}; fewer agents or a smaller memory limit need less"
-                )
-        if not 1 <= self.deadline_ms <= CALL_DEADLINE_MS_MAX:
-            raise LimitError(
-                f"population {self.name}: deadline of 1 to {CALL_DEADLINE_MS_MAX} ms (CALL_DEADLINE_MS_MAX) expected, "
-                f"found {self.deadline_ms}"
-            )
-        needed, most = self.count * self.mappings + _MAPPINGS_SPARE, mappings_max()
-        if self.count > 1 and needed > most:
-            raise LimitError(
-                f"population {self.name}: {self.count} isolated agents need {needed} memory mappings, this machine "
-                f"allows {most} (sysctl vm.max_map_count); use fewer agents or isolation=packed"
-            )
-
-
-def mappings_max() -> int:
-    """How many memory mappings Linux gives one process."""
-    try:
-        with open("/proc/sys/vm/max_map_count", encoding="ascii") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return 65_530
 
 
 class PopulationLink:
@@ -226,6 +138,9 @@ class SyncPopulation:
         self.link = PopulationLink(host.next_id(), spec)
         self._life = SyncLife(host, self.link, policy)
         self._closed = False
+        self._awaited = 0
+        """The operation that has no answer yet; 0: none."""
+        self._owed: list[Fault] = []
         try:
             told = self._life.become_ready(within_ms=JAIL_READY_MS_MAX, judge=None)
             if told["faults"]:
@@ -268,8 +183,12 @@ class SyncPopulation:
 
         Raises JailGoneError when the jail ends, or the tick takes longer than POPULATION_TICK_MS_MAX.
         """
-        count = self._ask(_TICK, 0)
-        faults: list[Fault] = []
+        self._read_faults(self._ask(_TICK, 0))
+        faults, self._owed = self._owed, []
+        return sorted(faults)
+
+    def _read_faults(self, count: int) -> None:
+        """Take note of what a tick has left: also one that nobody waited for, whose faults the next tick tells."""
         last = -1
         for number in range(min(count, self.spec.count)):
             agent, what = FAULT.unpack_from(self.link.view, self.link.faults_at + number * FAULT.size)
@@ -277,11 +196,10 @@ class SyncPopulation:
                 raise self._lied(f"fault {what} of agent {agent} after agent {last}")
             code = FaultCode(what & 0xFF)
             late = code is FaultCode.DEADLINE
-            faults.append(Fault(agent, code, "ran past its deadline" if late else wasm.trap_text(what >> 8)))
+            self._owed.append(Fault(agent, code, "ran past its deadline" if late else wasm.trap_text(what >> 8)))
             last = agent
-        if count != len(faults):
+        if count > self.spec.count:
             raise self._lied(f"{count} faults of {self.spec.count} agents")
-        return faults
 
     def reset(self, agent: int) -> None:
         """A fresh instance with the weights that the population began with.  Raises LimitError when none is left."""
@@ -313,10 +231,19 @@ class SyncPopulation:
         """The count that comes back."""
         if self._closed or self._life.gone:
             raise self._gone("")
+        if self._awaited == _TICK:  # a call before was interrupted, by Ctrl-C for one: its answer comes first
+            self._read_faults(self._answer())
+        elif self._awaited:
+            self._answer()
         try:
             self.link.ask(operation, index)
         except (BrokenPipeError, BlockingIOError):
             raise self._gone("") from None
+        self._awaited = operation
+        return self._answer()
+
+    def _answer(self) -> int:
+        """Wait for the answer to what was asked; returns its count."""
         until = time.monotonic() + POPULATION_TICK_MS_MAX / 1000
         while not self._poll.poll(self.spec.deadline_ms):
             if time.monotonic() > until:
@@ -325,6 +252,7 @@ class SyncPopulation:
         told = os.read(self.link.answers, MESSAGE.size)
         if not told:
             raise self._gone("")
+        operation, self._awaited = self._awaited, 0
         answered, count = MESSAGE.unpack(told) if len(told) == MESSAGE.size else (-1, 0)
         if answered == 0 and count <= TEXT_BYTES_MAX:
             text = bytes(self.link.view[TEXT_AT : TEXT_AT + count]).decode("utf-8", "replace")
@@ -364,13 +292,6 @@ def _fields(path: str, *names: str) -> dict[str, int]:
     except OSError as error:
         raise JailGoneError(f"{path}: {error.strerror}") from None
     return found
-
-
-def spans_of(*regions: tuple[int, int]) -> tuple[Span, ...]:
-    """The pages of these (first byte, byte past the last), as few spans in order."""
-    from edgeswarm.jail.pages import joined
-
-    return tuple(joined([around(first, end) for first, end in regions]))
 
 
 def _page(size_bytes: int) -> int:

@@ -22,6 +22,7 @@ from edgeswarm.app.population import Population
 from edgeswarm.compile.packed import driver_wasm
 from edgeswarm.drivers.jail_population import PopulationSpec, SyncPopulation, spans_of
 from edgeswarm.drivers.jail_sync import SyncHost
+from edgeswarm.drivers.jail_sync_life import readable
 from edgeswarm.errors import JailError, JailGoneError, LimitError, LocalError
 from edgeswarm.jail import pages
 from edgeswarm.jail.frames import FaultCode
@@ -352,6 +353,33 @@ def test_wrong_agents_and_weights_are_refused_and_the_population_goes_on(sync_ho
             agents.jail.reset(0)
         agents.calm()
         assert agents.jail.tick() == []
+
+
+def test_a_tick_that_was_interrupted_is_not_taken_for_the_next_one(
+    sync_host: SyncHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while it waits: its answer is taken first, and what it found out is told by the next tick."""
+
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    with populate(sync_host, COUNTING) as agents:
+        agents.inputs[3, 0] = k.TRAP
+        monkeypatch.setattr(agents.jail, "_answer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            agents.jail.tick()
+        monkeypatch.undo()
+        assert readable(agents.jail.link.answers, 10)
+        agents.calm()
+        agents.inputs[1, 0] = k.TRAP
+        assert [fault.agent for fault in agents.jail.tick()] == [1, 3]
+        assert agents.outputs[0, 1] == 2.0
+        monkeypatch.setattr(agents.jail, "_answer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            agents.jail.weights_of(2)
+        monkeypatch.undo()
+        assert agents.jail.tick() == []
+        assert agents.jail.weights_of(2) == struct.pack("<f", 2.0)
 
 
 def test_a_jail_that_dies_is_gone_for_every_call(sync_host: SyncHost) -> None:
