@@ -7,8 +7,9 @@ the signed bundle of model, kernel, wiring, limits and policy.  An *agent* is su
 sources -> window -> kernel -> decision -> sinks.  An *agent network* is agents wired to each other: one's stream is
 another's source. A *sandbox* is the policy (data, in `sandbox/`); a *jail* is the process it is applied to, and hosts
 the agents of one trust domain = (publisher key, policy).  The *zygote* is the pre-warmed process that jails are
-forked from.  A *device* is one machine with a supervisor.  A *cell* is the devices that share one Raft group: 1, 3 or
-5 *voters*, the rest *followers* of the leader's *feed*.  A *fleet* is the cells under one root key; its *controller* is
+forked from.  A *population* is many agents of one model in one jail, ticked by one call.  A *device* is one machine
+with a supervisor.  A *cell* is the devices that share one Raft group: 1, 3 or 5 *voters*, the rest *followers* of the
+leader's *feed*.  A *fleet* is the cells under one root key; its *controller* is
 a device of the cell that also issues certificates and advances roll-outs.  A *task* is one run that the swarm wants, a
 *job* a graph of tasks.
 
