@@ -44,6 +44,7 @@ class TileI8:
 
     unroll: int
     fence: int
+    round_unroll: int
     block_rows: int
 
 
@@ -230,6 +231,7 @@ class _Functions:
             "y_stride": layer.x_stride,
             "between": int(act != ""),
             "activation": act,
+            "unroll": self.plan.tile.round_unroll if act == "" else 1,
         }
         name = self._function("quantize", values | _MULTIPLY_ADD[self.plan.mode])
         record, y = self.plan.weights[index], self.plan.rounded[index % 2]

@@ -2,7 +2,7 @@
 
 Layer by layer, each part at a multiple of 64 bytes:
   record   float32: factor, least, greatest, 1.5 * 2^23 + zero point, four times each; scale, zero point, path; ones of
-           i16 at ONES
+           i16 at ONES, the bits of 1.5 * 2^23 at MAGIC
   panels   columns of 4 outputs, up to PANEL_COLUMNS_MAX side by side: a row of bias (i32), a row of weights a step
   factors  float32, one an output, padded with zeros to whole groups of 16
 """
@@ -24,7 +24,7 @@ PACKING = 1  # raised when the packing changes
 PANEL_COLUMNS_MAX = {"i7x4": 4, "i7": 5, "exact": 7}  # sums that 16 vector registers hold beside the rest
 GROUP = 16  # outputs that a pass over sums takes at a time
 RECORD_BYTES = 128
-ONES = 80  # where in the record the vector of ones lies
+ONES, MAGIC = 80, 96  # where in the record these vectors lie
 _STEP_VALUES = {"i7x4": 4, "i7": 4, "exact": 2}
 
 
@@ -110,6 +110,7 @@ def pack(model: QuantizedMlp) -> bytes:
         part = bytearray(packed.size)
         part[:64] = np.repeat(layer.x.record(model.path), 4).astype("<f4").tobytes()
         part[64:76] = np.array([layer.x.scale, layer.x.zero_point, NUMBERS[model.path]], "<f4").tobytes()
+        part[MAGIC : MAGIC + 16] = np.full(4, 0x4B400000, "<u4").tobytes()
         part[ONES : ONES + 16] = np.ones(8, "<i2").tobytes()
         part[RECORD_BYTES : RECORD_BYTES + packed.sums_size] = _panels(layer, packed)
         factors = layer.factors(y if between else None).astype("<f4").tobytes()

@@ -66,12 +66,12 @@ class Steps:
         return np.array([1.0 / self.scale, least - zero, greatest - zero, 12_582_912 + zero], np.float32)
 
     def round(self, t: F32, path: str) -> NDArray[np.float64]:
-        """The whole numbers of t (value / scale, float32), halves to even; NaN counts as the lowest value."""
+        """round(t + zero point) within the path's range, halves to even; t: value / scale, NaN counts as the lowest."""
         _, low, high, _ = self.record(path)
         with np.errstate(invalid="ignore"):
             t = np.where(low < t, t, low)
             t = np.where(high < t, high, t)
-        whole: NDArray[np.float64] = np.rint(t.astype(np.float64)) + self.zero_point
+        whole: NDArray[np.float64] = np.rint(t.astype(np.float64) + self.zero_point)
         return whole
 
 

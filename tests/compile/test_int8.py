@@ -102,6 +102,19 @@ def test_nan_counts_as_the_least_value_and_infinity_as_an_end(load: Load, path: 
     assert np.isfinite(found).all()
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("zero", [0, 1, 2, 63])
+def test_halves_go_to_the_even_whole_number(load: Load, path: str, zero: int) -> None:
+    """Found by chance: with an odd zero point, rounding before it is added gives another number than behind it."""
+    layer = DenseI8(np.ones((1, 1), np.int8), np.ones(1, np.float32), np.array([-zero], np.int32), "linear",
+                    Steps(1.0, zero))  # fmt: skip
+    whole = QuantizedMlp(path, (layer,))
+    rows = np.arange(-zero, 64, 0.5, dtype=np.float32)[:, None]
+    found = load(compile_i8(whole, batch_max=256)).many(rows)
+    same_bits(found, forward(whole, rows))
+    np.testing.assert_array_equal(found, np.rint(rows + zero) - zero)
+
+
 @pytest.mark.parametrize("how", MODES)
 @pytest.mark.parametrize("name", ["sigmoid", "tanh", "gaussian", "sin", "softmax", "leaky_relu", "threshold"])
 def test_other_activations_are_taken_in_float_and_rounded_again(load: Load, name: str, how: tuple[str, str]) -> None:
