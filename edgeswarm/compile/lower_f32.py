@@ -20,6 +20,7 @@ from edgeswarm.model.graph import Graph, Outline
 
 LANES = 4  # float32 in a vector of 128 bits
 PANEL = 4  # columns of a panel: a row of it is one line of the cache, and one tile of gemm
+SMALL_VECTORS_MAX = 64  # of weights: a layer of so few is one stretch of code; past that loops are as fast, and shorter
 FEW_VECTORS_MAX = 4  # a row of so few gets its activation without a loop: a tiny net is 2 to 13 % faster
 
 
@@ -53,6 +54,11 @@ class Packed:
         """Bytes of the whole layer."""
         return self.columns * (self.inputs + 1) * 16
 
+    @property
+    def small(self) -> bool:
+        """Whether one row of it is computed without a loop."""
+        return self.columns <= PANEL and self.columns * self.inputs <= SMALL_VECTORS_MAX
+
     def panel_slices(self) -> list[slice]:
         """Which outputs, padding included, each panel holds."""
         width = PANEL * LANES
@@ -74,13 +80,17 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class DenseStep:
-    """The sums of a dense layer.  weights: offset of the packed layer."""
+    """The sums of a dense layer.  weights: offset of the packed layer.
+
+    fused: an activation that one row's function computes too, where the layer is small; its PassStep then does nothing.
+    """
 
     x: Rows
     y: Rows
     layer: Packed
     weights: int
     tile: Tile
+    fused: str = ""
 
     def __str__(self) -> str:
         layer = self.layer
@@ -94,8 +104,14 @@ class DenseStep:
         x, y = functions.pointer(self.x, rows), functions.pointer(self.y, rows)
         weights = f"(i32.const {self.weights})"
         if rows is None:
-            return f"(call ${self._row(functions)} {x} {weights} {y})"
+            name = self._small(functions, self.fused) if self.layer.small else self._row(functions)
+            return f"(call ${name} {x} {weights} {y})"
         return f"(call ${self._rows(functions)} {x} (local.get {rows}) {weights} {y})"
+
+    def _small(self, functions: Functions, fused: str) -> str:
+        """The function that computes a small layer on one row, with its activation."""
+        shape: dict[str, Value] = {"inputs": self.layer.inputs, "columns": self.layer.columns}
+        return functions.function("small", shape | {"fused": int(fused != ""), "activation": fused})
 
     def _row(self, functions: Functions) -> str:
         """The function that computes the layer on one row."""
@@ -133,7 +149,7 @@ class DenseStep:
                 "y_stride": self.y.stride,
                 "gemm": self._tiles(functions, height, PANEL),
                 "gemm_last": self._tiles(functions, height_last, layer.last),
-                "row": self._row(functions),
+                "row": self._small(functions, "") if self.layer.small else self._row(functions),
             },
         )
 
@@ -157,11 +173,15 @@ class DenseStep:
 
 @dataclass(frozen=True, slots=True)
 class PassStep:
-    """An activation, in place.  template: its name in the library.  unroll: vectors in the body of its loop."""
+    """An activation, in place.  template: its name in the library.  unroll: vectors in the body of its loop.
+
+    fused: for one row the layer before has done it already.
+    """
 
     template: str
     y: Rows
     unroll: int
+    fused: bool = False
 
     @property
     def x(self) -> Rows:
@@ -171,6 +191,8 @@ class PassStep:
         return f"{self.template:<13} {self.y.width} values, row of {self.y.stride} bytes at {self.y.offset}"
 
     def call(self, functions: Functions, rows: str | None) -> str:
+        if self.fused and rows is None:
+            return ""
         y, vectors = functions.pointer(self.y, rows), -(-self.y.width // LANES)
         if functions.library.placements[self.template] == "row":
             name = functions.function(self.template, {"width": self.y.width, "vectors": vectors})
@@ -187,9 +209,9 @@ class PassStep:
         return f"(call ${name} {y} (i32.add {y} (i32.mul (local.get {rows}) (i32.const {self.y.stride}))))"
 
 
-def passes(library: Library, names: Iterable[str], y: Rows, unroll: int) -> list[Step]:
+def passes(library: Library, names: Iterable[str], y: Rows, unroll: int, *, fused: bool = False) -> list[Step]:
     """The passes over y that these activations take; linear takes none."""
-    return [PassStep(name, y, unroll) for name in names if library.placements[name] != "none"]
+    return [PassStep(name, y, unroll, fused) for name in names if library.placements[name] != "none"]
 
 
 def packed_of(outline: Outline, index: int) -> Packed:
@@ -220,8 +242,10 @@ def _steps(plan: Plan, index: int) -> list[Step]:
     node, layer = plan.outline.nodes[index], packed_of(plan.outline, index)
     x, y = plan.place(node.inputs[0]), plan.place(node.output)
     tile = tile_of(plan.outline, plan.library.tile(plan.arch))
-    dense = DenseStep(x, y, layer, plan.weights(index), tile)
-    return [dense, *passes(plan.library, [str(node.attrs["activation"])], y, tile.pass_unroll)]
+    name = str(node.attrs["activation"])
+    fused = layer.small and plan.library.placements[name] == "pass"
+    dense = DenseStep(x, y, layer, plan.weights(index), tile, name if fused else "")
+    return [dense, *passes(plan.library, [name], y, tile.pass_unroll, fused=fused)]
 
 
 def _pack(graph: Graph, index: int) -> bytes:
