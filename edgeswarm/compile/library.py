@@ -64,7 +64,7 @@ def library() -> Library:
         if manifest["abi"] != ABI:
             raise LocalError(f"wasm_kernels/manifest.toml: expected abi {ABI}, found {manifest['abi']}")
         dense, activations = manifest["dense_f32"], manifest["activations"]
-        files = dict(dense["templates"])
+        files = {**dense["templates"], **manifest["dense_fann"]["templates"]}
         placements = {}
         for name, entry in activations.items():
             if entry["placement"] not in PLACEMENTS:

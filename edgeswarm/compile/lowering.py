@@ -93,6 +93,7 @@ def no_unpack(packed: bytes, outline: Outline, index: int) -> dict[str, NDArray[
 
 _HOMES = {
     "dense_f32": "lower_f32.DENSE",
+    "dense_fann": "lower_fann.DENSE",
     "concat": "lower_places.CONCAT",
     "slice": "lower_places.SLICE",
 }

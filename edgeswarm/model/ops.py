@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgeswarm.errors import ModelError
 from edgeswarm.model.activations import ACTIVATIONS
+from edgeswarm.model.fann import exact
 from edgeswarm.model.nodes import Attr, Node, Param, Tensor
 from edgeswarm.model.reference import FUNCTIONS
 
@@ -175,10 +176,34 @@ def _dense_i8(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequen
     return to_quantised(real, output) if output.dtype in RANGES else real
 
 
+# --- dense_fann: a layer of a FANN net in libfann's own float32 arithmetic; bias: its place among the connections
+
+
+def _dense_fann_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
+    width = _flat(inputs[0], ("f32",))
+    whole(attrs, "bias", 0, width)
+    if attrs["activation"] not in exact.FUNCTIONS:
+        raise ModelError(f"activation: expected one of {', '.join(exact.FUNCTIONS)}, found {attrs['activation']!r}")
+    return (whole(attrs, "units", 1, 1 << 20),), "f32"
+
+
+def _dense_fann_params(inputs: Sequence[Tensor], attrs: Attrs) -> dict[str, Param]:
+    return _dense_params(inputs, attrs) | {"steepness": Param("f32", (whole(attrs, "units", 1, 1 << 20),))}
+
+
+def _dense_fann(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
+    """In float32, unlike the others: its bits are the point."""
+    bias = int(node.attrs["bias"])  # type: ignore[arg-type]  # Outline checked it
+    x = np.insert(rows[0].astype(np.float32), bias, np.float32(1), axis=1)
+    weights = np.insert(node.params["weights"], bias, node.params["bias"], axis=0)
+    return exact.layer(x, weights, node.params["steepness"], str(node.attrs["activation"])).astype(np.float64)
+
+
 _DENSE: dict[str, Any] = {"units": int, "activation": str}
 
 OPS: dict[str, Op] = {
     "dense": Op((1, 1), _DENSE, _dense_infer, _dense_params, _dense, "dense_f32"),
+    "dense_fann": Op((1, 1), _DENSE | {"bias": int}, _dense_fann_infer, _dense_fann_params, _dense_fann, "dense_fann"),
     "concat": Op((1, 4096), {}, _concat_infer, _no_params, _concat, "concat"),
     "slice": Op((1, 1), {"start": int, "stop": int}, _slice_infer, _no_params, _slice, "slice"),
     "quantize": Op((1, 1), {}, _quantize_infer, _no_params, _quantize, "quantize"),

@@ -48,7 +48,11 @@ def test_it_says_what_it_found(cli) -> None:
     for text in ("format: FANN_FLO_2.1", "topology: shortcut, fully connected", "connections: 361", "FANN_ELLIOT",
                  "steepness: 0.25, 0.5, 0.75, 1.0", "graph of"):  # fmt: skip
         assert text in done.out
-    assert "float32 rounding" in done.err
+    assert "arithmetic: libfann's own" in done.out
+    fast = cli("agent", "import", FOLDER / "thyroid_cascade2_final.net", "--arithmetic", "fast", "--json").json()
+    assert fast["found"]["arithmetic"] == "fast"
+    assert fast["found"]["difference"] > 1e-6
+    assert "float32 rounding" in " ".join(fast["notes"])
     fixed = cli("agent", "import", FOLDER / "fixed.net", "--json").json()
     assert fixed["found"]["format"] == "FANN_FIX_2.0"
     assert "not libfann's fixed-point bits" in fixed["notes"][0]
@@ -57,7 +61,7 @@ def test_it_says_what_it_found(cli) -> None:
 def test_wiring_comes_from_an_agent_yaml(cli) -> None:
     Path("agent.yaml").write_text(SOURCE)
     net = FOLDER / "thyroid_rprop_final.net"
-    assert cli("agent", "import", net, "--source", "agent.yaml", "-o", "t.af").code == 0
+    assert cli("agent", "import", net, "--source", "agent.yaml", "--arithmetic", "fast", "-o", "t.af").code == 0
     header = agentfile.read(Path("t.af").read_bytes()).header
     assert (header.name, header.kernel.batch_max) == ("judge", 8)
     assert header.wiring.decision.labels == ("hyper", "hypo", "normal")
@@ -89,7 +93,37 @@ def test_an_imported_agent_answers_in_a_jail_as_libfann_does(name: str, cli) -> 
     assert cli("agent", "verify", "a.af").code == 0
     assert cli("agent", "run", "a.af", "--input", "rows.csv", "-o", "out.csv").code == 0
     found = np.loadtxt("out.csv", delimiter=",", ndmin=2)
-    assert np.abs(found - expected[:5]).max() < 2e-5
+    assert np.abs(found - expected[:5]).max() < 1e-6 * max(1, np.abs(expected).max())
+
+
+def test_changed_weights_of_an_agent_in_libfanns_arithmetic_are_written(cli) -> None:
+    """The kernel's region with another bias: the export says one weight, and gives it back."""
+    from edgeswarm.compile import Kernel, compile_graph, pack_weights, unpack_graph
+    from edgeswarm.model.fann import section
+    from edgeswarm.model.fann.exact_net import exact_graph
+    from edgeswarm.model.fann.export import export_exact
+
+    item = section.imported((FOLDER / "thyroid_cascade2_final.net").read_bytes())
+    made = exact_graph(item.net)
+    assert made is not None
+    kernel: Kernel = compile_graph(made)
+    nodes = unpack_graph(pack_weights(made, kernel.layout), made.outline).nodes
+    params = [dict(node.params) for node in nodes if node.op == "dense_fann"]
+    assert export_exact(item, params) == (item.file, 0)
+    params[0]["bias"] = params[0]["bias"] + np.float32(0.5)
+    data, changed = export_exact(item, params)
+    assert changed == 1
+    again = section.imported(data).net.weights
+    assert (again != item.net.weights).sum() == 1
+    assert again[21] == np.float32(item.net.weights[21]) + np.float32(0.5)
+
+
+def test_libfanns_arithmetic_is_refused_where_there_is_none(cli) -> None:
+    done = cli("agent", "import", FOLDER / "sparse.net", "--arithmetic", "libfann")
+    assert done.code == 3
+    assert "expected a fully connected float net" in done.err
+    told = cli("agent", "import", FOLDER / "trained.net", "--arithmetic", "libfann", "--json").json()["found"]
+    assert told["arithmetic"] == "libfann's own"
 
 
 # --- export ----------------------------------------------------------------------------------------------------------

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from fann_nets import ANSWERED, answers, net_bytes
 
-from edgeswarm.compile import compile_graph, compile_mlp
-from edgeswarm.model import Mlp
+from edgeswarm.compile import compile_graph, compile_mlp, unpack_graph
+from edgeswarm.model import Mlp, graph
+from edgeswarm.model.fann import exact
 from edgeswarm.model.fann.convert import convert
+from edgeswarm.model.fann.exact_net import exact_graph
 from edgeswarm.model.fann.parse import parse
+from edgeswarm.model.graph import Builder, Graph, Tensor
 
 
 @pytest.mark.parametrize("mode", ["fast", "deterministic"])
@@ -24,3 +27,52 @@ def test_a_kernel_answers_as_libfann_does(name: str, mode: str, load) -> None:
     worst = float(np.abs(found - expected).max())
     sensitive = name == "thyroid_cascade2_final"  # a weight of 945 behind a cosine: libfann's own are off by 9e-6
     assert worst <= 1e-6 * max(1.0, float(np.abs(expected).max())) or (sensitive and worst < 2e-5)
+
+
+def exact_of(name: str) -> tuple[Graph, np.ndarray, np.ndarray]:
+    net = parse(net_bytes(name))
+    made = exact_graph(net)
+    if made is None:
+        pytest.skip("sparse, or several activations a layer: libfann's order is not that of layers")
+    return made, *answers(name, net.inputs)
+
+
+@pytest.mark.parametrize("mode", ["fast", "deterministic"])
+@pytest.mark.parametrize("name", [name for name in ANSWERED if "scaled" not in name])
+def test_libfanns_own_arithmetic_gives_its_bits(name: str, mode: str, load) -> None:
+    made, rows, expected = exact_of(name)
+    runner = load(compile_graph(made, mode=mode))
+    assert (graph.forward(made, rows) == expected).all()
+    assert (runner.many(rows) == expected).all()
+    assert (runner.one(rows[-1]) == expected[-1]).all()
+
+
+def test_most_nets_have_an_exact_form() -> None:
+    have = {name for name in ANSWERED if exact_graph(parse(net_bytes(name))) is not None}
+    assert set(ANSWERED) - have == {"activation_09", "mixed", "sparse"}
+
+
+def test_packed_weights_come_back_and_nan_stays_nan(load) -> None:
+    made, rows, _ = exact_of("shortcut")
+    kernel = compile_graph(made)
+    again = unpack_graph(kernel.weights, made.outline)
+    for one, other in zip(made.nodes, again.nodes, strict=True):
+        assert all((one.params[key] == other.params[key]).all() for key in one.params)
+    broken = rows.copy()
+    broken[0, 0], broken[1, 1] = np.nan, np.inf
+    found = load(kernel).many(broken)
+    assert np.isnan(found[0]).all()
+    assert (found[2:] == load(kernel).many(rows)[2:]).all()
+
+
+def test_exponential_and_sine_of_large_sums_round_as_doubles_do(load) -> None:
+    """Through one neuron each: e^x from underflow to overflow, sin and cos over the range in which FANN holds sums."""
+    x = np.concatenate([np.linspace(-700, 700, 2001), np.linspace(-4, 4, 1999)]).astype(np.float32)[:, None]
+    for activation in exact.FUNCTIONS:
+        builder = Builder(Tensor((1,)))
+        one = np.float32([1.0])
+        params = {"weights": one[None], "bias": one - 1, "steepness": one / 8}
+        y = builder.add("dense_fann", [0], params, units=1, activation=activation, bias=1)
+        made = builder.graph(y)
+        found = load(compile_graph(made, batch_max=4000)).many(x)
+        assert (found == graph.forward(made, x)).all(), activation

@@ -64,8 +64,26 @@ def _as_imported(file: AgentFile, original: bool) -> tuple[bytes, str, int | Non
     item = section.decode(file.section("fann"), who=file.who)
     if original:
         return item.file, "as it was imported", None
-    data, changed = fann_export.export(item, _layers(file), who=file.who)
+    params = _libfann_params(file)
+    if params is None:
+        data, changed = fann_export.export(item, _layers(file), who=file.who)
+    else:
+        data, changed = fann_export.export_exact(item, params, who=file.who)
     return data, f"{changed} weights changed since the import" if changed else "byte for byte as imported", changed
+
+
+def _libfann_params(file: AgentFile) -> list[dict[str, Any]] | None:
+    """The params of the layers in libfann's own arithmetic; None where the agent has others."""
+    from edgeswarm.compile import unpack_graph
+    from edgeswarm.model.structure import outline_of
+
+    if file.header.neural_config.network_type != "graph":
+        return None
+    outline = outline_of(file.section("model"))
+    if not any(node.op == "dense_fann" for node in outline.nodes):
+        return None
+    nodes = unpack_graph(file.section("neural_weights"), outline).nodes
+    return [dict(node.params) for node in nodes if node.op == "dense_fann"]
 
 
 def _fresh(file: AgentFile) -> bytes:

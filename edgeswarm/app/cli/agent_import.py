@@ -36,6 +36,7 @@ class Options:
     batch_max: int | None
     no_golden: bool
     apply_scaling: bool
+    arithmetic: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,13 @@ IMPORTERS: tuple[tuple[str, Callable[[bytes], bool], Callable[[bytes, Options, s
 @click.option("--name", help="The agent's name. Default: that of SRC, else made of MODEL's.")
 @click.option("--source", type=click.Path(path_type=Path), metavar="SRC", help="agent.yaml for all but neural_config.")
 @click.option("--apply-scaling", is_flag=True, help="Fold a FANN net's scaling in: raw values in, raw values out.")
+@click.option(
+    "--arithmetic",
+    type=click.Choice(["auto", "fast", "libfann"]),
+    default="auto",
+    show_default=True,
+    help="Of a FANN net: libfann's own bits, or fast; auto: fast where that is within 1e-6.",
+)
 @click.option("--mode", type=click.Choice(["fast", "deterministic"]), help="Default: what SRC says, else fast.")
 @click.option("--batch-max", type=click.IntRange(1, KERNEL_BATCH_MAX), help="Rows of one call. Default: what SRC says.")
 @click.option("--no-golden", is_flag=True, help="Leave the golden vectors out.")

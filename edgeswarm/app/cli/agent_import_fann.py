@@ -8,6 +8,7 @@ from edgeswarm.agentfile import Section
 from edgeswarm.agentfile.header import GoldenSpec, NeuralConfig
 from edgeswarm.app.cli.agent_build import GOLDEN_ROWS, GOLDEN_SEED
 from edgeswarm.app.cli.agent_import import GOLDEN_CANDIDATES, Found, Options
+from edgeswarm.errors import ModelError
 
 if TYPE_CHECKING:
     from edgeswarm.compile import Kernel
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from edgeswarm.model.fann.section import Imported
     from edgeswarm.model.graph import Graph
 
+EXACT_FROM = 1e-6
+"""Where a fast kernel's answers would be further from libfann's, libfann's own arithmetic is used."""
 WARN_SPREAD = 1e-5  # below it nobody sees the difference
 
 
@@ -30,7 +33,9 @@ def found(data: bytes, options: Options, who: str) -> Found:
     item = section.imported(data, scaled=options.apply_scaling, who=who)
     made = convert(item.net, scaled=item.scaled, who=who)
     model = made.model if isinstance(made.model, graph.Graph) or _is_plain(made.model) else graph.graph_of(made.model)
-    golden, moves = _golden(made)
+    exact, apart = _exact(item, made, options.arithmetic, who)
+    golden, moves = _golden(made) if exact is None else (_golden_exact(exact), 0.0)
+    model = exact or model
     sections: dict[str, Section | bytes] = {"fann": section.encode(item)}
     if isinstance(model, graph.Graph):
         sections["model"] = structure_of(model)
@@ -42,8 +47,42 @@ def found(data: bytes, options: Options, who: str) -> Found:
             return compile_graph(model, batch_max=batch_max, mode=mode)
         return compile_mlp(model, batch_max=batch_max, mode=mode)
 
-    told = _told(item, made, model)
-    return Found(_neural_config(item.net, model), kernel, golden, sections, told, _notes(item, made, moves))
+    told = _told(item, made, model) | {"arithmetic": "libfann's own" if exact else "fast", "difference": apart}
+    return Found(
+        _neural_config(item.net, model), kernel, golden, sections, told, _notes(item, made, moves, exact is not None)
+    )
+
+
+def _exact(item: Imported, made: Converted, wanted: str, who: str) -> tuple[Graph | None, float | None]:
+    """The graph of libfann's own arithmetic, where it is wanted; and how far the plain model is from it, where known.
+
+    Raises ModelError if it is asked for and there is none.
+    """
+    from edgeswarm.model.fann.exact_net import difference, exact_graph
+
+    exact = None if item.scaled else exact_graph(item.net)
+    if exact is None:
+        if wanted == "libfann":
+            raise ModelError(
+                "--arithmetic libfann: expected a fully connected float net with one activation a layer "
+                "and without --apply-scaling",
+                who=who,
+            )
+        return None, None
+    apart = float(f"{difference(made.model, exact, GOLDEN_SEED):.2g}")
+    take = wanted == "libfann" or (wanted == "auto" and apart > EXACT_FROM)
+    return (exact if take else None), apart
+
+
+def _golden_exact(exact: Graph) -> tuple[Section, GoldenSpec]:
+    import numpy as np
+
+    from edgeswarm.model.graph import forward
+    from edgeswarm.model.seeded import random_rows
+
+    rows = random_rows(GOLDEN_ROWS, exact.tensors[exact.input].size, GOLDEN_SEED)
+    golden = np.hstack([rows, forward(exact, rows).astype(np.float32)])
+    return Section(golden.astype("<f4").tobytes(), "f32", golden.shape), GoldenSpec()
 
 
 def _is_plain(model: Mlp) -> bool:
@@ -104,7 +143,7 @@ def _told(item: Imported, made: Converted, model: Mlp | Graph) -> dict[str, Any]
     }
 
 
-def _notes(item: Imported, made: Converted, moves: float) -> tuple[str, ...]:
+def _notes(item: Imported, made: Converted, moves: float, exact: bool) -> tuple[str, ...]:
     from edgeswarm.model.fann.convert import INPUT_RANGE
 
     net, notes = item.net, []
@@ -118,7 +157,7 @@ def _notes(item: Imported, made: Converted, moves: float) -> tuple[str, ...]:
             f"a fixed-point net (1.0 is {net.multiplier}): its weights become floats, and its answers are those of "
             "floating-point arithmetic, not libfann's fixed-point bits"
         )
-    if made.held:
+    if made.held and not exact:
         notes.append(
             f"the sums of {made.held} neurons can pass FANN's bound of 150 / steepness for inputs within "
             f"+-{INPUT_RANGE:g}: they are held as libfann holds them, which costs a layer"
