@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "logs": ("daemon", "logs", "Show what the supervisor logged."),
     "metrics": ("daemon", "metrics", "Print the supervisor's metrics as Prometheus text."),
     "run": ("daemon", "run", "Run the supervisor in the foreground."),
+    "sandbox": ("sandbox", "sandbox", "What jails are made of, and whether they hold: policies and probes."),
     "status": ("daemon", "status", "Show the supervisor, its agents and its jails."),
     "swarm": ("swarm", "swarm", "Devices that share a log, elect a leader, and run each other's agents."),
     "top": ("top", "top", "Watch streams, scores and decisions live."),
