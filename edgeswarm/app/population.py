@@ -45,7 +45,8 @@ class Population:
     model: a Network, an Mlp, a Shortcut or Graph (isolated only), a Kernel (the same), or an agent file (its path, its
     bytes, or what `agentfile.read` gave).
     isolation: `instance` or `packed`.  mode: `fast` or `deterministic`, where a kernel is made here.
-    deadline_ms: how long one agent may compute before it is stopped (packed: the whole tick).
+    deadline_ms: how long one agent may compute before it is stopped (packed: the whole tick); 0: what the agent file
+    says, else 100 (packed: 10,000).
     on_fault: an agent that traps or runs past its deadline is left out until `reset` (`leave`), or made anew at once.
     memory_limit_bytes: how far one isolated agent's memory may grow; 0: not at all.
     host: a zygote to share; None starts one.  Starts the jail; use `with`, or close() it.

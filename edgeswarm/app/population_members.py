@@ -13,7 +13,6 @@ from edgeswarm.drivers.jail_population import PopulationSpec, SyncPopulation, sp
 from edgeswarm.errors import LimitError, TrapError
 from edgeswarm.limits import (
     KERNEL_MEMORY_BYTES_MAX,
-    POPULATION_DEADLINE_MS_DEFAULT,
     POPULATION_INSTANCES_MAX,
     POPULATION_PACKED_DEADLINE_MS_DEFAULT,
     POPULATION_PACKED_RESETS_MAX,
@@ -98,7 +97,7 @@ class Isolated(_Members):
                 weights_offset=layout.weights.offset,
                 memory_bytes=layout.memory_bytes,
                 memory_limit_bytes=memory_limit_bytes,
-                deadline_ms=deadline_ms or POPULATION_DEADLINE_MS_DEFAULT,
+                deadline_ms=deadline_ms or source.deadline_ms,
             )
             return SyncPopulation(zygote, spec, policy=source.policy)
 

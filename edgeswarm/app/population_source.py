@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm.errors import AgentFileError, InputError, LocalError, ModelError, PermissionDeniedError
+from edgeswarm.limits import POPULATION_DEADLINE_MS_DEFAULT
 
 if TYPE_CHECKING:
     from edgeswarm.agentfile import AgentFile
@@ -30,6 +31,8 @@ class Source:
     made: Kernel | None = None
     """A kernel that is used as it is."""
     policy: str = "strict"
+    deadline_ms: int = POPULATION_DEADLINE_MS_DEFAULT
+    """Of one agent, where nobody says otherwise: what an agent file grants its kernel."""
 
     def kernel(self) -> Kernel:
         """For one agent: rows come one at a time."""
@@ -149,6 +152,7 @@ def _of_file(file: AgentFile) -> Source:
     wasm, weights = file.section("wasm_kernel"), file.sections.get("neural_weights", b"")
     check_module(wasm, who=file.who)
     net, name = file.header.neural_config, file.header.name
+    policy, deadline_ms = file.header.sandbox, file.header.kernel.deadline_ms
     if net.network_type == "feedforward":
         sizes = (net.input_size, *net.hidden_layers, net.output_size)
         names = [*[net.activation_function] * len(net.hidden_layers), net.output_activation]
@@ -156,10 +160,10 @@ def _of_file(file: AgentFile) -> Source:
             model = unpack_weights(weights, sizes, names)
             if pack_weights(model, layout) == weights:
                 mode = "deterministic" if layout.deterministic else "fast"
-                return Source(name, model, mode, policy=file.header.sandbox)
+                return Source(name, model, mode, None, policy, deadline_ms)
         except ModelError:
             pass  # a kernel of its own packing: used as it is
-    return Source(name, None, "fast", Kernel(wasm, layout, weights), file.header.sandbox)
+    return Source(name, None, "fast", Kernel(wasm, layout, weights), policy, deadline_ms)
 
 
 def describe(model: Mlp) -> str:

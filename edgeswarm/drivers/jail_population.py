@@ -244,10 +244,11 @@ class SyncPopulation:
 
     def _answer(self) -> int:
         """Wait for the answer to what was asked; returns its count."""
-        until = time.monotonic() + POPULATION_TICK_MS_MAX / 1000
+        patience_ms = max(POPULATION_TICK_MS_MAX, 3 * self.spec.deadline_ms)  # a late agent is stopped after two
+        until = time.monotonic() + patience_ms / 1000
         while not self._poll.poll(self.spec.deadline_ms):
             if time.monotonic() > until:
-                raise self._gone(f"killed: no answer within {POPULATION_TICK_MS_MAX} ms (POPULATION_TICK_MS_MAX)")
+                raise self._gone(f"killed: no answer within {patience_ms} ms (POPULATION_TICK_MS_MAX)")
             self.link.poke()
         told = os.read(self.link.answers, MESSAGE.size)
         if not told:
