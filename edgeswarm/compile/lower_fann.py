@@ -43,6 +43,7 @@ _RATIO: Final = "(f32.add (f32.const 1) (f32.abs (local.get $s)))"
 _LOW: Final = "(f32.lt (local.get $s) (f32.const 0))"
 VALUES: Final = {
     "linear": "(local.get $s)",
+    "zero": "(f32.const 0)",
     "threshold": f"(select (f32.const 0) (f32.const 1) {_LOW})",
     "threshold_symmetric": f"(select (f32.const -1) (f32.const 1) {_LOW})",
     "sigmoid": f"(f32.demote_f64 (f64.div (f64.const 1) (f64.add (f64.const 1) {_EXP})))",

@@ -64,8 +64,7 @@ def _exact(item: Imported, made: Converted, wanted: str, who: str) -> tuple[Grap
     if exact is None:
         if wanted == "libfann":
             raise ModelError(
-                "--arithmetic libfann: expected a fully connected float net with one activation a layer "
-                "and without --apply-scaling",
+                "--arithmetic libfann: expected a fully connected float net without --apply-scaling",
                 who=who,
             )
         return None, None

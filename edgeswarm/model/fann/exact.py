@@ -62,8 +62,10 @@ FUNCTIONS: Final[dict[str, Callable[[F32], F32]]] = {
     "cos": _double(lambda x: np.cos(x) / 2 + 0.5),
     "sin_symmetric": _double(np.sin),
     "cos_symmetric": _double(np.cos),
+    "zero": np.zeros_like,
 }
-"""By the names of ours; sigmoid and tanh are of FANN's steepness, so that sigmoid is 1 / (1 + e^-2x)."""
+"""By the names of ours; sigmoid and tanh are of FANN's steepness, so that sigmoid is 1 / (1 + e^-2x).
+zero is its stepwise Gauss, of which libfann computes nothing."""
 
 
 def layer(x: F32, weights: F32, steepness: F32, activation: str) -> F32:

@@ -1,12 +1,14 @@
 """A FANN net as a graph of dense_fann nodes, which give libfann's own bits; and how far a plain model is from them.
 
-Only what libfann computes layer by layer in one order: fully connected float nets, one activation a layer.
+Only what libfann computes layer by layer in one order: fully connected float nets.  Neighbours of one layer that have
+the same activation share a node.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +23,19 @@ from edgeswarm.model.mlp import F32, Mlp
 from edgeswarm.model.seeded import random_rows
 
 ROWS = 512  # of each of three kinds of random input
+RUNS_MAX = 1_024  # nodes; a net of more has its activations thrown together
 STEPWISE_GAUSS = 9  # of which libfann computes nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """weights: float32[connections, units] in the file's order, the bias among them.  first: of its connections."""
+    """Neighbours of one layer with one activation.
 
+    index: of the layer.  weights: float32[connections, units] in the file's order, bias (its place) among them.
+    first: of its connections.
+    """
+
+    index: int
     weights: F32
     steepness: F32
     activation: str
@@ -42,22 +50,25 @@ def layers(net: Net) -> list[Layer] | None:
     as_float = net.weights.astype(np.float32)
     if net.fixed or rate < 1 or (as_float != net.weights).any() or not (net.steepness[net.num_inputs > 0] > 0).all():
         return None
-    starts, made, at = first_neurons(net), [], 0
+    starts, at = first_neurons(net), 0
+    made: list[Layer] = []
     for index in range(1, len(net.layer_sizes)):
-        last = index == len(net.layer_sizes) - 1
         units = np.arange(starts[index], starts[index + 1] - (not net.shortcut))
         spare = net.num_inputs[units[-1] + 1 : starts[index + 1]]
         count = int(starts[index]) if net.shortcut else net.layer_sizes[index - 1]
-        kinds = set(net.activations[units].tolist()) if units.size else set()
-        if len(kinds) != 1 or (net.num_inputs[units] != count).any() or spare.any() or (last and not units.size):
+        if not units.size or (net.num_inputs[units] != count).any() or spare.any():
             return None
-        name = OF_FANN[kinds.pop()].name
-        if name not in FUNCTIONS or STEPWISE_GAUSS in net.activations[units]:
-            return None
-        weights = as_float[at : at + count * len(units)].reshape(len(units), count).T
+        kinds = net.activations[units]
+        edges = [0, *(np.flatnonzero(np.diff(kinds)) + 1).tolist(), len(units)]
         bias = net.inputs if net.shortcut else count - 1
-        made.append(Layer(weights, net.steepness[units].astype(np.float32), name, bias, at))
-        at += count * len(units)
+        for start, end in pairwise(edges):
+            name = "zero" if kinds[start] == STEPWISE_GAUSS else OF_FANN[kinds[start]].name
+            if name not in FUNCTIONS or len(made) >= RUNS_MAX:
+                return None
+            weights = as_float[at : at + count * (end - start)].reshape(end - start, count).T
+            steepness = net.steepness[units[start:end]].astype(np.float32)
+            made.append(Layer(index, weights, steepness, name, bias, at))
+            at += count * (end - start)
     return made
 
 
@@ -68,16 +79,21 @@ def exact_graph(net: Net) -> Graph | None:
         return None
     builder = Builder(Tensor((net.inputs,)))
     x = 0
-    for index, layer in enumerate(found):
-        params = {
-            "weights": np.delete(layer.weights, layer.bias, axis=0),
-            "bias": layer.weights[layer.bias],
-            "steepness": layer.steepness,
-        }
-        units = len(layer.steepness)
-        y = builder.add("dense_fann", [x], params, units=units, activation=layer.activation, bias=layer.bias)
-        x = builder.add("concat", [x, y]) if net.shortcut and index < len(found) - 1 else y
+    for index, group in groupby(found, key=lambda layer: layer.index):
+        runs = [_node(builder, x, layer) for layer in group]
+        before = [x] if net.shortcut and index < len(net.layer_sizes) - 1 else []
+        x = builder.add("concat", before + runs) if before or len(runs) > 1 else runs[0]
     return builder.graph(x)
+
+
+def _node(builder: Builder, x: int, layer: Layer) -> int:
+    params = {
+        "weights": np.delete(layer.weights, layer.bias, axis=0),
+        "bias": layer.weights[layer.bias],
+        "steepness": layer.steepness,
+    }
+    units = len(layer.steepness)
+    return builder.add("dense_fann", [x], params, units=units, activation=layer.activation, bias=layer.bias)
 
 
 def weights_of(net: Net, params: Sequence[dict[str, F32]]) -> NDArray[np.float64]:
