@@ -22,7 +22,7 @@ from edgeswarm.model.seeded import uniform
 
 METHODS = ("minmax", "percentile")
 PERCENTILE_DEFAULT = 99.9
-LOSS_MAX_DEFAULT = 0.02
+LOSS_MAX_DEFAULT = 0.01
 _GOLDEN_TRIES = 8  # rows drawn for each golden row that is kept
 
 F64 = NDArray[np.float64]

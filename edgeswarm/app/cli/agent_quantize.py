@@ -44,7 +44,7 @@ def quantize_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--calibration", type=click.Choice(["minmax", "percentile"]), help="Ranges by.  Default: minmax."),
         click.option("--percentile", type=click.FloatRange(50, 100, min_open=True), help="Default: 99.9."),
-        click.option("--max-loss", type=click.FloatRange(0, 1), help="Refuse past this loss.  Default: 0.02."),
+        click.option("--max-loss", type=click.FloatRange(0, 1), help="Refuse past this loss.  Default: 0.01."),
         click.option("--force", is_flag=True, help="Build in spite of the loss."),
     )
     for option in reversed(options):
