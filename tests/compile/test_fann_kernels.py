@@ -76,3 +76,17 @@ def test_exponential_and_sine_of_large_sums_round_as_doubles_do(load) -> None:
         made = builder.graph(y)
         found = load(compile_graph(made, batch_max=4000)).many(x)
         assert (found == graph.forward(made, x)).all(), activation
+
+
+@pytest.mark.parametrize("inputs", range(1, 10))
+def test_layers_of_every_width_sum_in_libfanns_order(inputs: int, load) -> None:
+    """Odd connections and fours, whole and partial panels, the bias first, last and between."""
+    rng = np.random.default_rng(inputs)
+    rows = rng.uniform(-1, 1, (7, inputs)).astype(np.float32)
+    for units, bias in [(1, inputs), (3, 0), (4, inputs // 2), (9, inputs)]:
+        builder = Builder(Tensor((inputs,)))
+        params = {name: rng.uniform(-2, 2, shape).astype(np.float32) for name, shape in
+                  [("weights", (inputs, units)), ("bias", (units,))]}  # fmt: skip
+        params["steepness"] = rng.uniform(0.1, 2, units).astype(np.float32)
+        made = builder.graph(builder.add("dense_fann", [0], params, units=units, activation="tanh", bias=bias))
+        assert (load(compile_graph(made)).many(rows) == graph.forward(made, rows)).all()
