@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeswarm.compile import lower_dot
 from edgeswarm.compile.abi import Rows
 from edgeswarm.compile.library import Library, Tile
 from edgeswarm.compile.lowering import Functions, Lowering, Plan, Step
@@ -21,6 +22,7 @@ from edgeswarm.model.graph import Graph, Outline
 LANES = 4  # float32 in a vector of 128 bits
 PANEL = 4  # columns of a panel: a row of it is one line of the cache, and one tile of gemm
 SMALL_VECTORS_MAX = 64  # of weights: a layer of so few is one stretch of code; past that loops are as fast, and shorter
+DOT_INPUTS_MIN = 32  # below, four lanes of which three idle are as fast
 FEW_VECTORS_MAX = 4  # a row of so few gets its activation without a loop: a tiny net is 2 to 13 % faster
 
 
@@ -29,7 +31,8 @@ class Packed:
     """How a dense layer's weights are packed: panels of 4 columns, a column 4 outputs (the last padded with zeros).
 
     One panel: a row of bias, then a row of weights for each input; a row is one vector of 16 bytes for each column.
-    What columns are left over make one more, narrower panel.
+    What columns are left over make one more, narrower panel.  A layer of one output that is long enough is packed as
+    `lower_dot.py` says.
     """
 
     inputs: int
@@ -53,6 +56,11 @@ class Packed:
     def size(self) -> int:
         """Bytes of the whole layer."""
         return self.columns * (self.inputs + 1) * 16
+
+    @property
+    def dot(self) -> bool:
+        """Whether it is computed, and packed, as one dot product (`lower_dot.py`)."""
+        return self.outputs == 1 and self.inputs >= DOT_INPUTS_MIN
 
     @property
     def small(self) -> bool:
@@ -223,7 +231,8 @@ def packed_of(outline: Outline, index: int) -> Packed:
 def tile_of(outline: Outline, tile: Tile) -> Tile:
     """The tile with loops that suit these layers: no main loop that no layer is long enough for."""
     layers = [packed_of(outline, index) for index, node in enumerate(outline.nodes) if node.op == "dense"]
-    longest = max(layer.inputs for layer in layers)
+    layers = [layer for layer in layers if not layer.dot]
+    longest = max((layer.inputs for layer in layers), default=1)
     shapes = {(start % PANEL, width) for layer in layers for start, width in layer.passes(tile.gemv_columns)}
     unroll = tile.unroll_many if len(shapes) > tile.shapes_many else tile.unroll
     return replace(
@@ -235,7 +244,8 @@ def tile_of(outline: Outline, tile: Tile) -> Tile:
 
 
 def _size(outline: Outline, index: int) -> int:
-    return packed_of(outline, index).size
+    packed = packed_of(outline, index)
+    return lower_dot.size(packed.inputs) if packed.dot else packed.size
 
 
 def _steps(plan: Plan, index: int) -> list[Step]:
@@ -243,6 +253,11 @@ def _steps(plan: Plan, index: int) -> list[Step]:
     x, y = plan.place(node.inputs[0]), plan.place(node.output)
     tile = tile_of(plan.outline, plan.library.tile(plan.arch))
     name = str(node.attrs["activation"])
+    if layer.dot:
+        fused = plan.library.placements[name] == "pass"
+        scratch = plan.scratch(lower_dot.SCRATCH_BYTES)
+        dot = lower_dot.DotStep(x, y, layer.inputs, plan.weights(index), name if fused else "", scratch)
+        return [dot, *passes(plan.library, [] if fused else [name], y, tile.pass_unroll)]
     fused = layer.small and plan.library.placements[name] == "pass"
     dense = DenseStep(x, y, layer, plan.weights(index), tile, name if fused else "")
     return [dense, *passes(plan.library, [name], y, tile.pass_unroll, fused=fused)]
@@ -250,6 +265,8 @@ def _steps(plan: Plan, index: int) -> list[Step]:
 
 def _pack(graph: Graph, index: int) -> bytes:
     packed, params = packed_of(graph, index), graph.nodes[index].params
+    if packed.dot:
+        return lower_dot.pack(params["weights"], params["bias"])
     full = np.zeros((packed.inputs + 1, packed.columns * LANES), dtype="<f4")
     full[0, : packed.outputs] = params["bias"]
     full[1:, : packed.outputs] = params["weights"]
@@ -258,6 +275,9 @@ def _pack(graph: Graph, index: int) -> bytes:
 
 def _unpack(content: bytes, outline: Outline, index: int) -> dict[str, NDArray[Any]]:
     packed, start = packed_of(outline, index), 0
+    if packed.dot:
+        weights, bias = lower_dot.unpack(content, packed.inputs)
+        return {"weights": weights, "bias": bias}
     values = np.frombuffer(content, "<f4")
     full = np.empty((packed.inputs + 1, packed.columns * LANES), np.float32)
     for columns in packed.panel_slices():

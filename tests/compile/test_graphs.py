@@ -116,3 +116,25 @@ def test_graphs_of_one_structure_share_their_code_and_only_they_share_weights():
 def test_a_chain_that_is_a_graph_compiles_to_what_the_network_does():
     net = random_mlp([6, 9, 2], "tanh", "softmax")
     assert pack_weights(net, compile_graph(graph_of(net)).layout) == compile_graph(graph_of(net)).weights
+
+
+@pytest.mark.parametrize("mode", ["fast", "deterministic"])
+@pytest.mark.parametrize("inputs", [31, 32, 33, 34, 35, 63, 64, 97, 127, 128, 257])
+def test_layers_of_one_output_agree_with_the_reference_at_every_remainder(load, inputs, mode):
+    agrees(load, graph_of(shortcut(inputs, [1, 1, 1, 3], seed=inputs)), mode=mode, batch_max=5)
+    net = random_mlp([inputs, 1], "tanh", "softmax" if inputs % 2 else "sigmoid", seed=1)
+    agrees(load, graph_of(net), mode=mode, batch_max=5)
+
+
+@pytest.mark.parametrize("mode", ["fast", "deterministic"])
+def test_padding_of_a_dot_product_never_reaches_its_answer(load, mode):
+    """What pads the weights, and what lies behind the row, is NaN; no answer changes."""
+    graph = graph_of(random_mlp([37, 1], "tanh", "linear", seed=3))
+    kernel = compile_graph(graph, batch_max=3, mode=mode)
+    runner, rows = load(kernel), random_rows(3, 37, seed=1)
+    clean = runner.many(rows)
+    packed = np.frombuffer(kernel.weights, "<f4").copy()
+    packed[packed == 0] = np.nan
+    assert np.isnan(packed).sum() >= 6
+    runner.set_weights(packed.tobytes())
+    assert (runner.many(rows) == clean).all()
