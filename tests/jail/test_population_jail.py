@@ -285,8 +285,8 @@ def test_an_agent_takes_as_many_mappings_as_are_counted(sync_host: SyncHost) -> 
             return len(file.readlines())
 
     with populate(sync_host, count=10) as few, populate(sync_host, count=110) as more:
-        each = (mappings(more) - mappings(few)) / 100
-        assert 3 <= each <= more.jail.spec.mappings
+        added = mappings(more) - mappings(few)
+        assert 300 <= added <= 100 * more.jail.spec.mappings + 50  # the allocator maps some blocks too
 
 
 def test_populations_past_a_bound_are_refused_before_anything_starts(sync_host: SyncHost) -> None:
