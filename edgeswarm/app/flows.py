@@ -17,6 +17,7 @@ from edgeswarm.app.joins import Joins
 from edgeswarm.app.lifecycle import Lifecycle
 from edgeswarm.app.pump import AgentFlow, Port
 from edgeswarm.app.shelf import Artefact
+from edgeswarm.app.turns import Keepers
 from edgeswarm.compile.path_i8 import check_path
 from edgeswarm.core import events as ev
 from edgeswarm.core.breaker import State as BreakerState
@@ -71,6 +72,7 @@ class Flows:
         self._sup = supervisor
         self.flows: dict[AgentName, AgentFlow] = {}
         self._seats: dict[tuple[JailId, int], AgentFlow] = {}
+        self._keepers = Keepers()
         self.life = Lifecycle(supervisor, remake=self._remake)
         self.joins = Joins(supervisor, self.flows, self.life)
 
@@ -213,10 +215,12 @@ class Flows:
     def _sit(self, flow: AgentFlow, jail_id: JailId, slot: int) -> None:
         self._rise(flow)
         self._seats[(jail_id, slot)] = flow
+        self._keepers.sit(flow, jail_id, self._sup.jails.get(jail_id), slot)
 
     def _rise(self, flow: AgentFlow) -> None:
         for seat in [seat for seat, other in self._seats.items() if other is flow]:
             del self._seats[seat]
+            self._keepers.rise(flow, *seat)
 
     async def switch(self, name: AgentName, artefact: Artefact, jail_id: JailId, jail: Jail, slot: int) -> None:
         """Answer what is in flight in the old jail, then go on with the new version in its own.
@@ -285,6 +289,8 @@ class Flows:
         flow = self._seats.get((jail_id, reply.slot))
         if flow is None:
             return
+        if flow.turns is not None:
+            self._keepers.answered(jail_id, reply)
         if reply.kind == Kind.REPLY:
             flow.answered(reply.seq, reply.payload)
         elif reply.fault is not FaultCode.MEMORY or self._sup.renew_jail(jail_id, flow.name, reply.text):

@@ -37,6 +37,10 @@ def agent(supervisor: Supervisor, name: AgentName) -> dict[str, Any]:
     for key, row in allowance.rows().items():
         by = [BY[key], *([held[_CONTROLLER[key]]] if key in _CONTROLLER else [])]
         rows[key] = {**row, "by": by}
+    flow = supervisor.flows.flows.get(name)
+    share = flow.turns.share(flow.slot) if flow is not None and flow.turns is not None else None
+    if share is not None:
+        rows["cpu_cores"] |= {"used_s": round(share.used_ns / 1e9, 6), "put_off": share.put_off}
     return rows
 
 

@@ -21,6 +21,7 @@ from edgeswarm.ids import AgentName
 from edgeswarm.stream.flight import Frame, SetAside
 from edgeswarm.stream.pipeline import FULL, MALFORMED, Outcome, Pipeline
 from edgeswarm.stream.queue import Row, row_fault
+from edgeswarm.stream.turns import Share
 
 
 class Port(Protocol):
@@ -51,6 +52,18 @@ class Follower(Protocol):
     """Somebody who follows the agent's answers, until None: the agent is removed.  Must not block."""
 
     def __call__(self, record: dict[str, Any] | None) -> None: ...
+
+
+class Turns(Protocol):
+    """Says when this flow may use its jail (`app.turns.Keeper`)."""
+
+    def admit(self, slot: int, /) -> bool: ...
+
+    def unsent(self, slot: int, /) -> bool:
+        """Of what was admitted last.  Always False."""
+        ...
+
+    def share(self, slot: int, /) -> Share | None: ...
 
 
 class Export(Protocol):
@@ -99,6 +112,7 @@ class AgentFlow:
     hooks_after: list[Callable[[Outcome], None]] = field(default_factory=list)
     latency: Histogram = field(default_factory=Histogram)
     port: Port | None = None
+    turns: Turns | None = None  # where it shares its jail, or may use less than a core
     slot: int = 0
     paused: bool = False
     probing: bool = False
@@ -149,7 +163,7 @@ class AgentFlow:
                 self._match(frame)
             for hook in self.hooks_before:
                 hook(frame)
-            if not _submit(port, self.slot, frame):
+            if not self._submit(port, frame):
                 pipeline.not_sent(frame.seq)  # goes out after the next answer, or in the next jail
                 break
             if self.paused:
@@ -157,6 +171,13 @@ class AgentFlow:
         else:
             if self._asked:
                 self._match(None)
+
+    def _submit(self, port: Port, frame: Frame) -> bool:
+        """False: not now; who put it off wakes it."""
+        turns = self.turns
+        if turns is None:
+            return _submit(port, self.slot, frame)
+        return turns.admit(self.slot) and (_submit(port, self.slot, frame) or turns.unsent(self.slot))
 
     def _match(self, frame: Frame | None) -> None:
         """Rows of `ask` that have been taken: the last one completed `frame`, those before it completed none."""

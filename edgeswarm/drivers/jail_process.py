@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from edgeswarm.drivers.jail_life import JailExit, JailLife, Owner
-from edgeswarm.drivers.jail_link import JailLink, Reply
+from edgeswarm.drivers.jail_link import JailLink, KernelSpec, Reply
 from edgeswarm.errors import JailGoneError, TrapError
 from edgeswarm.jail.frames import Kind, RingError
 
@@ -60,6 +60,11 @@ class Jail(JailLife):
     def in_flight(self) -> int:
         """Frames without an answer yet."""
         return self._link.in_flight
+
+    @property
+    def specs(self) -> Mapping[int, KernelSpec]:
+        """Its agents, by slot."""
+        return self._link.specs
 
     @property
     def memory_bytes_max(self) -> int:

@@ -52,7 +52,7 @@ class RingError(JailError):
 
 
 class Kind(IntEnum):
-    """What a frame says; those from the jail have the high bit."""
+    """What a frame says; those from the jail have the high bit.  `aux` of a REPLY: how long its call took, in us."""
 
     RUN = 0x01
     WEIGHTS = 0x02

@@ -233,6 +233,9 @@ class CompileJail(Jail):
         os._exit(EXIT_GONE)
 
 
+_AUX_MAX: Final = 0xFFFF_FFFF
+
+
 class _Desk:
     """Turns frames into answers.  Single rows of one slot that wait together are computed in one call."""
 
@@ -303,19 +306,20 @@ class _Desk:
 
     def _run_together(self, agent: Agent, part: list[tuple[int, memoryview]]) -> bool:
         """Several single rows in one call; False when the call faulted, and nothing was answered."""
-        self._publish_if_due()
+        began = self._publish_if_due()
         try:
             answers = agent.run_batch(memoryview(b"".join([payload for _, payload in part])), len(part))
         except CallFaultError:
             return False
         slot, size, view = agent.spec.slot, agent.reply_bytes, memoryview(answers)
+        took = _since(began) // len(part)
         for index, (seq, _) in enumerate(part):
-            self._put(slot, _REPLY, seq, 1, 0, view[index * size : (index + 1) * size])
+            self._put(slot, _REPLY, seq, 1, took, view[index * size : (index + 1) * size])
         return True
 
     def _run(self, agent: Agent, seq: int, rows: int, payload: memoryview) -> None:
         slot = agent.spec.slot
-        self._publish_if_due()
+        began = self._publish_if_due()
         if agent.dead:
             self._fault(slot, seq, FaultCode.MEMORY, agent.dead)
             return
@@ -324,7 +328,7 @@ class _Desk:
         except CallFaultError as fault:
             self._fault(slot, seq, fault.code, str(fault))
         else:
-            self._put(slot, _REPLY, seq, rows, 0, answer)
+            self._put(slot, _REPLY, seq, rows, _since(began), answer)
 
     def _fault(self, slot: int, seq: int, code: FaultCode, text: str) -> None:
         self._put(slot, Kind.FAULT, seq, 0, code, text.encode("utf-8")[:FAULT_TEXT_BYTES_MAX])
@@ -341,8 +345,8 @@ class _Desk:
             os.write(self._answer, HEAD.pack(head))
             self._hint[0] = head
 
-    def _publish_if_due(self) -> None:
-        """Between slow calls the supervisor hears of those before, so that it sees progress.
+    def _publish_if_due(self) -> int:
+        """The time (monotonic ns).  Between slow calls the supervisor hears of those before, so that it sees progress.
 
         Before a call, never after one: the last answer of a round is told after the room of its frame was given back.
         """
@@ -350,6 +354,12 @@ class _Desk:
         if now - self._published_ns > _PUBLISH_AFTER_NS:
             self._published_ns = now
             self.publish()
+        return now
+
+
+def _since(began_ns: int) -> int:
+    """How long a call took, in us: its answer says so, and the supervisor divides the jail's CPU time by that."""
+    return min((time.monotonic_ns() - began_ns) // 1000, _AUX_MAX)
 
 
 # --- the self-test -----------------------------------------------------------------------------------------------

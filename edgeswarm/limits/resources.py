@@ -7,3 +7,10 @@ JAIL_PROCESSES_MAX = 8  # of one jail's group: the process between, the jail, it
 JAIL_GROUP_SPARE_BYTES = 32 * MIB  # page tables, stacks, pipes: what RLIMIT_DATA does not count and a cgroup does
 CPU_PERIOD_US = 100_000  # over which a cgroup's CPU quota holds: the kernel's own default
 CPU_CORES_MIN = 0.02  # a jail starts with some 15 ms of CPU: at less it would not be ready in time on a slow board
+
+# --- CPU shares of the agents of one jail -----------------------------------------------------------------------------
+TURN_QUANTUM_NS = 20_000_000  # CPU time by which an agent may be ahead of a neighbour that waits: a few slow calls
+TURN_FRAMES_MAX = 16  # frames of one agent in a jail that it shares: calls run in the order they came
+TURN_BURST_S = 0.5  # seconds of its share that an agent may use at once after a pause
+TURN_COST_FADE = 0.9  # what a call is expected to cost: the largest lately, a tenth less with each that cost less
+TURN_WAIT_NS_MIN = 1_000_000  # an agent that is out of CPU time is looked at again after this at the earliest
