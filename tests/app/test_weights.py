@@ -15,6 +15,7 @@ from edgeswarm.app.control_loop import Refused
 from edgeswarm.compile import compile_mlp
 from edgeswarm.errors import AgentFileError, InputError, LocalError
 from edgeswarm.ids import AgentName
+from edgeswarm.model import random_mlp
 from edgeswarm.schema import decode
 
 A = AgentName("a")
@@ -104,3 +105,26 @@ async def test_weights_that_do_not_fit_or_have_nowhere_to_go_are_refused(bench: 
     with pytest.raises(Refused, match="agent a: a deploy or a swap of it is under way"):
         await bench.supervisor.swap_weights("a", bytes(8))
     assert (await swap)["status"] == "swapped"
+
+
+async def test_kernels_of_one_topology_are_compiled_once_and_a_swap_of_weights_compiles_nothing(bench: Bench) -> None:
+    def compiled() -> dict[str, int]:
+        return {path.name: path.stat().st_ino for path in bench.state.rglob("*.cwasm")}
+
+    def file(name: str, seed: int, hidden: int = 8) -> bytes:
+        model = random_mlp([4, hidden, 2], "relu", "linear", seed)
+        return builder.build(header_tree(name, 4, 2, hidden=(hidden,)), model, key=bench.publisher)
+
+    await bench.supervisor.deploy([("a", file("a", 1))])
+    once = compiled()
+    assert len(once) == 1
+    await bench.supervisor.deploy([("b", file("b", 2))])
+    other = bench.supervisor.shelf.current(AgentName("b")).weights
+    assert other != bench.supervisor.shelf.current(A).weights
+    await bench.supervisor.swap_weights("a", other)
+    row = [1.0, -1.0, 0.5, 2.0]
+    a, b = [await bench.supervisor.ask(name, row, 5.0) for name in ("a", "b")]
+    assert a is not None and b is not None and a.output == b.output
+    assert compiled() == once
+    await bench.supervisor.deploy([("c", file("c", 1, hidden=9))])
+    assert len(compiled()) == 2
