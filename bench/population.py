@@ -2,9 +2,10 @@
 
 Isolated: 1,000 instances in one store, ticked by one call of the driver, in this process and in a jail (there and back,
 as `Population.tick` with and without its checks and inputs); beside it the same kernels in a Python loop of prepared
-calls, a store each.  Packed: the same agents in one memory.  Contestants take turns; printed are medians of the rounds
-and, as noise, half the distance of the quartiles.  Then 10,000 isolated and 1,000,000 packed agents: memory by what the
-kernel says is held (each page once) and of page tables, which nobody else counts, less a jail of one agent.
+calls, a store each.  Packed: the same agents in one memory.  Contestants take turns; printed are medians over the
+rounds of the medians of each round's calls and, as noise, half the distance of the rounds' quartiles.
+Then 10,000 isolated and 1,000,000 packed agents: memory by what the kernel says is held (each page once) and of page
+tables, which nobody else counts, less a jail of one agent.
 
     python bench/population.py [--rounds 31] [--json]
 """
@@ -102,10 +103,12 @@ def take_turns(contestants: dict[str, tuple[Callable[[], object], int]], rounds:
         calls[name] = max(1, ROUND_NS // max(1, time.perf_counter_ns() - began))
     for _ in range(rounds):
         for name, (run, count) in contestants.items():
-            began = time.perf_counter_ns()
+            took_ns = []
             for _ in range(calls[name]):
+                began = time.perf_counter_ns()
                 run()
-            samples[name].append(count * calls[name] / (time.perf_counter_ns() - began) * 1e9)
+                took_ns.append(time.perf_counter_ns() - began)
+            samples[name].append(count / statistics.median(took_ns) * 1e9)
     found = {}
     for name, values in samples.items():
         low, middle, high = statistics.quantiles(values, n=4)
