@@ -12,6 +12,9 @@ too: libfann has nothing else (its fixed point is for machines without floats), 
 relu: libfann 2.2 has none.  Its linear_piece, min(max(x, 0), 1), is the same function while nothing passes 1, and the
 relu nets' weights are so small that nothing does (checked on every row).
 
+Below a float case stands what the machine allows: WebAssembly's vectors have 128 bits, and a row cannot take less than
+their multiply-adds do at their peak, so a ratio past that is not to be had on this processor.
+
     python bench/peers.py [--only WORD] [--rounds 33] [--slice-ms 4] [--json]
 
 Ends with 0 when every mark is met, 1 when one is missed, 2 when answers differ or a contestant fails.
@@ -25,11 +28,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
 import json
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +79,7 @@ class Spec:
         rng = np.random.default_rng(5)
         scale = 0.3 if self.activation == "relu" else 1.0
         layers = []
-        for index, (before, after) in enumerate(zip(self.sizes, self.sizes[1:], strict=False), start=1):
+        for index, (before, after) in enumerate(pairwise(self.sizes), start=1):
             last = index == len(self.sizes) - 1
             weights = rng.standard_normal((before, after)) * scale / np.sqrt(before)
             name = "linear" if last and self.activation == "relu" else self.activation
@@ -129,6 +134,17 @@ def compile_fann(folder: Path) -> Path | str:
         reason = next((line for line in done.stderr.splitlines() if "error" in line), "gcc failed")
         return f"libfann-dev is not installed, or not usable ({reason.strip()})"
     return folder / "peers_fann"
+
+
+def peak_gflops(folder: Path) -> float | None:
+    """What 128-bit multiply-adds can give here; None where that cannot be tried."""
+    if not shutil.which("gcc") or platform.machine() != "x86_64":
+        return None
+    command = ["gcc", "-O2", "-mfma", str(HERE / "_peak.c"), "-o", str(folder / "peak")]
+    if subprocess.run(command, capture_output=True).returncode:
+        return None
+    done = subprocess.run([folder / "peak"], capture_output=True, text=True)
+    return float(done.stdout) if not done.returncode else None
 
 
 def available(folder: Path) -> tuple[dict[str, list[str | Path]], dict[str, str]]:
@@ -189,7 +205,7 @@ def run_case(spec: Spec, commands: dict[str, list[str | Path]], rounds: int, sli
             disturbed += part / GENERATIONS
             for contestant, values in found.items():
                 times.setdefault(contestant, []).extend(values)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for one in contestants:
         took, ratio = spread(times[one.name]), ratios(times[one.name], times["ours"])
         mark = spec.marks.get(one.name)
@@ -206,22 +222,35 @@ def run_case(spec: Spec, commands: dict[str, list[str | Path]], rounds: int, sli
                 "met": None if mark is None else ratio.median >= mark[0],
             }
         )
-    return {"case": spec.name, "disturbed": round(disturbed, 3), "rows": rows}
+    operations = 2 * sum(before * after for before, after in pairwise(spec.sizes))
+    for row in rows:
+        row["gops"] = round(operations / row["us_a_row"] / 1000, 1)
+    return {"case": spec.name, "disturbed": round(disturbed, 3), "operations": operations, "rows": rows}
 
 
-def show(found: dict[str, Any]) -> None:
+def ceiling(spec: Spec, found: dict[str, Any], peak: float | None) -> str:
+    """What the machine allows at most, in a sentence; nothing for int8, which has no such bound."""
+    if peak is None or spec.kind != "f32" or not spec.marks:
+        return ""
+    least_us = found["operations"] / peak / 1000
+    most = [f"{row['contestant']} {row['us_a_row'] / least_us:.1f}" for row in found["rows"] if row["mark"]]
+    return f"128-bit multiply-adds alone take {least_us:.2f} µs here ({peak:.0f} GFLOP/s): at most {', '.join(most)}"
+
+
+def show(found: dict[str, Any], most: str) -> None:
     print(f"\n{found['case']}   ({found['disturbed']:.0%} of the slices disturbed)")
-    print(
-        f"  {'':<18}{'µs a row':>10}{'quartiles':>18}{'ratio':>8}{'quartiles':>15}{'mark':>7}{'aim':>6}  {'':<7}differs"
-    )
+    head = f"  {'':<18}{'µs a row':>10}{'quartiles':>18}{'GOP/s':>7}{'ratio':>8}{'quartiles':>15}"
+    print(f"{head}{'mark':>7}{'aim':>6}  {'':<7}differs")
     for row in found["rows"]:
         quartiles, times = (f"{low:.2f}..{high:.2f}" for low, high in (row["ratio_quartiles"], row["us_quartiles"]))
         mark = "{:>7g}{:>6g}".format(*row["mark"]) if row["mark"] else f"{'':>13}"
         met = "" if row["met"] is None else "met" if row["met"] else "MISSED"
         print(
             f"  {row['contestant']:<18}{row['us_a_row']:>10.3f}{times:>18}"
-            f"{row['ratio']:>8.2f}{quartiles:>15}{mark}  {met:<7}{row['difference']:.0e}"
+            f"{row['gops']:>7.1f}{row['ratio']:>8.2f}{quartiles:>15}{mark}  {met:<7}{row['difference']:.0e}"
         )
+    if most:
+        print(f"  {most}")
 
 
 def main() -> int:
@@ -236,6 +265,7 @@ def main() -> int:
     status, cases = 0, []
     with tempfile.TemporaryDirectory() as folder:
         commands, absent = available(Path(folder))
+        peak = peak_gflops(Path(folder))
         if not options.json:
             print(f"{machine()}\none thread each; ratio: the peer's time over ours")
             for name, why in absent.items():
@@ -251,11 +281,11 @@ def main() -> int:
                 continue
             cases.append(found)
             if not options.json:
-                show(found)
+                show(found, ceiling(spec, found, peak))
             if any(row["met"] is False for row in found["rows"]):
                 status = max(status, 1)
     if options.json:
-        print(json.dumps({"machine": machine(), "absent": absent, "cases": cases}, indent=1))
+        print(json.dumps({"machine": machine(), "peak_gflops": peak, "absent": absent, "cases": cases}, indent=1))
     return status
 
 

@@ -232,3 +232,17 @@ def test_the_same_arrays_are_computed_alike_by_ours_and_numpy(peers: ModuleType,
     assert [row["contestant"] for row in found["rows"]] == ["ours", "numpy", "ours-python"]
     assert found["rows"][0]["ratio"] == 1
     assert all(row["difference"] < 2e-5 for row in found["rows"])
+
+
+def test_the_ceiling_is_what_multiply_adds_alone_would_take(peers: ModuleType) -> None:
+    found = {
+        "operations": 200_000,
+        "rows": [
+            {"contestant": "ours", "us_a_row": 5.0, "mark": None},
+            {"contestant": "libfann", "us_a_row": 40.0, "mark": [6, 7]},
+        ],
+    }
+    spec = peers.SPECS[0]
+    assert peers.ceiling(spec, found, 50.0).endswith("take 4.00 µs here (50 GFLOP/s): at most libfann 10.0")
+    assert peers.ceiling(spec, found, None) == ""
+    assert peers.ceiling(next(spec for spec in peers.SPECS if spec.kind == "int8"), found, 50.0) == ""
