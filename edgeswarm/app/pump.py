@@ -55,13 +55,11 @@ class Follower(Protocol):
 
 
 class Turns(Protocol):
-    """Says when this flow may use its jail (`app.turns.Keeper`)."""
+    """Says when this flow may use its jail (`app.turns.Keeper`).  unsent: of what was admitted last; always False."""
 
     def admit(self, slot: int, /) -> bool: ...
 
-    def unsent(self, slot: int, /) -> bool:
-        """Of what was admitted last.  Always False."""
-        ...
+    def unsent(self, slot: int, /) -> bool: ...
 
     def share(self, slot: int, /) -> Share | None: ...
 
@@ -113,6 +111,7 @@ class AgentFlow:
     latency: Histogram = field(default_factory=Histogram)
     port: Port | None = None
     turns: Turns | None = None  # where it shares its jail, or may use less than a core
+    put_off: bool = False  # by `turns`, until they wake it
     slot: int = 0
     paused: bool = False
     probing: bool = False
@@ -153,7 +152,7 @@ class AgentFlow:
     def send(self) -> None:
         """Send what may be sent.  Called after every change that could allow more."""
         port = self.port
-        if port is None or self.switching or self._held:
+        if port is None or self.switching or self._held or self.put_off:
             return
         pipeline = self.pipeline
         if self.paused and not (self.probing and not pipeline.flight.in_flight):
@@ -177,7 +176,8 @@ class AgentFlow:
         turns = self.turns
         if turns is None:
             return _submit(port, self.slot, frame)
-        return turns.admit(self.slot) and (_submit(port, self.slot, frame) or turns.unsent(self.slot))
+        self.put_off = not turns.admit(self.slot)
+        return not self.put_off and (_submit(port, self.slot, frame) or turns.unsent(self.slot))
 
     def _match(self, frame: Frame | None) -> None:
         """Rows of `ask` that have been taken: the last one completed `frame`, those before it completed none."""
@@ -304,7 +304,7 @@ class AgentFlow:
     def attach(self, port: Port, slot: int) -> None:
         """From now on frames go to this slot; those a dead jail left unanswered go first."""
         self.port, self.slot = port, slot
-        self.switching = False
+        self.switching = self.put_off = False
         self.send()
 
     def jail_died(self) -> None:

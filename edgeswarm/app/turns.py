@@ -101,6 +101,7 @@ class Keeper:
             flow = self._flows.get(slot)
             self.turns.rests(slot)  # it asks again, if it still has something to send
             if flow is not None:
+                flow.put_off = False
                 flow.send()
 
     def _wait(self) -> None:

@@ -10,7 +10,7 @@ CPU_CORES_MIN = 0.02  # a jail starts with some 15 ms of CPU: at less it would n
 
 # --- CPU shares of the agents of one jail -----------------------------------------------------------------------------
 TURN_QUANTUM_NS = 20_000_000  # CPU time by which an agent may be ahead of a neighbour that waits: a few slow calls
-TURN_FRAMES_MAX = 16  # frames of one agent in a jail that it shares: calls run in the order they came
+TURN_FRAMES_MAX = 32  # frames of one agent in a jail that it shares: calls run in the order they came
 TURN_BURST_S = 0.5  # seconds of its share that an agent may use at once after a pause
 TURN_COST_FADE = 0.9  # what a call is expected to cost: the largest lately, a tenth less with each that cost less
 TURN_WAIT_NS_MIN = 1_000_000  # an agent that is out of CPU time is looked at again after this at the earliest
