@@ -22,7 +22,8 @@ from edgeswarm.model.graph import Builder, Graph, Tensor
 from edgeswarm.model.mlp import F32, Mlp
 from edgeswarm.model.seeded import random_rows
 
-ROWS = 512  # of each of three kinds of random input
+ROWS = 512  # of each of three kinds of random input; fewer for large nets
+PRODUCTS_MAX = 40_000_000  # of those rows: two seconds of an operator's time
 RUNS_MAX = 1_024  # nodes; a net of more has its activations thrown together
 STEPWISE_GAUSS = 9  # of which libfann computes nothing
 
@@ -111,9 +112,10 @@ def difference(model: Mlp | Graph, exact: Graph, seed: int) -> float:
     Rows over [-1, 1), over [0, 1), and of 0 and 1, as nets are trained on.
     """
     inputs = exact.tensors[exact.input].size
-    rows = random_rows(3 * ROWS, inputs, seed).astype(np.float64)
-    rows[ROWS : 2 * ROWS] = np.abs(rows[ROWS : 2 * ROWS])
-    rows[2 * ROWS :] = rows[2 * ROWS :] > 0
+    count = max(8, min(ROWS, PRODUCTS_MAX // exact.parameters))
+    rows = random_rows(3 * count, inputs, seed).astype(np.float64)
+    rows[count : 2 * count] = np.abs(rows[count : 2 * count])
+    rows[2 * count :] = rows[2 * count :] > 0
     wanted = graph.forward(exact, rows)
     found: F64 = reference.forward(model, rows) if isinstance(model, Mlp) else graph.forward(model, rows)
     with np.errstate(invalid="ignore"):

@@ -41,6 +41,17 @@ def test_what_libfann_wrote_comes_back_byte_for_byte(name: str) -> None:
     assert name not in SETS or len(kept) < len(data) / 2.5
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_quick_way_through_connections_gives_what_the_careful_one_gives(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = net_bytes(name)
+    monkeypatch.setattr("edgeswarm.model.fann.parse._PIECE_CHARS", 300)
+    quick = parse(data)
+    monkeypatch.setattr("edgeswarm.model.fann.parse._quick", lambda *_: None)
+    assert equal(parse(data), quick)
+
+
 def test_every_field_is_there() -> None:
     net = parse(net_bytes("scaled"))
     assert (net.version, net.layer_sizes, net.inputs, net.outputs) == ("FANN_FLO_2.1", (4, 6, 3), 3, 2)
@@ -174,7 +185,7 @@ def test_a_file_past_the_bound_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("edgeswarm.model.fann.parse.FANN_FILE_BYTES_MAX", 1000)
     with pytest.raises(LimitError, match="at most 1000 bytes"):
         parse(BASE)
-    assert limits.FANN_FILE_BYTES_MAX == 64 << 20
+    assert limits.FANN_FILE_BYTES_MAX == 128 << 20
 
 
 def test_declared_sizes_cost_no_memory() -> None:
