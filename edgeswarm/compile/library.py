@@ -64,7 +64,8 @@ def library() -> Library:
         if manifest["abi"] != ABI:
             raise LocalError(f"wasm_kernels/manifest.toml: expected abi {ABI}, found {manifest['abi']}")
         dense, activations = manifest["dense_f32"], manifest["activations"]
-        files = {**dense["templates"], **manifest["dense_fann"]["templates"]}
+        families = ("dense_f32", "dense_fann", "dense_i8")
+        files = {name: file for family in families for name, file in manifest[family]["templates"].items()}
         placements = {}
         for name, entry in activations.items():
             if entry["placement"] not in PLACEMENTS:

@@ -18,7 +18,7 @@ from edgeswarm.compile.abi import ABI, ALIGN_BYTES, Layout, Rows, Weights, attac
 from edgeswarm.compile.library import library
 from edgeswarm.compile.mlp import BATCH_MAX_DEFAULT, Kernel
 from edgeswarm.compile.pack_i8 import ONES, PACKING, RECORD_BYTES, PackedI8, pack, packed_layers, steps_of
-from edgeswarm.compile.template import Template, Value
+from edgeswarm.compile.template import Value
 from edgeswarm.compile.wasm import PAGE_BYTES, without_custom
 from edgeswarm.errors import LimitError, LocalError, ModelError
 from edgeswarm.limits import KERNEL_BATCH_MAX, KERNEL_MEMORY_BYTES_MAX
@@ -27,7 +27,7 @@ from edgeswarm.model.quantize import GROUPS, IN_STEPS, PATHS, QuantizedMlp, quan
 
 _PASS_UNROLL = 8  # vectors a round in an activation (pass_unroll of the manifest)
 _RESERVED_BYTES = 1024
-_OPERATIONS: dict[str, dict[str, Value]] = {
+OPERATIONS: dict[str, dict[str, Value]] = {
     "i7x4": {"load": "v128.load", "half": 0},
     "i7": {"load": "v128.load", "half": 0},
     "exact": {"load": "v128.load8x8_s", "half": 1},
@@ -97,7 +97,7 @@ def plan_i8(
         raise LocalError(f"mode deterministic: expected the path exact, found {path}: it needs a relaxed operation")
     if not 1 <= batch_max <= KERNEL_BATCH_MAX:
         raise LimitError(f"batch_max: expected 1 to {KERNEL_BATCH_MAX} (KERNEL_BATCH_MAX), found {batch_max}")
-    tile, layers = _tiles(arch), packed_layers(sizes, path)
+    tile, layers = tile_i8(arch), packed_layers(sizes, path)
     block = min(tile.block_rows, batch_max)
     at = _RESERVED_BYTES
 
@@ -205,7 +205,7 @@ class _Functions:
             stride = 4 * layer.padded if whole else 16 * layer.columns
             calls.append(self._sums(layer, index, y, stride, count))
             if not whole:
-                call = self._function("dequantize", {"vectors": layer.columns})
+                call = self._function("i8_dequantize", {"vectors": layer.columns, "gap": 0})
                 calls.append(f"(call ${call} {y} {count} (i32.const {factors}))")
                 if name != "linear":
                     calls.append(self._activation(name, layer, y, count))
@@ -233,7 +233,7 @@ class _Functions:
             "activation": act,
             "unroll": self.plan.tile.round_unroll if act == "" else 1,
         }
-        name = self._function("quantize", values | _MULTIPLY_ADD[self.plan.mode])
+        name = self._function("i8_quantize", values | _MULTIPLY_ADD[self.plan.mode])
         record, y = self.plan.weights[index], self.plan.rounded[index % 2]
         return f"(call ${name} {x} {count} (i32.const {factors}) (i32.const {record}) (i32.const {y}))"
 
@@ -251,7 +251,7 @@ class _Functions:
             "sums_last": self._panel(layer.last),
         }
         x, w, ones = self.plan.rounded[index % 2], at + RECORD_BYTES, at + ONES
-        name = self._function("layer", values)
+        name = self._function("i8_layer", values)
         return f"(call ${name} (i32.const {x}) {count} (i32.const {w}) (i32.const {ones}) {y})"
 
     def _panel(self, width: int) -> str:
@@ -268,7 +268,7 @@ class _Functions:
             "group": group,
             "bytes": layers[0].bytes,
         }
-        return self._function("sums", values | _OPERATIONS[path])
+        return self._function("i8_sums", values | OPERATIONS[path])
 
     def _activation(self, name: str, layer: PackedI8, y: str, count: str) -> str:
         lib = library()
@@ -286,8 +286,7 @@ class _Functions:
         name = f"f{list(self.texts).index(key) if key in self.texts else len(self.texts)}"
         if key not in self.texts:
             find = library().find
-            found = _templates().get(template) or find(template)
-            self.texts[key] = found.render(values | {"name": name}, find)
+            self.texts[key] = find(template).render(values | {"name": name}, find)
         return name
 
 
@@ -297,14 +296,8 @@ def _manifest() -> dict[str, object]:
     return entry
 
 
-@lru_cache(maxsize=1)
-def _templates() -> dict[str, Template]:
-    files = _manifest()["templates"]
-    assert isinstance(files, dict)
-    return {name: Template.parse(file, asset("wasm_kernels", file).read_text()) for name, file in files.items()}
-
-
-def _tiles(arch: str) -> TileI8:
+def tile_i8(arch: str) -> TileI8:
+    """The tile of an architecture.  Raises LocalError for an unknown one."""
     tiles = _manifest()["tiles"]
     assert isinstance(tiles, dict)
     if arch not in tiles:

@@ -94,6 +94,9 @@ def no_unpack(packed: bytes, outline: Outline, index: int) -> dict[str, NDArray[
 _HOMES = {
     "dense_f32": "lower_f32.DENSE",
     "dense_fann": "lower_fann.DENSE",
+    "quantize": "lower_i8_nodes.QUANTIZE",
+    "dense_i8": "lower_i8_nodes.DENSE",
+    "dequantize": "lower_i8_nodes.DEQUANTIZE",
     "concat": "lower_places.CONCAT",
     "slice": "lower_places.SLICE",
 }

@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeswarm.compile.abi import ALIGN_BYTES
 from edgeswarm.compile.path_i8 import NUMBERS, check_path
 from edgeswarm.errors import ModelError
-from edgeswarm.model.quantize import GROUPS, PATHS, DenseI8, QuantizedMlp, Steps
+from edgeswarm.model.quantize import GROUPS, PATHS, QuantizedMlp, Steps
 
 PACKING = 1  # raised when the packing changes
 PANEL_COLUMNS_MAX = {"i7x4": 4, "i7": 5, "exact": 7}  # sums that 16 vector registers hold beside the rest
@@ -108,11 +110,11 @@ def pack(model: QuantizedMlp) -> bytes:
         y = model.layers[index + 1].x if index + 1 < len(model.layers) else None
         between = y is not None and layer.activation in ("linear", "relu")
         part = bytearray(packed.size)
-        part[:64] = np.repeat(layer.x.record(model.path), 4).astype("<f4").tobytes()
+        factor, least, greatest, _ = (float(value) for value in layer.x.record(model.path))
+        head = record(factor, least, greatest, layer.x.zero_point)
+        part[: len(head)] = head
         part[64:76] = np.array([layer.x.scale, layer.x.zero_point, NUMBERS[model.path]], "<f4").tobytes()
-        part[MAGIC : MAGIC + 16] = np.full(4, 0x4B400000, "<u4").tobytes()
-        part[ONES : ONES + 16] = np.ones(8, "<i2").tobytes()
-        part[RECORD_BYTES : RECORD_BYTES + packed.sums_size] = _panels(layer, packed)
+        part[RECORD_BYTES : RECORD_BYTES + packed.sums_size] = panels(layer.weights, layer.bias, packed)
         factors = layer.factors(y if between else None).astype("<f4").tobytes()
         part[packed.factors : packed.factors + len(factors)] = factors
         out += part
@@ -136,19 +138,46 @@ def steps_of(weights: bytes, sizes: Sequence[int], path: str) -> list[Steps]:
     return found
 
 
-def _panels(layer: DenseI8, packed: PackedI8) -> bytes:
+def record(factor: float, least: float, greatest: float, zero_point: int) -> bytes:
+    """A record without what `pack` adds: see wasm_kernels/dense_i8/quantize.wat."""
+    out = bytearray(RECORD_BYTES)
+    words = np.array([factor, least, greatest, 12_582_912 + zero_point], np.float64).astype("<f4")
+    out[:64] = np.repeat(words, 4).tobytes()
+    out[ONES : ONES + 16] = np.ones(8, "<i2").tobytes()
+    out[MAGIC : MAGIC + 16] = np.full(4, 0x4B400000, "<u4").tobytes()
+    return bytes(out)
+
+
+def panels(weights: NDArray[Any], bias: NDArray[Any], packed: PackedI8) -> bytes:
+    """Bias int32[outputs] and weights int8[inputs, outputs] as a layer's panels."""
     outputs = 4 * packed.columns
-    weights = np.zeros((packed.steps * packed.step_values, outputs), np.int8)
-    weights[: layer.inputs, : layer.outputs] = layer.weights
-    bias = np.zeros(outputs, "<i4")
-    bias[: layer.outputs] = layer.bias
+    full = np.zeros((packed.steps * packed.step_values, outputs), np.int8)
+    full[: packed.inputs, : packed.outputs] = weights
+    first = np.zeros(outputs, "<i4")
+    first[: packed.outputs] = bias
     out = bytearray()
     for start in range(0, outputs, 4 * packed.width):
         columns = slice(start, start + 4 * packed.width)
-        out += bias[columns].tobytes()
-        steps = weights[:, columns].reshape(packed.steps, packed.step_values, -1)
+        out += first[columns].tobytes()
+        steps = full[:, columns].reshape(packed.steps, packed.step_values, -1)
         out += steps.transpose(0, 2, 1).tobytes()  # for each step, for each output, the weights of its values
     return bytes(out)
+
+
+def read_panels(data: bytes, packed: PackedI8) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The inverse of `panels`: weights, bias."""
+    outputs = 4 * packed.columns
+    weights = np.empty((packed.steps * packed.step_values, outputs), np.int8)
+    bias, at = np.empty(outputs, np.int32), 0
+    for start in range(0, outputs, 4 * packed.width):
+        columns = min(4 * packed.width, outputs - start)
+        bias[start : start + columns] = np.frombuffer(data, "<i4", columns, at)
+        at += 4 * columns
+        steps = np.frombuffer(data, np.int8, weights.shape[0] * columns, at)
+        steps = steps.reshape(packed.steps, columns, packed.step_values).transpose(0, 2, 1)
+        weights[:, start : start + columns] = steps.reshape(-1, columns)
+        at += steps.size
+    return weights[: packed.inputs, : packed.outputs].copy(), bias[: packed.outputs].copy()
 
 
 def _aligned(size: int) -> int:

@@ -118,7 +118,8 @@ def _slice(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[
     return rows[0][:, start : start + output.size]
 
 
-# --- quantize: clip(round(x / scale) + zero_point), halves to even; dequantize: scale * (q - zero_point)
+# --- quantize: round(x / scale + zero_point), halves to even, within the dtype's range; dequantize: the way back
+# Divisions are multiplications by a float32, and every step is rounded to float32: kernels give the same whole numbers.
 
 
 def _quantize_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
@@ -127,19 +128,26 @@ def _quantize_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
     return inputs[0].shape, None
 
 
-def to_quantised(x: F64, tensor: Tensor) -> F64:
-    """The whole numbers by which `tensor` holds x; NaN becomes its zero point."""
-    low, high = RANGES[tensor.dtype]
-    with np.errstate(invalid="ignore"):
-        whole_numbers = np.rint(np.nan_to_num(x / tensor.scale, posinf=1e30, neginf=-1e30)) + tensor.zero_point
-    held: F64 = np.clip(whole_numbers, low, high)
+def to_quantised(t: F64, tensor: Tensor, low: int | None = None) -> F64:
+    """The whole numbers by which `tensor` holds scale * t, from `low` on; t is taken as float32, NaN as the lowest."""
+    least, greatest = RANGES[tensor.dtype]
+    least = least if low is None else max(least, low)
+    t = t.astype(np.float32).astype(np.float64)
+    t = np.where(t > least - tensor.zero_point, t, least - tensor.zero_point)
+    held: F64 = np.rint(np.minimum(t, greatest - tensor.zero_point) + tensor.zero_point)
     return held
+
+
+def _times(x: F64, factor: F64 | float) -> F64:
+    """x times factor, all of them float32."""
+    product: F64 = (x.astype(np.float32) * np.asarray(factor).astype(np.float32)).astype(np.float64)
+    return product
 
 
 def _quantize(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
     if output.dtype not in RANGES:
         raise ModelError(f"quantize: expected an output of {', '.join(RANGES)}, found {output.dtype}")
-    return to_quantised(rows[0], output)
+    return to_quantised(_times(rows[0], 1 / output.scale), output)
 
 
 def _dequantize_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
@@ -172,8 +180,12 @@ def _dense_i8_params(inputs: Sequence[Tensor], attrs: Attrs) -> dict[str, Param]
 
 def _dense_i8(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
     sums = rows[0] @ node.params["weights"].astype(np.float64) + node.params["bias"]
-    real = FUNCTIONS[str(node.attrs["activation"])](sums * node.params["multiplier"].astype(np.float64))
-    return to_quantised(real, output) if output.dtype in RANGES else real
+    multiplier, name = node.params["multiplier"].astype(np.float64), str(node.attrs["activation"])
+    if output.dtype in RANGES and name in ("linear", "relu"):  # one multiplication, and relu is a bound
+        low = output.zero_point if name == "relu" else None
+        return to_quantised(_times(sums, multiplier / output.scale), output, low)
+    real = FUNCTIONS[name](_times(sums, multiplier))
+    return to_quantised(_times(real, 1 / output.scale), output) if output.dtype in RANGES else real
 
 
 # --- dense_fann: a layer of a FANN net in libfann's own float32 arithmetic; bias: its place among the connections

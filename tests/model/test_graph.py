@@ -48,8 +48,8 @@ def test_quantised_values_are_what_their_tensor_says():
     q = builder.add("quantize", [0], like=Tensor((1,), "i8", 0.5, -3))
     graph = builder.graph(builder.add("dequantize", [q]))
     rows = [[0.0, 0.75, 1000.0, -0.3]]
-    assert evaluate(graph, rows)[q].tolist() == [[-3, -1, 127, -4]]
-    assert forward(graph, rows).tolist() == [[0, 1, 65, -0.5]]
+    assert evaluate(graph, rows)[q].tolist() == [[-3, -2, 127, -4]]  # 1.5 - 3: to the even one
+    assert forward(graph, rows).tolist() == [[0, 0.5, 65, -0.5]]
 
 
 def test_params_become_read_only_copies():
