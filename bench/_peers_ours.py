@@ -21,8 +21,8 @@ from edgeswarm.compile.lower_i8 import compile_i8
 from edgeswarm.drivers.jail_zygote import wasmtime_library
 from edgeswarm.jail import wasm
 from edgeswarm.jail.engine import SETTINGS
-from edgeswarm.model import Dense, Mlp, reference
-from edgeswarm.model.quantize import Steps, quantize
+from edgeswarm.model import Dense, Mlp
+from edgeswarm.model.calibrate import Samples, choose
 
 DRIVER = """
 (module
@@ -44,16 +44,14 @@ def model_of(case: Case) -> Mlp:
     return Mlp(tuple(Dense(weights, bias, name) for weights, bias, name in layers))
 
 
-def kernel_of(case: Case) -> Kernel:
-    """int8: the fastest path (`i7x4`), calibrated with the case's rows by the smallest and largest value."""
+def kernel_of(case: Case) -> tuple[Kernel, str]:
+    """The kernel, and in a word how.  int8: as `agent build --quantize int8` does, calibrated with the case's rows;
+    the path is the one that its error allows."""
     model, batch_max = model_of(case), max(64, case.batch)
     if case.kind == "f32":
-        return compile_mlp(model, batch_max=batch_max)
-    steps, x = [], case.rows.astype(np.float64)
-    for layer in model.layers:
-        steps.append(Steps.of_range(float(x.min()), float(x.max()), "i7x4"))
-        x = reference.forward(Mlp((layer,)), x)
-    return compile_i8(quantize(model, steps, "i7x4"), batch_max=batch_max)
+        return compile_mlp(model, batch_max=batch_max), "float32"
+    found, _ = choose(model, Samples(case.rows))
+    return compile_i8(found, batch_max=batch_max), f"int8, path {found.path}"
 
 
 def engine(**changes: bool | int | str) -> wasmtime.Engine:
@@ -120,8 +118,9 @@ class Instance:
 class Ours(Backend):
     def __init__(self, case: Case) -> None:
         self.batch = case.batch
-        self.instance = Instance(engine(), kernel_of(case))
-        self.says = f"ours, in the kernel, wasmtime {version('wasmtime')}"
+        kernel, how = kernel_of(case)
+        self.instance = Instance(engine(), kernel)
+        self.says = f"ours, in the kernel, {how}, wasmtime {version('wasmtime')}"
 
     def loop(self, count: int) -> None:
         self.instance.loop(count, self.batch)
@@ -136,12 +135,12 @@ class OursFromPython(Backend):
     """Called as the jail's worker calls it."""
 
     def __init__(self, case: Case) -> None:
-        kernel = kernel_of(case)
+        kernel, how = kernel_of(case)
         self.batch = case.batch
         machine = wasm.Engine(wasm.Library(wasmtime_library()))
         self.instance = wasm.Instance(machine.compile(kernel.wasm), memory_bytes_max=1 << 30)
         self.input, self.output = prepared_rows(np.frombuffer(self.instance.memory, np.uint8), kernel)
-        self.says = "ours, one call from Python each"
+        self.says = f"ours, one call from Python each, {how}"
 
     def loop(self, count: int) -> None:
         run, rows = self.instance.run if self.batch == 1 else self.instance.run_batch, self.batch

@@ -266,6 +266,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         commands, absent = available(Path(folder))
         peak = peak_gflops(Path(folder))
+        said: set[str] = set()
         if not options.json:
             print(f"{machine()}\none thread each; ratio: the peer's time over ours")
             for name, why in absent.items():
@@ -282,9 +283,12 @@ def main() -> int:
             cases.append(found)
             if not options.json:
                 show(found, ceiling(spec, found, peak))
+                said |= {f"{row['contestant']}: {row['says']}" for row in found["rows"]}
             if any(row["met"] is False for row in found["rows"]):
                 status = max(status, 1)
-    if options.json:
+    if not options.json:
+        print("\n" + "\n".join(sorted(said)))
+    else:
         print(json.dumps({"machine": machine(), "peak_gflops": peak, "absent": absent, "cases": cases}, indent=1))
     return status
 
