@@ -98,7 +98,7 @@ class FannStep:
                 "panels": -(-self.units // LANES),
                 "weights": self.weights,
                 "scratch": self.scratch,
-                "activation": self._activation(functions),
+                "activation": activation_of(functions, self.activation),
             },
         )
         x, y = functions.pointer(self.x, rows), functions.pointer(self.y, rows)
@@ -107,16 +107,18 @@ class FannStep:
         many = functions.function("fann_rows", {"row": row, "x_stride": self.x.stride, "y_stride": self.y.stride})
         return f"(call ${many} {x} (local.get {rows}) {y})"
 
-    def _activation(self, functions: Functions) -> str:
-        value = VALUES[self.activation]
-        if "$@exp" in value:
-            steps = _polynomial("x", [1 / factorial(k) for k in range(12, -1, -1)])
-            value = value.replace("$@exp", f"${functions.function('fann_exp', {'steps': steps})}")
-        if "$@sin" in value:
-            sine = _polynomial("u", [(-1) ** (k // 2) / factorial(k) for k in range(15, 0, -2)])
-            cosine = _polynomial("u", [(-1) ** (k // 2) / factorial(k) for k in range(16, -1, -2)])
-            value = value.replace("$@sin", f"${functions.function('fann_sin', {'cosine': cosine, 'sine': sine})}")
-        return functions.function("fann_activation", {"value": value})
+
+def activation_of(functions: Functions, name: str) -> str:
+    """The name of the function of one of FANN's activations: of a sum, held within its bound, f32 to f32."""
+    value = VALUES[name]
+    if "$@exp" in value:
+        steps = _polynomial("x", [1 / factorial(k) for k in range(12, -1, -1)])
+        value = value.replace("$@exp", f"${functions.function('fann_exp', {'steps': steps})}")
+    if "$@sin" in value:
+        sine = _polynomial("u", [(-1) ** (k // 2) / factorial(k) for k in range(15, 0, -2)])
+        cosine = _polynomial("u", [(-1) ** (k // 2) / factorial(k) for k in range(16, -1, -2)])
+        value = value.replace("$@sin", f"${functions.function('fann_sin', {'cosine': cosine, 'sine': sine})}")
+    return functions.function("fann_activation", {"value": value})
 
 
 def _shape(outline: Outline, index: int) -> tuple[int, int, int]:

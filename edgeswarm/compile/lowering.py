@@ -94,6 +94,7 @@ def no_unpack(packed: bytes, outline: Outline, index: int) -> dict[str, NDArray[
 _HOMES = {
     "dense_f32": "lower_f32.DENSE",
     "dense_fann": "lower_fann.DENSE",
+    "sparse_fann": "lower_fann_sparse.SPARSE",
     "quantize": "lower_i8_nodes.QUANTIZE",
     "dense_i8": "lower_i8_nodes.DENSE",
     "dequantize": "lower_i8_nodes.DEQUANTIZE",

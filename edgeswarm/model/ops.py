@@ -211,11 +211,43 @@ def _dense_fann(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequ
     return exact.layer(x, weights, node.params["steepness"], str(node.attrs["activation"])).astype(np.float64)
 
 
+# --- sparse_fann: the same with `counts` connections for each output; the source past the last value is the 1
+
+
+def _sparse_fann_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
+    whole(attrs, "connections", 1, 1 << 26)
+    return _dense_fann_infer(inputs, {**attrs, "bias": 0})
+
+
+def _sparse_fann_params(inputs: Sequence[Tensor], attrs: Attrs) -> dict[str, Param]:
+    units, connections = whole(attrs, "units", 1, 1 << 20), whole(attrs, "connections", 1, 1 << 26)
+    return {
+        "weights": Param("f32", (connections,)),
+        "sources": Param("i32", (connections,)),
+        "counts": Param("i32", (units,)),
+        "steepness": Param("f32", (units,)),
+    }
+
+
+def _sparse_fann(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
+    x = np.hstack([rows[0].astype(np.float32), np.ones((len(rows[0]), 1), np.float32)])
+    out, at, name = np.empty((len(x), output.size)), 0, str(node.attrs["activation"])
+    for unit, count in enumerate(node.params["counts"].tolist()):
+        one = slice(at, at + count)
+        weights, steepness = node.params["weights"][one, None], node.params["steepness"][unit : unit + 1]
+        out[:, unit] = exact.layer(x[:, node.params["sources"][one]], weights, steepness, name)[:, 0]
+        at += count
+    return out
+
+
 _DENSE: dict[str, Any] = {"units": int, "activation": str}
 
 OPS: dict[str, Op] = {
     "dense": Op((1, 1), _DENSE, _dense_infer, _dense_params, _dense, "dense_f32"),
     "dense_fann": Op((1, 1), _DENSE | {"bias": int}, _dense_fann_infer, _dense_fann_params, _dense_fann, "dense_fann"),
+    "sparse_fann": Op(
+        (1, 1), _DENSE | {"connections": int}, _sparse_fann_infer, _sparse_fann_params, _sparse_fann, "sparse_fann"
+    ),
     "concat": Op((1, 4096), {}, _concat_infer, _no_params, _concat, "concat"),
     "slice": Op((1, 1), {"start": int, "stop": int}, _slice_infer, _no_params, _slice, "slice"),
     "quantize": Op((1, 1), {}, _quantize_infer, _no_params, _quantize, "quantize"),

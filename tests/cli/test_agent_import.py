@@ -119,11 +119,15 @@ def test_changed_weights_of_an_agent_in_libfanns_arithmetic_are_written(cli) -> 
 
 
 def test_libfanns_arithmetic_is_refused_where_there_is_none(cli) -> None:
-    done = cli("agent", "import", FOLDER / "sparse.net", "--arithmetic", "libfann")
+    done = cli("agent", "import", FOLDER / "fixed.net", "--arithmetic", "libfann")
     assert done.code == 3
-    assert "expected a fully connected float net" in done.err
-    told = cli("agent", "import", FOLDER / "trained.net", "--arithmetic", "libfann", "--json").json()["found"]
-    assert told["arithmetic"] == "libfann's own"
+    assert "expected a float net" in done.err
+    for name in ("trained", "sparse", "mixed"):
+        net = FOLDER / f"{name}.net"
+        told = cli("agent", "import", net, "--arithmetic", "libfann", "-o", "a.af", "--json").json()["found"]
+        assert told["arithmetic"] == "libfann's own"
+        assert cli("agent", "export", "a.af", "-o", "a.net").code == 0
+        assert Path("a.net").read_bytes() == net.read_bytes()
 
 
 # --- export ----------------------------------------------------------------------------------------------------------

@@ -32,8 +32,7 @@ def test_a_kernel_answers_as_libfann_does(name: str, mode: str, load) -> None:
 def exact_of(name: str) -> tuple[Graph, np.ndarray, np.ndarray]:
     net = parse(net_bytes(name))
     made = exact_graph(net)
-    if made is None:
-        pytest.skip("sparse: libfann's order is not that of layers")
+    assert made is not None
     return made, *answers(name, net.inputs)
 
 
@@ -47,13 +46,9 @@ def test_libfanns_own_arithmetic_gives_its_bits(name: str, mode: str, load) -> N
     assert (runner.one(rows[-1]) == expected[-1]).all()
 
 
-def test_most_nets_have_an_exact_form() -> None:
-    have = {name for name in ANSWERED if exact_graph(parse(net_bytes(name))) is not None}
-    assert set(ANSWERED) - have == {"sparse"}
-
-
-def test_packed_weights_come_back_and_nan_stays_nan(load) -> None:
-    made, rows, _ = exact_of("shortcut")
+@pytest.mark.parametrize("name", ["shortcut", "sparse"])
+def test_packed_weights_come_back_and_nan_stays_nan(name: str, load) -> None:
+    made, rows, _ = exact_of(name)
     kernel = compile_graph(made)
     again = unpack_graph(kernel.weights, made.outline)
     for one, other in zip(made.nodes, again.nodes, strict=True):
@@ -61,7 +56,7 @@ def test_packed_weights_come_back_and_nan_stays_nan(load) -> None:
     broken = rows.copy()
     broken[0, 0], broken[1, 1] = np.nan, np.inf
     found = load(kernel).many(broken)
-    assert np.isnan(found[0]).all()
+    assert np.isnan(found[0]).all() or name == "sparse"  # not every output hears of every input
     assert (found[2:] == load(kernel).many(rows)[2:]).all()
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from edgeswarm.agentfile import AgentFile
     from edgeswarm.model import Dense
 
+LIBFANN_OPS = ("dense_fann", "sparse_fann")
+
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), metavar="X.af")
@@ -80,10 +82,10 @@ def _libfann_params(file: AgentFile) -> list[dict[str, Any]] | None:
     if file.header.neural_config.network_type != "graph":
         return None
     outline = outline_of(file.section("model"))
-    if not any(node.op == "dense_fann" for node in outline.nodes):
+    if not any(node.op in LIBFANN_OPS for node in outline.nodes):
         return None
     nodes = unpack_graph(file.section("neural_weights"), outline).nodes
-    return [dict(node.params) for node in nodes if node.op == "dense_fann"]
+    return [dict(node.params) for node in nodes if node.op in LIBFANN_OPS]
 
 
 def _fresh(file: AgentFile) -> bytes:

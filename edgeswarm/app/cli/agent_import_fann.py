@@ -64,7 +64,8 @@ def _exact(item: Imported, made: Converted, wanted: str, who: str) -> tuple[Grap
     if exact is None:
         if wanted == "libfann":
             raise ModelError(
-                "--arithmetic libfann: expected a fully connected float net without --apply-scaling",
+                "--arithmetic libfann: expected a float net (FLO, weights that a float32 holds) whose outputs all have "
+                "connections, without --apply-scaling",
                 who=who,
             )
         return None, None

@@ -1,7 +1,7 @@
 """A FANN net as a graph of dense_fann nodes, which give libfann's own bits; and how far a plain model is from them.
 
-Only what libfann computes layer by layer in one order: fully connected float nets.  Neighbours of one layer that have
-the same activation share a node.
+Float nets only; a fully connected one has dense nodes, any other sparse ones.  Neighbours of one layer that have the
+same activation share a node.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeswarm.model import graph, reference
 from edgeswarm.model.fann.activations import OF_FANN
-from edgeswarm.model.fann.check import first_neurons
+from edgeswarm.model.fann.check import first_neurons, layer_of_neurons
 from edgeswarm.model.fann.exact import FUNCTIONS
-from edgeswarm.model.fann.net import F64, Net
+from edgeswarm.model.fann.net import F64, I32, Net
 from edgeswarm.model.graph import Builder, Graph, Tensor
 from edgeswarm.model.mlp import F32, Mlp
 from edgeswarm.model.seeded import random_rows
@@ -63,7 +64,7 @@ def layers(net: Net) -> list[Layer] | None:
         edges = [0, *(np.flatnonzero(np.diff(kinds)) + 1).tolist(), len(units)]
         bias = net.inputs if net.shortcut else count - 1
         for start, end in pairwise(edges):
-            name = "zero" if kinds[start] == STEPWISE_GAUSS else OF_FANN[kinds[start]].name
+            name = _name(kinds[start])
             if name not in FUNCTIONS or len(made) >= RUNS_MAX:
                 return None
             weights = as_float[at : at + count * (end - start)].reshape(end - start, count).T
@@ -74,10 +75,10 @@ def layers(net: Net) -> list[Layer] | None:
 
 
 def exact_graph(net: Net) -> Graph | None:
-    """The graph that answers with libfann's bits; None where `layers` has none."""
+    """The graph that answers with libfann's bits; None where there is none."""
     found = layers(net)
     if found is None:
-        return None
+        return sparse_graph(net)
     builder = Builder(Tensor((net.inputs,)))
     x = 0
     for index, group in groupby(found, key=lambda layer: layer.index):
@@ -85,6 +86,66 @@ def exact_graph(net: Net) -> Graph | None:
         before = [x] if net.shortcut and index < len(net.layer_sizes) - 1 else []
         x = builder.add("concat", before + runs) if before or len(runs) > 1 else runs[0]
     return builder.graph(x)
+
+
+def sparse_graph(net: Net) -> Graph | None:
+    """The same with connections of its own for each neuron, slower; None where an output has none at all."""
+    runs = _sparse_runs(net)
+    if runs is None:
+        return None
+    builder, layer_of = Builder(Tensor((net.inputs,))), layer_of_neurons(net)
+    where = np.full(len(layer_of), -1, np.int64)  # of a neuron's value in x; -1: it is always 1
+    where[: net.inputs] = np.arange(net.inputs)
+    x, width = 0, net.inputs
+    for index, group in groupby(runs, key=lambda run: int(layer_of[run[0]])):
+        made, read = [], width
+        for units in group:
+            made.append(_sparse_node(builder, x, net, units, np.where(where < 0, read, where)))
+            width += len(units)
+        before = [x] if index < len(net.layer_sizes) - 1 else []
+        x = builder.add("concat", before + made) if before or len(made) > 1 else made[0]
+        ready = np.concatenate([run for run in runs if layer_of[run[0]] == index])
+        where[ready] = read + np.arange(len(ready))
+    return builder.graph(x)
+
+
+def _sparse_node(builder: Builder, x: int, net: Net, units: I32, where: NDArray[np.int64]) -> int:
+    """where: of each neuron's value in x; its width for a 1."""
+    counts, ends = net.num_inputs[units], np.cumsum(net.num_inputs)
+    first, end = int(ends[units[0]] - counts[0]), int(ends[units[-1]])
+    params: dict[str, NDArray[Any]] = {
+        "weights": net.weights[first:end].astype(np.float32),
+        "sources": where[net.sources[first:end]].astype(np.int32),
+        "counts": counts.astype(np.int32),
+        "steepness": net.steepness[units].astype(np.float32),
+    }
+    name = _name(net.activations[units[0]])
+    return builder.add("sparse_fann", [x], params, units=len(units), activation=name, connections=end - first)
+
+
+def _name(kind: int) -> str:
+    """Of `exact.FUNCTIONS`, or another."""
+    return "zero" if kind == STEPWISE_GAUSS else OF_FANN[kind].name
+
+
+def _sparse_runs(net: Net) -> list[I32] | None:
+    """Neighbours of one layer and activation, all of them with connections, outputs last; None where that cannot be."""
+    active = net.num_inputs > 0
+    if net.fixed or (net.weights.astype(np.float32) != net.weights).any() or not (net.steepness[active] > 0).all():
+        return None
+    starts = first_neurons(net)
+    runs: list[I32] = []
+    for index in range(1, len(net.layer_sizes)):
+        units = np.arange(starts[index], starts[index + 1], dtype=np.int32)
+        if index == len(net.layer_sizes) - 1:
+            units = units[: net.outputs]
+            if not active[units].all():
+                return None
+        units = units[active[units]]
+        edges = np.flatnonzero((np.diff(units) > 1) | (np.diff(net.activations[units]) != 0)) + 1
+        runs += [run for run in np.split(units, edges) if run.size]
+    known = all(_name(net.activations[run[0]]) in FUNCTIONS for run in runs)
+    return runs if known and len(runs) <= RUNS_MAX else None
 
 
 def _node(builder: Builder, x: int, layer: Layer) -> int:
@@ -97,9 +158,16 @@ def _node(builder: Builder, x: int, layer: Layer) -> int:
     return builder.add("dense_fann", [x], params, units=units, activation=layer.activation, bias=layer.bias)
 
 
-def weights_of(net: Net, params: Sequence[dict[str, F32]]) -> NDArray[np.float64]:
-    """The file's weights when the dense_fann nodes of its graph have these params: float64[connections]."""
+def weights_of(net: Net, params: Sequence[dict[str, NDArray[Any]]]) -> NDArray[np.float64]:
+    """The file's weights when the nodes of its graph have these params: float64[connections]."""
     weights = net.weights.copy()
+    runs = _sparse_runs(net) if layers(net) is None else None
+    if runs is not None:
+        ends = np.cumsum(net.num_inputs)
+        for units, one in zip(runs, params, strict=True):
+            end = int(ends[units[-1]])
+            weights[end - len(one["weights"]) : end] = one["weights"]
+        return weights
     for layer, one in zip(layers(net) or [], params, strict=True):
         full = np.insert(one["weights"], layer.bias, one["bias"], axis=0)
         weights[layer.first : layer.first + full.size] = full.T.ravel()

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeswarm.errors import ModelError
 from edgeswarm.model.fann.activations import OF_FANN, TO_FANN
 from edgeswarm.model.fann.convert import Converted, convert
-from edgeswarm.model.fann.exact_net import layers as exact_layers
-from edgeswarm.model.fann.exact_net import weights_of
+from edgeswarm.model.fann.exact_net import exact_graph, weights_of
 from edgeswarm.model.fann.net import F64, I32, LAYERED, Net, Value
 from edgeswarm.model.fann.section import Imported
 from edgeswarm.model.fann.write import write
@@ -51,14 +52,18 @@ def export(item: Imported, layers: Sequence[Dense], *, who: str = "") -> tuple[b
     return write(replace(net, weights=weights)), int((weights != net.weights).sum())
 
 
-def export_exact(item: Imported, params: Sequence[dict[str, F32]], *, who: str = "") -> tuple[bytes, int]:
+def export_exact(item: Imported, params: Sequence[dict[str, NDArray[Any]]], *, who: str = "") -> tuple[bytes, int]:
     """The same for an agent whose layers are in libfann's own arithmetic (`exact_net`): its params are the file's."""
-    made = exact_layers(item.net)
-    shapes = [(len(layer.weights) - 1, len(layer.steepness)) for layer in made or []]
-    if made is None or [one["weights"].shape for one in params] != shapes:
+    made = exact_graph(item.net)
+    nodes = [node for node in made.nodes if node.op != "concat"] if made is not None else []
+    if [{k: v.shape for k, v in one.items()} for one in params] != [
+        {k: v.shape for k, v in node.params.items()} for node in nodes
+    ]:
         raise ModelError("weights: expected the layers of the imported net, found others", who=who)
-    if any((one["steepness"] != layer.steepness).any() for one, layer in zip(params, made, strict=True)):
-        raise ModelError("steepness: expected that of the imported net, found another", who=who)
+    for one, node in zip(params, nodes, strict=True):
+        for key in set(one) - {"weights", "bias"}:
+            if (one[key] != node.params[key]).any():
+                raise ModelError(f"{key}: expected that of the imported net, found another", who=who)
     weights = weights_of(item.net, params)
     changed = int((weights != item.net.weights).sum())
     return (write(replace(item.net, weights=weights)) if changed else item.file), changed
