@@ -30,7 +30,6 @@ class Tile:
     unroll: int
     unroll_many: int
     shapes_many: int
-    gemm_unroll: int
     tail: int
     pass_unroll: int
     block_rows: int

@@ -118,8 +118,10 @@ class DenseStep:
 
     def _small(self, functions: Functions, fused: str) -> str:
         """The function that computes a small layer on one row, with its activation."""
-        shape: dict[str, Value] = {"inputs": self.layer.inputs, "columns": self.layer.columns}
-        return functions.function("small", shape | {"fused": int(fused != ""), "activation": fused})
+        shape = {"inputs": self.layer.inputs, "columns": self.layer.columns, "k_main": self._main()}
+        return functions.function(
+            "small", shape | self._loops(functions) | {"fused": int(fused != ""), "activation": fused}
+        )
 
     def _row(self, functions: Functions) -> str:
         """The function that computes the layer on one row."""
@@ -129,25 +131,25 @@ class DenseStep:
             panels = -(-(first + width) // PANEL)
             last = self.layer.last if end > PANEL * self.layer.panels else PANEL
             shape: dict[str, Value] = {"first": first, "width": width, "panels": panels, "last": last}
-            name = functions.function("gemv", shape | self._loops(self.tile.unroll))
+            name = functions.function("gemv", shape | self._loops(functions))
             panel_bytes = 16 * PANEL * (self.layer.inputs + 1)
             at = [panel_bytes * (start // PANEL + index) for index in range(panels)]
             pointers = "".join(f" (i32.add (local.get $w) (i32.const {offset}))" for offset in at)
             calls.append(
-                f"(call ${name} (local.get $x) (i32.const {self._main(self.tile.unroll)}) "
+                f"(call ${name} (local.get $x) (i32.const {4 * self._main()}) "
                 f"(i32.const {4 * self.layer.inputs}){pointers} (i32.add (local.get $y) (i32.const {16 * start})))"
             )
         return functions.function("row", {"calls": "\n  ".join(calls)})
 
     def _rows(self, functions: Functions) -> str:
         """The function that computes the layer on many rows."""
-        layer, unroll = self.layer, self.tile.gemm_unroll
+        layer = self.layer
         height, height_last = self._height(PANEL) if layer.panels else 0, self._height(layer.last)
         return functions.function(
             "rows",
             {
                 "inputs": layer.inputs,
-                "k_main": self._main(unroll),
+                "k_main": 4 * self._main(),
                 "panels": layer.panels,
                 "last": layer.last,
                 "height": height,
@@ -169,14 +171,16 @@ class DenseStep:
         """The function that computes tiles of this shape, whatever the layer; "" for tiles of nothing."""
         if not height:
             return ""
-        return functions.function("gemm", {"height": height, "columns": columns} | self._loops(self.tile.gemm_unroll))
+        return functions.function("gemm", {"height": height, "columns": columns} | self._loops(functions))
 
-    def _main(self, unroll: int) -> int:
-        """Bytes of a row of x that the main loop takes."""
-        return 4 * (self.layer.inputs // unroll * unroll) if unroll else 0
+    def _main(self) -> int:
+        """Values of a row of x that the main loop takes."""
+        unroll = self.tile.unroll
+        return self.layer.inputs // unroll * unroll if unroll else 0
 
-    def _loops(self, unroll: int) -> dict[str, Value]:
-        return {"unroll": unroll, "tail": self.tile.tail}
+    def _loops(self, functions: Functions) -> dict[str, Value]:
+        """fresh: each round sums from 0 on; gemv and gemm have equal rounds, so equal bits."""
+        return {"unroll": self.tile.unroll, "tail": self.tile.tail, "fresh": int(functions.mode == "fast")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,12 +239,7 @@ def tile_of(outline: Outline, tile: Tile) -> Tile:
     longest = max((layer.inputs for layer in layers), default=1)
     shapes = {(start % PANEL, width) for layer in layers for start, width in layer.passes(tile.gemv_columns)}
     unroll = tile.unroll_many if len(shapes) > tile.shapes_many else tile.unroll
-    return replace(
-        tile,
-        unroll=unroll if longest >= unroll else 0,
-        gemm_unroll=tile.gemm_unroll if longest >= tile.gemm_unroll else 0,
-        tail=min(tile.tail, longest),
-    )
+    return replace(tile, unroll=unroll if longest >= unroll else 0, tail=min(tile.tail, longest))
 
 
 def _size(outline: Outline, index: int) -> int:

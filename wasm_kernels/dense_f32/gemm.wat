@@ -18,7 +18,13 @@
         (block $out
 ;;@ for r in 0..height
 ;;@ for c in 0..columns
-          (local.set $a@{r * columns + c} (v128.load offset=@{16 * c} (local.get $y@{r})))
+          (local.set $a@{r * columns + c}
+;;@ if fresh
+            @[0]
+;;@ else
+            (v128.load offset=@{16 * c} (local.get $y@{r}))
+;;@ end
+          )
 ;;@ end
 ;;@ end
 ;;@ for u in 0..steps
@@ -45,7 +51,13 @@
         )
 ;;@ for r in 0..height
 ;;@ for c in 0..columns
-        (v128.store offset=@{16 * c} (local.get $y@{r}) (local.get $a@{r * columns + c}))
+        (v128.store offset=@{16 * c} (local.get $y@{r})
+;;@ if fresh
+          (f32x4.add (v128.load offset=@{16 * c} (local.get $y@{r})) (local.get $a@{r * columns + c}))
+;;@ else
+          (local.get $a@{r * columns + c})
+;;@ end
+        )
 ;;@ end
         (local.set $x@{r} (i32.add (local.get $x@{r}) (i32.const @{4 * steps})))
 ;;@ end

@@ -4,19 +4,27 @@
 ;; of weights for each input. `first`: where in its panel the first column lies; $w0, $w1, ... the panels that the
 ;; columns lie in, one behind the other; `last`: columns of the last of them, 4 unless it is the narrow one.
 ;; Columns side by side keep enough sums under way to hide the latency of a multiply-add.
-;; Order of summation, here and in gemm.wat: the bias, then k = 0, 1, ..., each by one multiply-add.
+;; Order of summation, here, in gemm.wat and in small.wat. The mode deterministic: the bias, then k = 0, 1, ..., one by
+;; one. The mode fast (`fresh`): each round sums its own k from 0 on and adds that to y, which begins with the bias. So
+;; no round waits for the one before.
 ;;
 ;; unroll: steps of k in the main loop's body, which does $k_main bytes of x (a multiple); tail: in that of the rest.
 ;; Three habits of Cranelift shape the loops:
 ;; - It sinks a block's arithmetic below all of its loads, which would spill the sums.  So a branch that could leave
 ;;   follows each step, with the sums live behind it (exit-unroll).  In the main loop it never does leave: $w0 is not 0.
 ;; - A loop's head holds the check of the epoch, a call on its far side, and a call keeps no vector register.  So no
-;;   sum lives across the head: each round loads them from y and stores them there.
+;;   sum lives across the head: each round leaves them in y.
 ;; - On x86-64 a sum changes between two registers from step to step, so 16 registers hold 7 sums and one value of x.
 ;;@ define round
       (block $out
 ;;@ for c in 0..width
-        (local.set $a@{c} (v128.load offset=@{16 * c} (local.get $y)))
+        (local.set $a@{c}
+;;@ if fresh
+          @[0]
+;;@ else
+          (v128.load offset=@{16 * c} (local.get $y))
+;;@ end
+        )
 ;;@ end
 ;;@ for u in 0..steps
         (local.set $s (v128.load32_splat offset=@{4 * u} (local.get $x)))
@@ -38,7 +46,13 @@
 ;;@ end
       )
 ;;@ for c in 0..width
-      (v128.store offset=@{16 * c} (local.get $y) (local.get $a@{c}))
+      (v128.store offset=@{16 * c} (local.get $y)
+;;@ if fresh
+        (f32x4.add (v128.load offset=@{16 * c} (local.get $y)) (local.get $a@{c}))
+;;@ else
+        (local.get $a@{c})
+;;@ end
+      )
 ;;@ end
 ;;@ for j in 0..panels
       (local.set $w@{j} (i32.add (local.get $w@{j}) (i32.const @{(64 - 16 * (4 - last) * (j == panels - 1)) * steps})))
