@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgeswarm.compile.abi import Rows
 from edgeswarm.compile.lower_fann import activation_of
 from edgeswarm.compile.lowering import Functions, Lowering, Plan, Step
+from edgeswarm.errors import ModelError
 from edgeswarm.model.graph import Graph, Outline
 
 
@@ -88,10 +89,17 @@ def _unpack(content: bytes, outline: Outline, index: int) -> dict[str, NDArray[A
     units, connections = _counts(outline, index)
     pairs = np.frombuffer(content, "<i4").reshape(-1, 2)
     heads, at = [], 0
-    for _ in range(units):
+    for unit in range(units):
         heads.append(at)
-        at += 1 + int(np.clip(pairs[at, 0], 0, connections)) if at < len(pairs) else 0
-    rows = np.delete(pairs[: units + connections], heads, axis=0)[:connections]
+        at += 1 + int(pairs[at, 0])
+        if pairs[heads[-1], 0] < 0 or at > connections + unit + 1:
+            raise ModelError(f"weights: node {index}: expected {connections} connections in all, found others")
+    if at != units + connections:
+        raise ModelError(f"weights: node {index}: expected {connections} connections in all, found {at - units}")
+    rows = np.delete(pairs[:at], heads, axis=0)
+    inputs = outline.tensors[outline.nodes[index].inputs[0]].size
+    if ((rows[:, 0] % 4 != 0) | (rows[:, 0] < 0) | (rows[:, 0] > 4 * inputs)).any():
+        raise ModelError(f"weights: node {index}: expected sources from 0 to {inputs}, found others")
     floats = pairs.view("<f4")
     return {
         "counts": pairs[heads, 0],

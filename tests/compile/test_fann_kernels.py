@@ -7,6 +7,7 @@ import pytest
 from fann_nets import ANSWERED, answers, net_bytes
 
 from edgeswarm.compile import compile_graph, compile_mlp, unpack_graph
+from edgeswarm.errors import ModelError
 from edgeswarm.model import Mlp, graph
 from edgeswarm.model.fann import exact
 from edgeswarm.model.fann.convert import convert
@@ -85,3 +86,20 @@ def test_layers_of_every_width_sum_in_libfanns_order(inputs: int, load) -> None:
         params["steepness"] = rng.uniform(0.1, 2, units).astype(np.float32)
         made = builder.graph(builder.add("dense_fann", [0], params, units=units, activation="tanh", bias=bias))
         assert (load(compile_graph(made)).many(rows) == graph.forward(made, rows)).all()
+
+
+def test_a_sparse_region_that_is_none_is_refused() -> None:
+    made, _, _ = exact_of("sparse")
+    weights, rng = compile_graph(made).weights, np.random.default_rng(1)
+    for place, value in [(0, 10**9), (0, -1), (8, 3), (8, -4), (8, 10**8), (0, 0)]:
+        broken = bytearray(weights)
+        broken[place : place + 4] = int(value).to_bytes(4, "little", signed=True)
+        with pytest.raises(ModelError):
+            unpack_graph(bytes(broken), made.outline)
+    for _ in range(200):
+        noise = bytearray(weights)
+        noise[rng.integers(len(noise))] = rng.integers(256)
+        try:
+            unpack_graph(bytes(noise), made.outline)
+        except ModelError:
+            continue

@@ -78,7 +78,7 @@ IMPORTERS: tuple[tuple[str, Callable[[bytes], bool], Callable[[bytes, Options, s
     type=click.Choice(["auto", "fast", "libfann"]),
     default="auto",
     show_default=True,
-    help="Of a FANN net: libfann's own bits, or fast; auto: fast where that is within 1e-6.",
+    help="Of a FANN net: libfann's own bits, or fast; auto: fast where that keeps 1e-6.",
 )
 @click.option("--mode", type=click.Choice(["fast", "deterministic"]), help="Default: what SRC says, else fast.")
 @click.option("--batch-max", type=click.IntRange(1, KERNEL_BATCH_MAX), help="Rows of one call. Default: what SRC says.")

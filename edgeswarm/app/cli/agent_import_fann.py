@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from edgeswarm.model.fann.section import Imported
     from edgeswarm.model.graph import Graph
 
-EXACT_FROM = 1e-6
-"""Where a fast kernel's answers would be further from libfann's, libfann's own arithmetic is used."""
+EXACT_FROM = 2.5e-7
+"""Where exact answers are further from libfann's on random rows, its own arithmetic is used: a fast kernel rounds
+too, and other rows are worse, so that this keeps 1e-6 (mushroom's trained net: 2.6e-7 here, 8.3e-7 over its rows)."""
 WARN_SPREAD = 1e-5  # below it nobody sees the difference
 
 
