@@ -7,6 +7,7 @@ the node's, what becomes of a frame is the pipeline's.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from edgeswarm.ids import AgentName, JailId
 from edgeswarm.jail.frames import FaultCode, Kind
 from edgeswarm.limits import DRAIN_S_MAX
 from edgeswarm.stream import graph
+from edgeswarm.stream.bucket import bandwidth
 from edgeswarm.stream.pipeline import Pipeline
 from edgeswarm.stream.score import emit_width
 
@@ -137,6 +139,7 @@ class Flows:
 
     def make_flow(self, name: AgentName, header: Header) -> AgentFlow:
         """A flow without anything around it."""
+        allowance = self._sup.shelf.current(name).allowance
         return AgentFlow(
             name=name,
             pipeline=self.make_pipeline(header, {h.name: h for h in self._sup.shelf.known()}),
@@ -144,6 +147,7 @@ class Flows:
             on_probed=self._probed,
             on_set_aside=self._sup.set_aside,
             version=header.agent_version,
+            bandwidth=bandwidth(allowance.bandwidth_mbps, time.monotonic_ns()),
         )
 
     async def close(self, name: AgentName) -> None:
@@ -239,6 +243,8 @@ class Flows:
                 await jail.set_memory(slot, flow.pipeline.memory)
             last = self._sup.shelf.current(name).header
             await self.life.rewire(flow, last, artefact.header, lambda: pipeline.adopt(flow.pipeline))
+            if flow.bandwidth is not None:
+                flow.bandwidth.become(bandwidth(artefact.allowance.bandwidth_mbps, time.monotonic_ns()))
             flow.pipeline = pipeline
             flow.version = artefact.header.agent_version
             self._sit(flow, jail_id, slot)

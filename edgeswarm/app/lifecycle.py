@@ -20,8 +20,8 @@ from edgeswarm.app.shelf import Artefact
 from edgeswarm.app.swarm.config import is_member
 from edgeswarm.drivers import checkpoints
 from edgeswarm.drivers.handover import Unpacker
+from edgeswarm.drivers.sink_limited import make_limited_sink
 from edgeswarm.drivers.sinks import Sink as DriverSink
-from edgeswarm.drivers.sinks import make_sink
 from edgeswarm.drivers.sources import Source, make_source
 from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.ids import AgentName
@@ -86,7 +86,7 @@ class Lifecycle:
 
     def _make_sink(self, name: AgentName, spec: SinkSpec, header: Header, *, begins: bool = True) -> DriverSink:
         settings = self._sup.settings
-        return make_sink(
+        return make_limited_sink(
             spec,
             agent=name,
             base_dir=settings.state_dir,
@@ -95,6 +95,7 @@ class Lifecycle:
             network=settings.profile.network,
             on_event=self.on_event(name),
             begins=begins,
+            bucket=self._sup.flows.flows[name].bandwidth,
         )
 
     def start_sources(self, flow: AgentFlow, header: Header) -> None:
@@ -209,7 +210,7 @@ class Lifecycle:
     async def rewire(self, flow: AgentFlow, before: Header, after: Header, adopt: Callable[[], None]) -> None:
         """Sources and sinks that another version declares differently are changed around `adopt`; the others stay.
 
-        Raises as `make_source`, `make_sink` and `adopt`: then everything is as it was.
+        Raises as `make_source`, `make_limited_sink` and `adopt`: then everything is as it was.
         """
         sources = self._make_sources(flow.name, after)
         self._change_sinks(flow, before, after)

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from edgeswarm.app.metrics import Histogram
 from edgeswarm.errors import InputError, JailGoneError, TrapError
 from edgeswarm.ids import AgentName
+from edgeswarm.stream.bucket import TokenBucket
 from edgeswarm.stream.flight import Frame, SetAside
 from edgeswarm.stream.pipeline import FULL, MALFORMED, Outcome, Pipeline
 from edgeswarm.stream.queue import Row, row_fault
@@ -112,6 +113,7 @@ class AgentFlow:
     port: Port | None = None
     turns: Turns | None = None  # where it shares its jail, or may use less than a core
     put_off: bool = False  # by `turns`, until they wake it
+    bandwidth: TokenBucket | None = None  # of what leaves the device
     slot: int = 0
     paused: bool = False
     probing: bool = False
@@ -172,12 +174,17 @@ class AgentFlow:
                 self._match(None)
 
     def _submit(self, port: Port, frame: Frame) -> bool:
-        """False: not now; who put it off wakes it."""
-        turns = self.turns
-        if turns is None:
-            return _submit(port, self.slot, frame)
-        self.put_off = not turns.admit(self.slot)
-        return not self.put_off and (_submit(port, self.slot, frame) or turns.unsent(self.slot))
+        """False: put off, and woken in its time; or no room in the ring; or the jail is dead, its exit on the way."""
+        turns, slot = self.turns, self.slot
+        if turns is not None:
+            self.put_off = not turns.admit(slot)
+            if self.put_off:
+                return False
+        try:
+            sent = port.submit(slot, frame.seq, 1, frame.payload)
+        except JailGoneError:
+            sent = False
+        return sent or (turns is not None and turns.unsent(slot))
 
     def _match(self, frame: Frame | None) -> None:
         """Rows of `ask` that have been taken: the last one completed `frame`, those before it completed none."""
@@ -389,11 +396,3 @@ def _found(row: Sequence[float], width: int) -> str:
         return f"found {row_fault(row, width) or 'no numbers'} ({len(row)} values)"
     except (TypeError, ValueError, OverflowError):
         return f"found {type(row).__name__} with something else than numbers"
-
-
-def _submit(port: Port, slot: int, frame: Frame) -> bool:
-    """False: no room in the ring, or the jail is dead and its exit on the way."""
-    try:
-        return port.submit(slot, frame.seq, 1, frame.payload)
-    except JailGoneError:
-        return False

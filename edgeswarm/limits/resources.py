@@ -14,3 +14,8 @@ TURN_FRAMES_MAX = 32  # frames of one agent in a jail that it shares: calls run 
 TURN_BURST_S = 0.5  # seconds of its share that an agent may use at once after a pause
 TURN_COST_FADE = 0.9  # what a call is expected to cost: the largest lately, a tenth less with each that cost less
 TURN_WAIT_NS_MIN = 1_000_000  # an agent that is out of CPU time is looked at again after this at the earliest
+
+# --- bandwidth --------------------------------------------------------------------------------------------------------
+BANDWIDTH_BURST_S = 1.0  # seconds of its rate that an agent may send at once after a pause
+BANDWIDTH_BURST_BYTES_MIN = 4_096  # a few records of a small agent, however low its rate
+BANDWIDTH_WAITING_BYTES_MAX = 1 * MIB  # messages of one stream that wait for bandwidth; then the oldest goes, counted

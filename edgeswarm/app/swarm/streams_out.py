@@ -1,4 +1,5 @@
-"""The stream of one agent, on its way out of this device: batched, and stopped where the fencing rule says so.
+"""The stream of one agent, on its way out of this device: batched, stopped where the fencing rule says so, and no
+faster than the agent's bandwidth: what exceeds it waits until it expires, the oldest goes when there is too much.
 
 Invariant: rows == sent + waiting + early + fenced + malformed + unsent: what the agent emitted is counted once.
 """
@@ -9,15 +10,22 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from edgeswarm.agentfile.wiring import PublishSpec
 from edgeswarm.app.pump import AgentFlow
 from edgeswarm.errors import EdgeSwarmError
-from edgeswarm.limits import REMOTE_BATCH_MS_DEFAULT, STREAM_BULK_BYTES, STREAM_EARLY_ROWS_MAX
+from edgeswarm.limits import (
+    BANDWIDTH_WAITING_BYTES_MAX,
+    REMOTE_BATCH_MS_DEFAULT,
+    STREAM_BULK_BYTES,
+    STREAM_EARLY_ROWS_MAX,
+)
+from edgeswarm.stream.bucket import TokenBucket
 from edgeswarm.stream.queue import Row
 from edgeswarm.stream.remote import Publisher
 
+_HELD_S_MIN: Final = 0.001
 NOT_YET: Final = -1
 """As an epoch: the cell has placed the agent here, and this device has not noted that it runs."""
 
@@ -25,6 +33,16 @@ NOT_YET: Final = -1
 def is_bulk(width: int, rows: int) -> bool:
     """All messages of a stream go over one connection, so that they stay in order."""
     return 4 * width * rows > STREAM_BULK_BYTES
+
+
+class _Message(NamedTuple):
+    """One that may have to wait.  until_ms: wall clock after which nobody wants it."""
+
+    data: bytes
+    rows: int
+    epoch: int
+    until_ms: int
+    bulk: bool
 
 
 class Outlet:
@@ -51,7 +69,10 @@ class Outlet:
         self._waiting = 0  # rows in the publisher
         self._early: deque[tuple[Row, int]] = deque()  # row, wall clock when it was made
         self._timer: asyncio.TimerHandle | None = None
-        self._counts = dict.fromkeys(("rows", "sent", "fenced", "malformed", "unsent", "messages"), 0)
+        self._counts = dict.fromkeys(("rows", "sent", "fenced", "malformed", "unsent", "messages", "put_off"), 0)
+        self._held: deque[_Message] = deque()  # that wait for the agent's bandwidth
+        self._held_bytes = 0
+        self._held_timer: asyncio.TimerHandle | None = None
 
     def attach(self, flow: AgentFlow, spec: PublishSpec, width: int) -> None:
         """From now on this flow's rows go out.  Another flow, width or spec begins another life of the stream."""
@@ -66,8 +87,13 @@ class Outlet:
         flow.exports.append(self._take)
 
     def detach(self) -> None:
-        """Send what waits; the flow's rows stay here from now on."""
+        """Send what waits, as far as its bandwidth goes; the flow's rows stay here from now on."""
         self.flush()
+        while self._held:
+            self._drop_held()
+        if self._held_timer is not None:
+            self._held_timer.cancel()
+            self._held_timer = None
         if self.flow is not None and self._take in self.flow.exports:
             self.flow.exports.remove(self._take)
         self._counts["fenced"] += len(self._early)
@@ -137,18 +163,59 @@ class Outlet:
             self._post(publisher, data)
 
     def _post(self, publisher: Publisher, data: bytes) -> None:
-        """A message whose epoch is over by now stays here."""
+        """Send a message, or hold it until the agent's bandwidth allows it; those that wait go first."""
         rows, self._waiting = self._waiting, 0
-        if self._permit() != publisher.epoch:
-            self._counts["fenced"] += rows
+        bulk = is_bulk(publisher.width, publisher.rows_max)
+        message = _Message(data, rows, publisher.epoch, self._now_ms() + publisher.expire_ms, bulk)
+        bucket = self.flow.bandwidth if self.flow is not None else None
+        if bucket is None or (not self._held and bucket.take(len(data), time.monotonic_ns())):
+            self._go(message)
             return
+        self._counts["put_off"] += 1
+        self._held.append(message)
+        self._held_bytes += len(data)
+        while self._held_bytes > BANDWIDTH_WAITING_BYTES_MAX and len(self._held) > 1:
+            self._drop_held()
+        self._arm_held(bucket)
+
+    def _drop_held(self) -> None:
+        """The oldest message: there is no room, or no time left for it."""
+        message = self._held.popleft()
+        self._held_bytes -= len(message.data)
+        self._counts["unsent"] += message.rows
+
+    def _arm_held(self, bucket: TokenBucket) -> None:
+        if self._held and self._held_timer is None:
+            wait_s = bucket.wait_ns(len(self._held[0].data), time.monotonic_ns()) / 1e9
+            self._held_timer = asyncio.get_running_loop().call_later(max(wait_s, _HELD_S_MIN), self._held_due, bucket)
+
+    def _held_due(self, bucket: TokenBucket) -> None:
+        self._held_timer = None
+        while self._held:
+            message = self._held[0]
+            if message.until_ms <= self._now_ms():
+                self._drop_held()
+            elif bucket.take(len(message.data), time.monotonic_ns()):
+                self._held.popleft()
+                self._held_bytes -= len(message.data)
+                self._go(message)
+            else:
+                break
+        self._arm_held(bucket)
+
+    def _go(self, message: _Message) -> None:
+        """A message whose epoch is over by now stays here."""
+        if self._permit() != message.epoch:
+            self._counts["fenced"] += message.rows
+            return
+        left_ms = max(1, message.until_ms - self._now_ms())
         try:
-            self._send(data, -(-publisher.expire_ms // 1000), is_bulk(publisher.width, publisher.rows_max))
+            self._send(message.data, -(-left_ms // 1000), message.bulk)
         except EdgeSwarmError:
-            self._counts["unsent"] += rows
+            self._counts["unsent"] += message.rows
             return
         self._counts["messages"] += 1
-        self._counts["sent"] += rows
+        self._counts["sent"] += message.rows
 
     def _arm(self) -> None:
         if self._timer is not None or self._publisher is None:
@@ -165,4 +232,8 @@ class Outlet:
         self._arm()
 
     def counts(self) -> dict[str, int]:
-        return {**self._counts, "waiting": self._waiting, "early": len(self._early)}
+        return {
+            **self._counts,
+            "waiting": self._waiting + sum(one.rows for one in self._held),
+            "early": len(self._early),
+        }

@@ -31,6 +31,7 @@ class Flow:
     """What an outlet needs of an agent's flow."""
 
     exports: list[Any] = field(default_factory=list)
+    bandwidth: None = None
 
     def emit(self, value: float) -> None:
         for export in self.exports:
