@@ -8,6 +8,8 @@
 ;; one. The mode fast (`fresh`): each round sums its own k from 0 on and adds that to y, which begins with the bias. So
 ;; no round waits for the one before.
 ;;
+;; A value of x comes to all lanes by one shuffle of a vector of 4 (load32_splat becomes three operations), so rounds are
+;; multiples of 4, and up to 3 values behind the row are read, and not used.
 ;; unroll: steps of k in the main loop's body, which does $k_main bytes of x (a multiple); tail: in that of the rest.
 ;; Three habits of Cranelift shape the loops:
 ;; - It sinks a block's arithmetic below all of its loads, which would spill the sums.  So a branch that could leave
@@ -27,7 +29,14 @@
         )
 ;;@ end
 ;;@ for u in 0..steps
-        (local.set $s (v128.load32_splat offset=@{4 * u} (local.get $x)))
+;;@ if u % 4 == 0
+        (local.set $v (v128.load offset=@{4 * u} (local.get $x)))
+;;@ end
+        (local.set $s (i8x16.shuffle
+;;@ for i in 0..16
+          @{4 * (u % 4) + i % 4}
+;;@ end
+          (local.get $v) (local.get $v)))
 ;;@ for c in 0..width
         (local.set $b@{c} (v128.load
           offset=@{(u + 1) * (64 - 16 * (4 - last) * ((first + c) // 4 == panels - 1)) + 16 * ((first + c) % 4)}
@@ -63,7 +72,7 @@
 ;;@ for j in 0..panels
   (param $w@{j} i32)
 ;;@ end
-  (param $y i32) (local $xe i32) (local $s v128)
+  (param $y i32) (local $xe i32) (local $s v128) (local $v v128)
 ;;@ for c in 0..width
   (local $a@{c} v128) (local $b@{c} v128)
 ;;@ end
