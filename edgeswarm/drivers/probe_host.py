@@ -79,6 +79,9 @@ CORE: Final = ("seccomp", "namespaces", "landlock", "limits", "exec_gain", "seal
 
 User, capabilities and descriptors stay: without them a probe that works could harm the machine."""
 
+PRIVILEGED: Final = ("seccomp", "landlock", "limits", "exec_gain", "seal", "capabilities")
+"""What is left out to see what dropping capabilities stops: in namespaces of its own they are over nobody else's."""
+
 
 def columns(offered: str, *, is_root: bool) -> list[Column]:
     """Those that a machine of this tier can show.
@@ -96,6 +99,8 @@ def columns(offered: str, *, is_root: bool) -> list[Column]:
         for layer in CORE
         if layer not in absent
     ]
+    if "namespaces" not in absent:
+        alone.append(Column("only_namespaces_as_root_in_them", PRIVILEGED, offered))
     return [Column("full", (), offered), *left, *weaker, *alone, Column("bare", CORE, offered)]
 
 
@@ -127,6 +132,9 @@ class ProbeHost:
             raise
 
     def close(self) -> None:
+        """End its jails and its zygote."""
+        if self._neighbour is not None:
+            self._neighbour.close()
         self._host.close()
 
     def __enter__(self) -> ProbeHost:

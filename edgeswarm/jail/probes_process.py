@@ -77,7 +77,6 @@ for _name, _who in (("sibling", sibling), ("supervisor", supervisor), ("zygote",
     _others(f"trace_{_name}", 101, 117, 0x4206, _who, 0, 0, undo=lambda _: None)  # PTRACE_SEIZE
     _others(f"handle_of_{_name}", 434, 434, _who, 0, undo=os.close)
 
-_others("signal_process_1", 62, 129, 1, 0, layer="seccomp")
 _others("signal_everybody", 62, 129, -1, 0, layer="seccomp")
 _others("signal_own_group", 62, 129, 0, 0, layer="seccomp")
 _others("signal_a_thread", 200, 130, sibling, 0)
@@ -92,6 +91,14 @@ _others("group_of_sibling", 121, 155, sibling)
 _others("processor_of_sibling", 204, 123, sibling, 128, ctypes.create_string_buffer(128))
 _others("compare_with_sibling", 312, 272, sibling, sibling, 0, 0, 0)
 _others("let_anybody_trace", 157, 167, 0x5961_6D61, 0xFFFF_FFFF_FFFF_FFFF, 0, 0, 0, layer="seccomp")
+
+
+@probe("others", "namespaces")
+def signal_process_1(_place: Place) -> object:
+    """The machine's, not the jail itself, which is process 1 of its own namespace."""
+    if os.getpid() == 1:
+        raise ProcessLookupError(3, "process 1 is this jail")
+    return call(62, 129, 1, 0) + 1
 
 
 def _of_sibling(place: Place, number_x86: int, number_arm: int) -> object:

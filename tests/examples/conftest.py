@@ -45,3 +45,9 @@ def vitals() -> ModuleType:
 def recorder() -> ModuleType:
     """docs/examples/vitals/record.py"""
     return _script("vitals/record.py")
+
+
+@pytest.fixture(scope="session")
+def jailbreak() -> ModuleType:
+    """docs/examples/jailbreak/run.py"""
+    return _script("jailbreak/run.py")

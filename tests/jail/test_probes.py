@@ -1,65 +1,148 @@
-"""Every promise of sandbox/README.md, with a probe that tries to break it, in real jails of policy `strict`."""
+"""Every promise of sandbox/README.md, with probes that try to break it, in real jails of policy `strict`.
+
+`sandbox/probes.json` is the expected matrix: for each column the probes that are open.  On a kernel of another version,
+or where this process is filtered already, only the columns that keep their seccomp filter are compared: what the kernel
+itself offers is then another.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import re
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jail_kernels as k
 import pytest
-import pytest_asyncio
 
-from edgeswarm.drivers.jails import JailHost, JailStartError, Program
+from edgeswarm.drivers import probe_host, probe_matrix
+from edgeswarm.drivers.probe_host import Answer, Column, ProbeHost, Row
+from edgeswarm.errors import JailError
+from edgeswarm.jail import probes
 
 pytestmark = pytest.mark.e2e
 
-HERE = Path(__file__).resolve().parent
-PROBE = Program(worker="probe_worker", path=(str(HERE),))
-NAMES = re.findall(r'^simple\("(\w+)"|^@probe\ndef (\w+)', (HERE / "probe_worker.py").read_text(), re.MULTILINE)
-HELPERS = {"bad_control_message", "second_control_message"}
-PROBES = sorted({a or b for a, b in NAMES} - HELPERS)
+EXPECTED = json.loads((k.SANDBOX / "probes.json").read_text())
+ROWS = probe_host.rows()
+NATIVE = [row.name for row in ROWS.values() if row.group not in ("wasm", "protocol")]
+OTHERS = [row.name for row in ROWS.values() if row.group in ("wasm", "protocol")]
+COLUMNS = [*(name for name in EXPECTED["root"] if not name.startswith("only_"))]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["A", "B", "C"])
-async def probed(request: pytest.FixtureRequest, cache_dir: Path) -> AsyncIterator[tuple[JailHost, bytes]]:
-    host = JailHost(policy_dir=k.SANDBOX, cache_dir=cache_dir, mac_key=k.MAC_KEY, tier=request.param, program=PROBE)
-    await host.start()
-    yield host, await host.compile(k.assemble(k.MOODY))
-    await host.close()
+@pytest.fixture(scope="session")
+def offered() -> str:
+    return probe_matrix.offered_tier(k.SANDBOX)
 
 
-async def try_probe(host: JailHost, code: bytes, name: str) -> str:
-    """What became of a probe: its own words, or how the jail ended."""
-    spec = k.replace(k.moody_spec(code, deadline_ms=1000), name=name)
-    try:
-        jail = await host.spawn([spec], on_reply=lambda _: None, on_exit=lambda _: None)
-    except JailStartError as error:
-        return "killed: SIGSYS" if error.ended.sigsys else f"ended: {error}"
-    await jail.close()
-    return jail.faults[0]
+def column_of(name: str, offered: str) -> Column:
+    for column in probe_host.columns(offered, is_root=os.geteuid() == 0):
+        if column.name == name:
+            return column
+    pytest.skip(f"a machine of tier {offered} has no column {name} for this user")
 
 
-@pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("name", PROBES)
-async def test_a_jail_cannot(probed: tuple[JailHost, bytes], name: str) -> None:
-    found = await try_probe(*probed, name)
-    if name == "write_to_code":  # a fault of the processor; wasmtime's handler wants the default one back, which kills
-        assert found in ("killed: SIGSYS", "ended: jail ended by signal 11") or "signal 11" in found
-    else:
-        assert found.startswith(("closed: ", "killed: SIGSYS")), found
+def same_kernel() -> bool:
+    """Whether what the kernel itself offers is what it was when the matrix was written."""
+    here = ".".join(platform.release().split(".")[:2])
+    filtered = re.search(r"^Seccomp:\s*[12]$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return here == EXPECTED["kernel"] and platform.machine() == EXPECTED["machine"] and not filtered
 
 
-@pytest.mark.asyncio(loop_scope="module")
-async def test_what_is_left_of_the_system_calls_is_refused_not_missing(probed: tuple[JailHost, bytes]) -> None:
-    """Of the ten calls that serve: no new code by mmap and mprotect (an error), everything else ends the jail."""
+@pytest.mark.parametrize("name", COLUMNS)
+def test_what_a_column_lets_through_is_what_the_matrix_says(name: str, offered: str, cache_dir: Path) -> None:
+    column = column_of(name, offered)
+    answers, threads = probe_host.run_column(
+        column, NATIVE, lambda _: None, policy_dir=k.SANDBOX, cache_dir=cache_dir, mac_key=k.MAC_KEY
+    )
+    found = {probe for probe, answer in answers.items() if answer.status == "open"}
+    expected = set(EXPECTED["root" if os.geteuid() == 0 else "user"][name])
+    if "seccomp" in column.without:
+        if not same_kernel():
+            pytest.skip(f"written on {EXPECTED['machine']}, Linux {EXPECTED['kernel']}, not filtered")
+        varying = set(EXPECTED["varies"])
+        assert found - varying == expected - varying
+        return
+    assert found == expected
+    assert not [probe for probe, answer in answers.items() if answer.status == "untried"]
+    if not column.without:
+        assert len(threads) >= 2
+        assert probe_host.guarded(threads) == []
+
+
+@pytest.fixture(scope="module")
+def full(offered: str, cache_dir: Path) -> Iterator[ProbeHost]:
+    with ProbeHost(column_of("full", offered), policy_dir=k.SANDBOX, cache_dir=cache_dir, mac_key=k.MAC_KEY) as host:
+        yield host
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_no_lie_is_believed_and_no_module_breaks_out(full: ProbeHost, name: str) -> None:
+    answer = full.attempt(name)
+    assert answer.status == "blocked", answer.text
+    if name.startswith("ring_"):
+        assert "ring" in answer.text or "broke the protocol" in answer.text
+    assert "nobody knows" not in answer.text
+
+
+def test_what_is_left_of_the_system_calls_is_refused_not_missing(full: ProbeHost) -> None:
+    """Of the calls that serve: no new code by mmap and mprotect (an error), everything else ends the jail."""
     for name in ("map_executable", "make_data_executable", "map_writable_and_executable"):
-        assert await try_probe(*probed, name) == "closed: EACCES Permission denied"
-    for name in ("open_passwd", "socket_inet", "execute", "fork", "unshare_user", "memfd"):
-        if name != "fork" or os.uname().machine == "x86_64":
-            assert await try_probe(*probed, name) == "killed: SIGSYS"
+        assert full.attempt(name).text == "EACCES Permission denied"
+    for name in ("open_passwd", "socket_inet_stream", "execute", "clone", "new_namespace_user", "memory_file"):
+        assert full.attempt(name).text == "SIGSYS"
 
 
-def test_there_are_enough_probes() -> None:
-    assert len(PROBES) >= 60
+def test_there_are_enough_probes_of_every_kind() -> None:
+    groups: dict[str, int] = {}
+    for row in ROWS.values():
+        groups[row.group] = groups.get(row.group, 0) + 1
+    assert len(ROWS) >= 350
+    assert groups.keys() >= {"files", "side channels", "network", "others", "kernel", "code", "resources", "protocol"}
+    assert groups["wasm"] >= 70
+    layers = set(probes.LAYERS) | {"engine", "supervisor"}
+    assert {row.layer for row in ROWS.values()} <= layers
+
+
+def test_nearly_every_native_probe_is_seen_to_work_where_nothing_stops_it() -> None:
+    """A probe that no column lets through proves little: those that need a privilege, a device or another kernel."""
+    tried = [name for name in NATIVE if not ROWS[name].careful]
+    open_somewhere = set(EXPECTED["root"]["bare"]) | set(EXPECTED["user"]["bare"])
+    if platform.machine() == EXPECTED["machine"]:
+        assert len(open_somewhere) > 0.7 * len(tried)
+
+
+def test_the_matrix_names_probes_and_columns_that_exist() -> None:
+    for who in ("root", "user"):
+        for column, names in EXPECTED[who].items():
+            assert set(names) <= set(NATIVE) or platform.machine() != EXPECTED["machine"], column
+            assert names == sorted(names)
+    assert all(not names for column, names in EXPECTED["root"].items() if column in ("full", "tier_B", "tier_C"))
+    assert set(EXPECTED["varies"]) <= set(NATIVE)
+
+
+def test_a_jail_that_cannot_be_made_is_not_taken_for_one_that_holds(offered: str, cache_dir: Path) -> None:
+    """A column whose jails do not start is an error: nothing of it counts as blocked."""
+    broken = Column("broken", ("no such layer",), offered)
+    with pytest.raises(JailError):
+        ProbeHost(broken, policy_dir=k.SANDBOX, cache_dir=cache_dir, mac_key=k.MAC_KEY)
+
+
+def matrix(**answers: str) -> probe_matrix.Matrix:
+    rows = tuple(Row(name, "seccomp", "files") for name in answers)
+    found: dict[str, Any] = {name: Answer(status, "text") for name, status in answers.items()}
+    thread = {"thread": 1, "seccomp": 2, "filters": 2, "no_new_privs": 1, "capabilities": 0}
+    return probe_matrix.Matrix("A", rows, ("full",), {"full": found}, (thread,))
+
+
+def test_an_open_probe_and_an_unfiltered_thread_are_told() -> None:
+    assert matrix(a="blocked").open == []
+    assert matrix(a="blocked", b="open", c="untried").open == ["b", "c"]
+    assert matrix(a="blocked").unguarded == []
+    for wrong in ({"seccomp": 0}, {"filters": 1}, {"no_new_privs": 0}, {"capabilities": 1}):
+        row = {"thread": 1, "seccomp": 2, "filters": 2, "no_new_privs": 1, "capabilities": 0} | wrong
+        assert probe_host.guarded([row])
+    [probe, *_] = matrix(a="blocked").to_json()["probes"]
+    assert probe == {"name": "a", "layer": "seccomp", "group": "files", "full": "blocked", "how": "text"}
