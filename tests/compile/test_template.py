@@ -107,7 +107,7 @@ def test_unknown_names_are_refused():
     [
         ('placement = "row"', 'placement = "column"', "activations.softmax.placement"),
         ("[activations.softmax]", "[activations.softmin]", "no activation softmax"),
-        ("\nunroll = 24 ", "\nunroll = 0 ", "tiles.x86-64"),
+        ("\nunroll = 32 ", "\nunroll = 0 ", "tiles.x86-64"),
         ("unroll_many", "unroll_more", "tiles.x86-64"),
         ('template = "activations/tanh.wat"', "template = 3", "TypeError"),
         ("abi = 1", "abi =", "TOMLDecodeError"),
