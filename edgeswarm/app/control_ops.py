@@ -112,7 +112,7 @@ class ControlOps:
 
     async def _ping(self, args: dict[str, Any]) -> Any:
         row = report.status(self._sup)
-        return {key: row[key] for key in ("version", "device", "pid", "tier", "uptime_s")}
+        return {key: row[key] for key in ("version", "device", "pid", "tier", "degraded", "uptime_s")}
 
     async def _status(self, args: dict[str, Any]) -> Any:
         return report.status(self._sup)

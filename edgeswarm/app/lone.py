@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from edgeswarm.app.config import default_dirs
+from edgeswarm.app import config, isolation
 from edgeswarm.assets import asset
 from edgeswarm.drivers import keys
 from edgeswarm.drivers.jail_link import KernelSpec
@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 
 
 def open_host() -> SyncHost:
-    """A zygote of one's own, with the user's code cache.  Raises JailError, TierError."""
-    _, state, _ = default_dirs(os.environ, is_root=os.geteuid() == 0)
+    """A zygote of one's own, with the user's code cache.  Raises ConfigError, JailError, TierError."""
+    _, state, _ = config.default_dirs(os.environ, is_root=os.geteuid() == 0)
     key, _ = keys.load_or_make(state / "keys" / "device.key")
-    return SyncHost(policy_dir=asset("sandbox"), cache_dir=state / "cache", mac_key=key.derive("es-cwasm"))
+    host = SyncHost(policy_dir=asset("sandbox"), cache_dir=state / "cache", mac_key=key.derive("es-cwasm"))
+    try:
+        isolation.check(host, config.load())
+    except BaseException:
+        host.close()
+        raise
+    return host
 
 
 class LoneKernel:

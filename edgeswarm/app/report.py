@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm import __version__, schema
-from edgeswarm.app import limits_of_use
+from edgeswarm.app import isolation, limits_of_use
 from edgeswarm.app import metrics as metric
 from edgeswarm.app.config import Settings
 from edgeswarm.app.pump import AgentFlow
@@ -89,12 +89,14 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
         if number in supervisor.node.table.jails
     ]
     keys = ("rows_in", "decisions", "dropped", "rows_set_aside", "lost")
+    host = supervisor.host
     return {
         "version": __version__,
         "device": supervisor.settings.device,
         "profile": supervisor.settings.profile_name,
         "pid": os.getpid(),
-        "tier": supervisor.host.tier if supervisor.host is not None else None,
+        "tier": host.tier if host is not None else None,
+        "degraded": isolation.degraded(host.tier, host.layers) if host is not None else "",
         "uptime_s": round(time.time() - supervisor.started_at, 3),
         "rss_bytes": rss_bytes(),
         "mechanisms": limits_of_use.mechanisms(supervisor),

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from edgeswarm import __version__
+from edgeswarm.app import isolation
 from edgeswarm.app.audit import Audit
 from edgeswarm.app.config import Settings
 from edgeswarm.app.control_loop import BAD
@@ -28,7 +29,7 @@ from edgeswarm.core.resources import Capacity
 from edgeswarm.drivers.cgroup import Groups
 from edgeswarm.drivers.jails import Jail, JailExit, JailHost
 from edgeswarm.drivers.store import Store
-from edgeswarm.errors import EdgeSwarmError, TierError
+from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.ids import AgentName, Cause, JailId
 from edgeswarm.stream.flight import SetAside
 from edgeswarm.wire.certificate import Signatory
@@ -108,9 +109,9 @@ class Supervisor(Operations):
     def check_tier(self) -> None:
         """Raises TierError."""
         assert self.host is not None
-        least = self.settings.profile.jails.min_tier
-        if self.host.tier > least:  # "A" < "B" < "C": a later letter is less isolation
-            raise TierError(f"isolation tier: the profile wants {least} or better, this machine has {self.host.tier}")
+        isolation.check(self.host, self.settings)
+        if lost := isolation.degraded(self.host.tier, self.host.layers):
+            self.log.warning("isolation_degraded", tier=self.host.tier, detail=lost)
 
     async def close(self) -> None:
         """Stop every agent (drain, checkpoint), end the jails, close the state."""

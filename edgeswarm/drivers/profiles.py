@@ -51,7 +51,9 @@ class Jails:
         Length(1, 16),
         Doc("policies of sandbox/policies that an agent file may ask for"),
     ]
-    min_tier: Annotated[Literal["A", "B", "C"], Doc("the weakest isolation tier that this device may start with")]
+    min_tier: Annotated[
+        Literal["A", "B", "C"], Doc("the weakest isolation tier on which agents may start; less than A needs saying so")
+    ]
     ring_kb: Annotated[int, Range(64, RING_BYTES_MAX >> 10, "KiB"), Doc("shared memory of one jail's two rings")]
 
 

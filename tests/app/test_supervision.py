@@ -16,8 +16,9 @@ import pytest_asyncio
 from forbidden_worker import FORBIDDEN
 from supervised import Bench, until
 
+from edgeswarm.app import report
 from edgeswarm.app import supervisor as supervisor_module
-from edgeswarm.drivers import jails
+from edgeswarm.drivers import jails, profiles
 from edgeswarm.drivers.jails import JailHost, Program
 from edgeswarm.drivers.store import Deployed
 from edgeswarm.errors import ConfigError, LocalError, TierError
@@ -224,7 +225,7 @@ async def test_machine_without_seccomp_runs_nothing_and_says_why(bench: Bench, m
 async def test_profile_that_wants_more_isolation_than_there_is_does_not_start(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(TierError, match="isolation tier: the profile wants A or better, this machine has B"):
+    with pytest.raises(TierError, match="isolation tier: A or better is wanted .*, this machine has B: no namespaces"):
         await start_on(bench, monkeypatch, offers="B", **{"jails.min_tier": "A"})
     host = bench.supervisor.host
     assert host is not None and not host.zygote_pid
@@ -234,11 +235,37 @@ async def test_profile_that_wants_more_isolation_than_there_is_does_not_start(
 async def test_machine_of_a_lower_tier_runs_agents_and_shows_its_tier(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tier: str
 ) -> None:
-    await start_on(bench, monkeypatch, offers=tier)
+    await start_on(bench, monkeypatch, offers=tier, **{"jails.min_tier": "C"})
     await bench.supervisor.deploy([("t", bench.mlp())])
     assert await bench.supervisor.ask("a", [0.0] * 4, 5.0) is not None
     [*_, line] = bench.events("supervisor_started")
     assert f'"tier":"{tier}"' in line
+
+
+@pytest.mark.parametrize(("offers", "word", "runs"), [
+    ("B", "A", False), ("C", "A", False), ("C", "B", False), ("B", "B", True), ("B", "C", True),
+])  # fmt: skip
+async def test_weaker_tier_needs_the_operators_word_and_the_refusal_names_the_setting(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, offers: str, word: str, runs: bool
+) -> None:
+    if runs:
+        await start_on(bench, monkeypatch, offers=offers, **{"jails.min_tier": word})
+        assert report.status(bench.supervisor)["degraded"] == "no namespaces"
+        assert len(bench.events("isolation_degraded")) == 1
+        return
+    with pytest.raises(TierError) as caught:
+        await start_on(bench, monkeypatch, offers=offers, **{"jails.min_tier": word})
+    text = str(caught.value)
+    assert f'min_tier = "{offers}" under [jails] in edgeswarm.toml' in text
+    assert f"EDGESWARM_JAILS__MIN_TIER={offers}" in text
+    assert "edgeswarm doctor --explain" in text
+    assert ("no Landlock" in text) == (offers == "C")
+
+
+def test_no_shipped_profile_speaks_for_the_operator() -> None:
+    """Less than every layer is never the default: whoever runs the machine says so, or no agent starts."""
+    for name in profiles.names():
+        assert profiles.load(name).jails.min_tier == "A"
 
 
 async def test_policy_that_the_profile_does_not_allow_is_refused(bench: Bench) -> None:

@@ -56,6 +56,7 @@ class Double:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.tier = "A"
 
     def answer(self, op: str, args: dict[str, Any]) -> Awaitable[Any] | AsyncIterator[Any]:
         self.asked.append((op, args))
@@ -70,6 +71,7 @@ class Double:
             return [{"name": "watch", "artefact": "ab" * 32, "status": "running"} for _ in args["files"]]
         answers = {
             "status": STATUS,
+            "ping": {"tier": self.tier, "degraded": "" if self.tier == "A" else "no namespaces"},
             "metrics": {"text": "edgeswarm_up 1\n"},
             "config": {"limits.memory_mb": {"value": 64, "origin": "flag"}},
             "swap": {"name": args.get("name"), "artefact": "cd" * 32, "status": "swapped"},
@@ -132,12 +134,22 @@ def test_deploy_hands_over_all_files_at_once(cli, double: Double, tmp_path: Path
     done = cli("agent", "deploy", tmp_path / "a.af", tmp_path / "b.af")
     assert done.out.splitlines() == ["watch: running (abababababab)"] * 2
     files = [{"who": str(tmp_path / name), "data": data} for name, data in (("a.af", b"one"), ("b.af", b"two"))]
-    assert double.asked == [("deploy", {"files": files})]
+    assert double.asked == [("deploy", {"files": files}), ("ping", {})]
+    assert "degraded" not in done.err
     (tmp_path / "b.af").write_bytes(b"unknown")
     done = cli("agent", "deploy", tmp_path / "b.af", "--json")
     assert (done.code, json.loads(done.err)["error"]["kind"]) == (5, "UnknownPublisherError")
     assert cli("agent", "deploy", tmp_path / "none.af").code == 3
-    assert len(double.asked) == 2, "what cannot be read is not sent"
+    assert [op for op, _ in double.asked] == ["deploy", "ping", "deploy"], "what cannot be read is not sent"
+
+
+def test_deploy_on_a_weaker_machine_says_which_layers_its_jails_lack(cli, double: Double, tmp_path: Path) -> None:
+    (tmp_path / "a.af").write_bytes(b"one")
+    double.tier = "B"
+    done = cli("agent", "deploy", tmp_path / "a.af")
+    assert done.code == 0
+    assert "tier B DEGRADED: no namespaces" in done.err
+    assert "edgeswarm doctor --explain" in done.err
 
 
 def test_stop_start_remove_say_what_was_done_before_a_refusal(cli, double: Double) -> None:

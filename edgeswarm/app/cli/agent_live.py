@@ -42,6 +42,11 @@ def deploy(files: tuple[Path, ...], state: Path | None, config_file: Path | None
     named = [{"who": str(path), "data": common.read_agent_file(path)} for path in files]
     with common.connect(state, config_file) as client:
         done = client.call("deploy", files=named)
+        here = client.call("ping")
+    if here.get("degraded"):
+        output.warn(
+            f"{view.isolation_of(here)}; `edgeswarm doctor --explain` says what that costs and how to get it"
+        )
     _print_done(done, as_json)
 
 

@@ -58,13 +58,12 @@ def population(
 
     from edgeswarm.app.cli.agent_run import bench_input
     from edgeswarm.app.population import Population
-    from edgeswarm.drivers.jail_sync import SyncHost
 
     agent, layout = jailed.read_runnable(file, state, config_file)
     isolation = "packed" if packed else "instance"
     width = layout.input.width
     with (
-        SyncHost(**jailed.host_arguments(state, config_file)) as host,
+        jailed.open_host(state, config_file) as host,
         Population(agent, count, isolation=isolation, host=host) as agents,
         output.progress(int(seconds * 1000), "ticking", quiet=as_json) as advance,
     ):

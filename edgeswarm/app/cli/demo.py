@@ -23,6 +23,7 @@ from typing import Any
 import click
 
 from edgeswarm.app.cli import output
+from edgeswarm.app.isolation import any_tier
 from edgeswarm.drivers import keys
 from edgeswarm.drivers.control import ControlClient, NotRunningError
 from edgeswarm.errors import EdgeSwarmError, JailError, LocalError
@@ -75,7 +76,9 @@ def supervisor(state: Path) -> Iterator[ControlClient]:
     """A supervisor process; ends with the block."""
     command = [sys.executable, "-m", "edgeswarm", "run", "--state", str(state)]
     with open(state / "supervisor.log", "wb") as log:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=log, stdin=subprocess.DEVNULL, env=any_tier(os.environ)
+        )
         try:
             with connect(state, process) as client:
                 yield client

@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edgeswarm.app.isolation import any_tier
 from edgeswarm.drivers.broker import Broker, free_port, mosquitto_path
 from edgeswarm.drivers.control import ControlClient
 from edgeswarm.errors import EdgeSwarmError, JailError, LocalError
@@ -185,7 +186,9 @@ class Device:
     def start(self) -> None:
         command = [sys.executable, "-m", "edgeswarm", "run", "--state", str(self.state)]
         with open(self.log, "ab") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=log, stdin=subprocess.DEVNULL, env=any_tier(os.environ)
+            )
 
     def kill(self) -> None:
         """With -9, as a power cut would end it."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgeswarm.agentfile import AgentFile
     from edgeswarm.compile import Layout
     from edgeswarm.drivers.jail_sync import SyncHost, SyncJail
-    from edgeswarm.drivers.jails import KernelSpec
+    from edgeswarm.drivers.jails import JailHost, KernelSpec
 
 _FRAMES_IN_RINGS = 5
 """A ring each way, each with room for two frames, and some to spare where a frame does not wrap."""
@@ -57,6 +57,25 @@ def host_arguments(state: Path | None, config_file: Path | None) -> dict[str, An
     folder = common.settings_of(state, config_file).state_dir
     key, _ = keys.load_or_make(folder / "keys" / "device.key")
     return {"policy_dir": asset("sandbox"), "cache_dir": folder / "cache", "mac_key": key.derive("es-cwasm")}
+
+
+def check_tier(host: SyncHost | JailHost, state: Path | None, config_file: Path | None) -> None:
+    """A command accepts what the supervisor accepts: raises TierError for less, and warns where it is not tier A."""
+    from edgeswarm.app import isolation
+
+    isolation.check(host, common.settings_of(state, config_file))
+    if lost := isolation.degraded(host.tier, host.layers):
+        output.warn(f"isolation is degraded, tier {host.tier}: {lost}")
+
+
+@contextmanager
+def open_host(state: Path | None, config_file: Path | None) -> Iterator[SyncHost]:
+    """A zygote on a machine that isolates as well as its settings want.  Raises TierError, JailError."""
+    from edgeswarm.drivers.jail_sync import SyncHost
+
+    with SyncHost(**host_arguments(state, config_file)) as host:
+        check_tier(host, state, config_file)
+        yield host
 
 
 def spec_of(file: AgentFile, layout: Layout, cwasm: bytes) -> KernelSpec:
@@ -110,11 +129,9 @@ def open_kernel(
 
     Raises TierError, KernelError, JailError.
     """
-    from edgeswarm.drivers.jail_sync import SyncHost
-
     frame_bytes = frames.frame_bytes(rows_max * 4 * max(layout.input.width, layout.output.width))
     ring_bytes = min(max(RING_BYTES_DEFAULT, _FRAMES_IN_RINGS * frame_bytes + frames.CONTROL_BYTES), RING_BYTES_MAX)
-    with SyncHost(**host_arguments(state, config_file)) as host:
+    with open_host(state, config_file) as host:
         spec = spec_of(file, layout, host.compile(file.section("wasm_kernel")))
         with host.spawn([spec], policy=file.header.sandbox, ring_bytes=ring_bytes) as jail:
             if 0 in jail.faults:
@@ -135,6 +152,7 @@ def golden_rows(file: AgentFile, state: Path | None, config_file: Path | None) -
         host = JailHost(**host_arguments(state, config_file))
         try:
             await host.start()
+            check_tier(host, state, config_file)
             await check_golden(spec_of(file, layout, await host.compile(wasm)), file, host)
         finally:
             await host.close()

@@ -80,9 +80,15 @@ def agents_table(agents: Sequence[Mapping[str, Any]], speed: Mapping[str, float]
     return lines
 
 
+def isolation_of(now: Status) -> str:
+    """The tier, and what is missing where it is not the best."""
+    lost = now.get("degraded")
+    return f"tier {now['tier']} DEGRADED: {lost}" if lost else f"tier {now['tier']}"
+
+
 def headline(now: Status) -> str:
     return output.plain(
-        f"EdgeSwarm {now['version']} on {now['device']}, tier {now['tier']}, up {duration(now['uptime_s'])}, "
+        f"EdgeSwarm {now['version']} on {now['device']}, {isolation_of(now)}, up {duration(now['uptime_s'])}, "
         f"supervisor pid {now['pid']} {output.size(now['rss_bytes'])}, profile {now['profile']}"
     )
 

@@ -1,0 +1,62 @@
+"""Whether this machine isolates as well as its operator wants, and how to say that it does less than it could.
+
+Tier A is every layer; B and C are degraded, and agents run there only on the operator's word: `min_tier` under [jails].
+Decides nothing about what a tier is (`jail.tiers`) or what a policy needs (its own `tier_min`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from edgeswarm.app.config import Settings
+from edgeswarm.errors import TierError
+
+SETTING: Final = "jails.min_tier"
+_DETAIL_CHARS_MAX: Final = 200
+_ERRNO: Final = re.compile(r"^\[Errno \d+\] ")
+_LOST: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
+    "B": (("namespaces", "namespaces"),),
+    "C": (("namespaces", "namespaces"), ("landlock", "Landlock")),
+}
+"""Tier -> layers that it does without, and their names for people."""
+
+
+class Host(Protocol):
+    """Of JailHost and SyncHost: what the zygote has found by trying."""
+
+    @property
+    def tier(self) -> str: ...
+
+    @property
+    def layers(self) -> dict[str, tuple[bool, str]]: ...
+
+
+def degraded(tier: str, layers: Mapping[str, tuple[bool, str]]) -> str:
+    """Which layers jails of this tier do without, and what the kernel said to them; "" for tier A."""
+    said = []
+    for layer, name in _LOST.get(tier, ()):
+        ok, detail = layers.get(layer, (False, ""))
+        why = "" if ok or not detail else f" ({_ERRNO.sub('', detail)[:_DETAIL_CHARS_MAX]})"
+        said.append(f"no {name}{why}")
+    return ", ".join(said)
+
+
+def check(host: Host, settings: Settings) -> None:
+    """Raises TierError, with the setting to change, when jails here are weaker than `min_tier` accepts."""
+    least = settings.profile.jails.min_tier
+    if host.tier <= least:  # "A" < "B" < "C": a later letter is less isolation
+        return
+    origin = settings.origin.get(SETTING, "")
+    raise TierError(
+        f"isolation tier: {least} or better is wanted ({origin or 'settings'}), this machine has {host.tier}: "
+        f'{degraded(host.tier, host.layers)}. If that is enough for your agents, say min_tier = "{host.tier}" under '
+        f"[jails] in edgeswarm.toml, or EDGESWARM_JAILS__MIN_TIER={host.tier}; "
+        "`edgeswarm doctor --explain` says what is missing and how to get it"
+    )
+
+
+def any_tier(environ: Mapping[str, str]) -> dict[str, str]:
+    """For a demo: it runs agents that it has made itself and shows the tier, so it needs no word for a weaker one."""
+    return {"EDGESWARM_JAILS__MIN_TIER": "C", **environ}
