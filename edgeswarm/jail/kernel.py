@@ -1,10 +1,9 @@
 """The Linux system calls that a jail is made of, one thin function each, through ctypes.
 
 Decides nothing: a function performs one call, and raises OSError with the call's name when the kernel refuses.
-Works on x86_64 and aarch64, and knows riscv64's numbers; on another architecture `arch()` raises TierError, because a
-jail without a seccomp filter for its own architecture is no jail.
-Nothing here needs more than the C library and the kernel, so it may be called in a forked child before anything else
-is set up.
+Works on x86_64 and aarch64, and knows riscv64's numbers; on another architecture `arch()` raises TierError: without a
+seccomp filter for its own architecture there is no jail.  Nothing here needs more than the C library and the kernel,
+so it may be called in a forked child before anything else is set up.
 
 Source: the manual pages of section 2; Linux include/uapi for the constants.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import shutil
 import struct
 from pathlib import Path
@@ -42,6 +43,16 @@ def test_every_layer_stops_something_and_seccomp_stops_what_nothing_else_does(wh
         ("descriptors", "leaked_descriptors"),
     ):
         assert example in found[f"without_{layer}"], "nothing else stops it"
+
+
+def test_the_page_counts_what_the_matrix_holds() -> None:
+    page = (k.SANDBOX / "README.md").read_text()
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (\d+) \| (\d+) \|", page, re.MULTILINE)
+    told = {name: (int(root), int(user)) for names, root, user in rows for name in re.findall(r"`(\w+)`", names)}
+    assert told == {
+        column: (len(EXPECTED["root"][column]), len(EXPECTED["user"].get(column, []))) for column in EXPECTED["root"]
+    }
+    assert f"{EXPECTED['probes']} probes" in page
 
 
 def policy_folder(folder: Path) -> Path:
