@@ -163,7 +163,10 @@ def pack_host(host: JailHost, packer: Packer) -> State:
         "next": host._next,
         "starts": host.zygote_starts,
         "jails": [
-            {**pack_jail(jail, packer), "parent": zygotes.index(host._parents[jail.id])}
+            {
+                **pack_jail(jail, packer),
+                "parent": zygotes.index(host._parents[jail.id]) if jail.id in host._parents else None,
+            }
             for jail in host._jails.values()
             if isinstance(jail, Jail)
         ],

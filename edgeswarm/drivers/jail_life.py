@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from edgeswarm.drivers.jail_orphans import orphan_end
+from edgeswarm.drivers.kernel_log import forbidden_call
 from edgeswarm.errors import JailError
 from edgeswarm.ids import JailId
 from edgeswarm.jail.frames import RingError
@@ -31,12 +33,13 @@ log = logging.getLogger(__name__)
 _CONTROL_BYTES_MAX: Final = 256 * 1024
 _STATUS_WAIT_S: Final = 0.25
 """How long the zygote gets to say how a jail ended that is gone."""
+_LOG_WAIT_S: Final = 0.02
 _CLOSE_WAIT_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class JailExit:
-    """How a jail ended.  code or signal, both None when nobody knows (its zygote died before it)."""
+    """How a jail ended.  code or signal; both None when nobody knows."""
 
     jail_id: JailId
     pid: int
@@ -256,13 +259,23 @@ class JailLife:
     def _forsake(self) -> None:
         """Nothing more will come of it: let go of whoever waits."""
 
+    async def _learn_status(self) -> _Status:
+        """From its parent: the zygote, or this process where the zygote died before it."""
+        end = await orphan_end(self.pidfd)
+        if end is None:
+            await asyncio.wait((self._status,), timeout=_STATUS_WAIT_S)
+            if self._status.done():
+                return self._status.result()
+            end = await orphan_end(self.pidfd)  # they died together
+        return _Status(*end) if end else _Status(None, None)
+
     async def _learn_end(self) -> None:
-        """Hear from the zygote, for a while, how it ended, and tell it."""
-        await asyncio.wait((self._status,), timeout=_STATUS_WAIT_S)
-        status = self._status.result() if self._status.done() else _Status(None, None)
+        """Find out how it ended, and tell it."""
+        status = await self._learn_status()
         sigsys = status.signal == signal.SIGSYS
+        call = await _forbidden_call(self.pid) if sigsys else ""
         reason = self._closing or self._host.why_killed(self.id)
-        text = how_it_ended(status.code, status.signal, lie=self._lie, reason=reason)
+        text = how_it_ended(status.code, status.signal, lie=self._lie, reason=reason, call=call)
         ended = JailExit(
             self.id, self.pid, status.code, status.signal, sigsys, sigsys or bool(self._lie), text, self._running_slot()
         )
@@ -282,12 +295,24 @@ class JailLife:
             self._on_exit(ended)
 
 
-def how_it_ended(code: int | None, number: int | None, *, lie: str, reason: str) -> str:
-    """How a jail ended, in words.  reason: what we did to it, if anything; lie: how it broke the protocol."""
+async def _forbidden_call(pid: int) -> str:
+    """By the kernel's log, which is written a little later than the process ends; "" where it does not say."""
+    call = forbidden_call(pid)
+    if not call:
+        await asyncio.sleep(_LOG_WAIT_S)
+        call = forbidden_call(pid)
+    return call
+
+
+def how_it_ended(code: int | None, number: int | None, *, lie: str, reason: str, call: str = "") -> str:
+    """How a jail ended, in words.  reason: what we did to it, if anything; lie: how it broke the protocol; call: the
+    system call for which seccomp ended it, where the kernel tells."""
     if lie:
         return f"broke the protocol: {lie}"
-    if number == signal.SIGSYS:  # a native crash ends so too: putting back the default handler is forbidden
-        return "made a forbidden system call (SIGSYS)"
+    if number == signal.SIGSYS:
+        # wasmtime's handler of a native crash puts back the default one, which stage 2 forbids: that shows here
+        crash = ", as a native crash does" if call == "rt_sigaction" else ""
+        return f"made a forbidden system call{f': {call}' if call else ''}{crash} (SIGSYS)"
     if reason:
         return reason
     if number is not None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
-from typing import Any
+from typing import Any, Final
 
 from edgeswarm.drivers.cgroup import GroupLimits, Groups
 from edgeswarm.drivers.jail_life import Link
 from edgeswarm.jail.policy import Policy, Tier
-from edgeswarm.limits import JAIL_GROUP_SPARE_BYTES, JAIL_PROCESSES_MAX
+from edgeswarm.limits import JAIL_GROUP_SPARE_BYTES, JAIL_PROCESSES_MAX, JAILS_MAX
+
+_DESCRIPTORS_A_JAIL: Final = 9
+"""Six while it lives, three more while it starts."""
+_DESCRIPTORS_OTHER: Final = 256
 
 
 def group_limits(link: Link, policy: Policy) -> GroupLimits:
@@ -51,3 +56,12 @@ def why_killed(groups: Groups, number: int) -> str:
     are removed."""
     killed = groups.toll(number).oom_kills
     return f"used more memory than it may: killed ({groups.mechanisms['memory']}, oom_kill)" if killed else ""
+
+
+def allow_descriptors() -> None:
+    """Raise this process's soft limit of open files to what all jails need, as far as its hard limit goes."""
+    count = _DESCRIPTORS_OTHER + JAILS_MAX * _DESCRIPTORS_A_JAIL
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

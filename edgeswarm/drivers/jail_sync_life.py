@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from edgeswarm.drivers.jail_life import JailExit, JailStartError, Link, how_it_ended, parse_told
 from edgeswarm.drivers.jail_link import JailLink
+from edgeswarm.drivers.kernel_log import forbidden_call
 from edgeswarm.limits import JAIL_READY_MS_MAX
 
 _CONTROL_BYTES_MAX: Final = 256 * 1024
@@ -114,7 +115,8 @@ class SyncLife:
         code, number = self.process.status or (None, None)
         sigsys = number == signal.SIGSYS
         reason = self.reason or self._host.why_killed(self._life.id)
-        text = how_it_ended(code, number, lie=self.lie, reason=reason)
+        call = forbidden_call(self.process.pid) if sigsys else ""
+        text = how_it_ended(code, number, lie=self.lie, reason=reason, call=call)
         quarantine = sigsys or bool(self.lie)
         return JailExit(self._life.id, self.process.pid, code, number, sigsys, quarantine, text)
 

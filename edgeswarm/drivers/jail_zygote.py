@@ -122,14 +122,19 @@ class ZygoteProcess:
             raise JailError(f"zygote {self.pid} does not take orders: {error.strerror}") from None
 
     def receive(self) -> Message | None:
-        """The next message; None when the zygote is gone.  Raises BlockingIOError on a non-blocking socket."""
+        """The next message; None when the zygote is gone, or was killed for a malformed one.
+
+        Raises BlockingIOError on a non-blocking socket.
+        """
         try:
             text, fds, _, _ = socket.recv_fds(self.socket, ZYGOTE_MESSAGE_BYTES_MAX, _DESCRIPTORS_MAX)
         except ConnectionError:
             return None
-        if not text:
-            return None
-        return Message(json.loads(text), tuple(fds))
+        message = parse_message(text, tuple(fds)) if text else None
+        if text and message is None:
+            close_all(fds)
+            self.process.kill()  # whatever speaks there, it is our zygote no more
+        return message
 
     async def ended(self) -> None:
         """As `stop`, for who must not wait."""
@@ -148,6 +153,30 @@ class ZygoteProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def parse_message(text: bytes, fds: tuple[int, ...]) -> Message | None:
+    """What a zygote says, with the shapes that are relied on; None for anything else."""
+    try:
+        body = json.loads(text)
+        if "hello" in body:
+            tier, layers = body["hello"]["tier"], body["hello"]["layers"]
+            found = {str(name): [bool(ok), str(detail)[:1000]] for name, (ok, detail) in layers.items()}
+            right = tier in TIERS and {"wasmtime", "seccomp"} <= found.keys() and not fds
+            return Message({"hello": {"tier": tier, "layers": found}}, ()) if right else None
+        numbers = {key: body[key] for key in ("spawned", "refused", "exited", "pid", "code", "signal") if key in body}
+        if any(type(value) is not int or not 0 <= value < 1 << 31 for value in numbers.values()):
+            return None
+        match sorted(numbers):
+            case ["pid", "spawned"] if len(fds) == 1 and numbers["pid"]:
+                return Message(numbers, fds)
+            case ["refused"] if not fds:
+                return Message({**numbers, "text": str(body["text"])[:1000]}, ())
+            case ["code", "exited", "pid"] | ["exited", "pid", "signal"] if not fds:
+                return Message(numbers, ())
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return None
 
 
 def choose_tier(hello: Mapping[str, Any], wanted: str | None) -> Tier:

@@ -1,7 +1,7 @@
 """The host of all jails of a supervisor, under asyncio: one zygote, the code cache, and `spawn`.
 
 Invariants: code is compiled and loaded inside jails only; every jail gets the tier that was found by trying; when the
-zygote dies a new one is started, and living jails do not notice, except that nobody can tell how they end.
+zygote dies a new one is started, and living jails do not notice: they are this process's children then.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import resource
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from edgeswarm.drivers.cgroup import Groups
 from edgeswarm.drivers.handover import Unpacker
@@ -22,7 +21,8 @@ from edgeswarm.drivers.jail_compile import CompileLink, compile_error
 from edgeswarm.drivers.jail_handover import unpack_jail
 from edgeswarm.drivers.jail_life import JailExit, JailLife, JailStartError, Link, end_process, private_bytes
 from edgeswarm.drivers.jail_link import JailLink, KernelSpec, Reply
-from edgeswarm.drivers.jail_order import order_for, why_killed
+from edgeswarm.drivers.jail_order import allow_descriptors, order_for, why_killed
+from edgeswarm.drivers.jail_orphans import Orphans
 from edgeswarm.drivers.jail_policy import BUILD_POLICY, OWN_POLICIES, load_policies
 from edgeswarm.drivers.jail_process import Jail
 from edgeswarm.drivers.jail_zygote import Message, Program, ZygoteProcess, choose_tier
@@ -31,23 +31,10 @@ from edgeswarm.ids import JailId
 from edgeswarm.jail.policy import Tier
 from edgeswarm.limits import COMPILE_MS_DEFAULT, JAIL_READY_MS_MAX, JAILS_MAX, ZYGOTE_STARTS_MAX
 
-__all__ = [
-    "Jail",
-    "JailExit",
-    "JailHost",
-    "JailStartError",
-    "KernelSpec",
-    "Program",
-    "Reply",
-    "private_bytes",
-]
+__all__ = ["Jail", "JailExit", "JailHost", "JailStartError", "KernelSpec", "Program", "Reply", "private_bytes"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-_DESCRIPTORS_A_JAIL: Final = 9
-"""Six while it lives, three more while it starts."""
-_DESCRIPTORS_OTHER: Final = 256
 
 
 class JailHost:
@@ -77,7 +64,8 @@ class JailHost:
         self._version = version
         self._zygote: ZygoteProcess | None = None
         self._elders: list[ZygoteProcess] = []  # take no orders any more, and end with their last jail
-        self._parents: dict[int, ZygoteProcess] = {}  # of each jail
+        self._parents: dict[int, ZygoteProcess] = {}  # of each jail, until it dies
+        self._orphans = Orphans()
         self._hello: asyncio.Future[dict[str, Any]] | None = None
         self._jails: dict[int, JailLife] = {}
         self._next = 1
@@ -103,7 +91,8 @@ class JailHost:
 
     async def start(self) -> None:
         """Start the zygote and learn the tier.  Raises TierError where nothing can be jailed, JailError otherwise."""
-        allow_descriptors(_DESCRIPTORS_OTHER + JAILS_MAX * _DESCRIPTORS_A_JAIL)
+        allow_descriptors()
+        self._orphans.begin()
         self._start_zygote()
         try:
             await self._ready_zygote()
@@ -138,7 +127,8 @@ class JailHost:
         The code cache serves what that zygote can load, until a zygote of ours takes its place.
         Raises LocalError, OSError, KeyError, JailError, TierError.
         """
-        allow_descriptors(_DESCRIPTORS_OTHER + JAILS_MAX * _DESCRIPTORS_A_JAIL)
+        allow_descriptors()
+        self._orphans.begin()
         zygote, hello = state["zygote"], state["hello"]
         self._take_hello(hello)
         self._hello = asyncio.get_running_loop().create_future()
@@ -155,7 +145,8 @@ class JailHost:
                 one, unpacker, self, functools.partial(on_reply, number), functools.partial(on_exit, number)
             )
             self._jails[number] = jail
-            self._parents[number] = (self._zygote, *self._elders)[one["parent"]]
+            if one["parent"] is not None:
+                self._parents[number] = (self._zygote, *self._elders)[one["parent"]]
         return [jail for jail in self._jails.values() if isinstance(jail, Jail)]
 
     def renew(self) -> bool:
@@ -240,6 +231,10 @@ class JailHost:
         asyncio.get_running_loop().remove_reader(zygote.socket)
         zygote.socket.close()
         code = zygote.process.wait()
+        for number in [number for number, parent in self._parents.items() if parent is zygote]:
+            del self._parents[number]
+            if (jail := self._jails.get(number)) is not None and jail.pidfd < 0:
+                jail.kill("its zygote ended")  # it may have been forked, which nobody will tell us
         if zygote in self._elders:
             self._elders.remove(zygote)
             log.warning("zygote_ended", extra={"pid": zygote.pid, "code": code})
@@ -362,8 +357,13 @@ class JailHost:
         self._jails.pop(jail.id, None)
         self._parents.pop(jail.id, None)
         self.groups.remove(jail.id)
+        self.sweep()
         if self._elders:
             self._end_elders()
+
+    def sweep(self) -> None:
+        """Reap what came to this process as an orphan, and is no jail."""
+        self._orphans.sweep({jail.pid for jail in self._jails.values()})
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Run this to its end (called by a jail)."""
@@ -384,15 +384,9 @@ class JailHost:
                 asyncio.get_running_loop().remove_reader(one.socket)
                 await one.ended()
         self._elders.clear()
+        self.sweep()
+        self._orphans.end()
         self.groups.close()
-
-
-def allow_descriptors(count: int) -> None:
-    """Raise this process's soft limit of open files to `count`, as far as its hard limit goes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _no_exit(_exit: JailExit) -> None:

@@ -5,6 +5,7 @@ with descriptors on one SEQPACKET socket, and tells there what became of each ja
     -> {"order": "jail", "id", "policy", "tier", "memory_bytes", "groups", "job"} + descriptors of worker.FDS
     <- {"spawned": id, "pid"} + pidfd | {"refused": id, "text"}
     <- {"exited": id, "pid", "code" | "signal"}
+An order that it does not understand is dropped: nothing that comes over the socket ends it but the socket's end.
 It is the parent of every jail (as subreaper: the process between is gone by then), so it alone learns how one ended.
 When the socket closes, the supervisor is gone: it kills every jail and ends.
 """
@@ -31,6 +32,7 @@ UID_FIRST: Final = 300_000
 UIDS: Final = 65_536
 UID_NOBODY: Final = 65_534
 _DESCRIPTORS_MAX: Final = 16
+_NUMBER_MAX: Final = 2**31 - 1
 
 
 class Worker(Protocol):
@@ -85,13 +87,15 @@ class Zygote:
             text, fds = b"", []
         if not text:
             self.end()
-        order = json.loads(text)
         try:
+            order = json.loads(text)
             if order["order"] == "policy":
                 found = policy.from_json(order["policy"])
                 self.policies[found.name] = found
             else:
                 self.spawn(order, list(fds))
+        except Exception as error:  # whatever was wrong with it, the next one may be right
+            os.write(2, f"zygote: an order was dropped: {error!r}\n".encode("utf-8", "replace")[:1000])
         finally:
             for fd in fds:
                 os.close(fd)
@@ -99,6 +103,8 @@ class Zygote:
     def spawn(self, order: dict[str, Any], fds: list[int]) -> None:
         """Fork the process that becomes the jail, and tell the supervisor its id."""
         number = int(order["id"])
+        if not 0 <= number <= _NUMBER_MAX:
+            raise JailError(f"number of a jail: 0 to {_NUMBER_MAX} expected, found {number}")
         try:
             chosen = self.policies.get(order["policy"])
             if chosen is None:
@@ -112,8 +118,8 @@ class Zygote:
             )
             report, told = os.pipe()
             child = os.fork()
-        except (JailError, OSError) as error:
-            self.tell({"refused": number, "text": str(error)})
+        except Exception as error:  # a field of the order, or the kernel: the supervisor hears it either way
+            self.tell({"refused": number, "text": str(error) or type(error).__name__})
             return
         if child == 0:
             self.become_jail(order, fds, steps, told)
