@@ -53,7 +53,7 @@ ZYGOTE_MESSAGE_BYTES_MAX = 256 * KIB  # JSON of 128 agents at about 1 KB each, w
 CWASM_BYTES_MAX = 64 * MIB  # compiled code of one kernel: a generated one is 30-150 KB, a 16 MiB module about 50 MiB
 CWASM_CACHE_BYTES_MAX = 256 * MIB  # compiled kernels kept on disk; the longest unused go first
 COMPILE_MS_DEFAULT = 30_000  # a generated kernel takes 10-100 ms on a PC, ten times that on a Pi Zero
-KERNEL_LOG_RECORDS_MAX = 16_384  # that are searched for a forbidden call: the log's ring holds fewer, 60 bytes being the least
+KERNEL_LOG_RECORDS_MAX = 16_384  # searched for a forbidden call: more than fit into the ring of a kernel log
 ZYGOTE_STARTS_MAX = 5  # zygotes in a row that die before they are ready: then something is wrong with the machine
 
 # --- streams ----------------------------------------------------------------------------------------------------------
