@@ -76,6 +76,8 @@ class Probe:
     careful: bool = False
     undo: Callable[[int], object] | None = field(default=None)
     """Called with what the attempt returned: nothing is left behind."""
+    numbers: tuple[int, int] | None = None
+    """Of one that is a single system call: on x86_64, on aarch64; -1 where it has none."""
 
     def outcome(self, place: Place) -> tuple[bool, str]:
         """Make the attempt: whether it worked, and in words how it went."""
@@ -151,7 +153,7 @@ class Group:
         def attempt(place: Place) -> int:
             return call(x86, arm, *(a(place) if callable(a) else a for a in arguments))
 
-        add(Probe(name, layer or self.layer, self.name, attempt, frozenset(reached), careful, undo))
+        add(Probe(name, layer or self.layer, self.name, attempt, frozenset(reached), careful, undo, (x86, arm)))
 
 
 def sibling(place: Place) -> int:

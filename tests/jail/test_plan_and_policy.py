@@ -9,7 +9,6 @@ import itertools
 import json
 import platform
 import re
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import jail_kernels as k
 import pytest
+from bpf_run import ALLOW, AUDIT, ERRNO, KILL, run_filter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -228,33 +228,6 @@ def test_a_number_that_contradicts_libseccomp_is_an_error() -> None:
     stage = read_policy_file(k.SANDBOX / "policies" / "strict.toml").stage_1
     with pytest.raises(module.BuildError, match="mseal is 7"):
         list(module.rules_of("strict", stage, "x86_64", lambda *_: 7))
-
-
-def run_filter(program: bytes, *, arch: int, number: int, arguments: tuple[int, ...] = (0,) * 6) -> int:
-    """What the kernel would answer: classic BPF, as far as filters use it, interpreted over struct seccomp_data."""
-    data = struct.pack("<iIQ6Q", number if number < 1 << 31 else number - (1 << 32), arch, 0, *arguments)
-    code = [struct.unpack_from("<HBBI", program, at) for at in range(0, len(program), 8)]
-    at = accumulator = 0
-    while True:
-        operation, yes, no, value = code[at]
-        at += 1
-        match operation:
-            case 0x20:
-                (accumulator,) = struct.unpack_from("<I", data, value)
-            case 0x15:
-                at += yes if accumulator == value else no
-            case 0x35:
-                at += yes if accumulator >= value else no
-            case 0x45:
-                at += yes if accumulator & value else no
-            case 0x06:
-                return int(value)
-            case _:
-                raise AssertionError(f"unexpected instruction {operation:#x}")
-
-
-KILL, ALLOW, ERRNO = 0x8000_0000, 0x7FFF_0000, 0x0005_0000
-AUDIT = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
 
 
 def own_policy(folder: Path, old: str = "", new: str = "") -> Path:
