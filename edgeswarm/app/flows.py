@@ -18,18 +18,21 @@ from edgeswarm.app.joins import Joins
 from edgeswarm.app.lifecycle import Lifecycle
 from edgeswarm.app.pump import AgentFlow, Port
 from edgeswarm.app.shelf import Artefact
+from edgeswarm.app.space import FRAMES, WEIGHTS
 from edgeswarm.app.turns import Keepers
 from edgeswarm.compile.path_i8 import check_path
 from edgeswarm.core import events as ev
 from edgeswarm.core.breaker import State as BreakerState
 from edgeswarm.drivers import checkpoints
 from edgeswarm.drivers.jails import Jail, JailExit, Reply
+from edgeswarm.drivers.quota import AGENT_DATA, QuotaError
 from edgeswarm.errors import ConfigError, EdgeSwarmError, InputError, LimitError, LocalError
 from edgeswarm.ids import AgentName, JailId
 from edgeswarm.jail.frames import FaultCode, Kind
 from edgeswarm.limits import DRAIN_S_MAX
 from edgeswarm.stream import graph
 from edgeswarm.stream.bucket import bandwidth
+from edgeswarm.stream.flight import SetAside
 from edgeswarm.stream.pipeline import Pipeline
 from edgeswarm.stream.score import emit_width
 
@@ -145,7 +148,7 @@ class Flows:
             pipeline=self.make_pipeline(header, {h.name: h for h in self._sup.shelf.known()}),
             on_fault=self._fault,
             on_probed=self._probed,
-            on_set_aside=self._sup.set_aside,
+            on_set_aside=self._set_aside,
             version=header.agent_version,
             bandwidth=bandwidth(allowance.bandwidth_mbps, time.monotonic_ns()),
         )
@@ -188,6 +191,7 @@ class Flows:
             flow.pipeline.abandon()
             flow.end_followers()
             self.joins.forget(name)
+        self.life.space.forget(name)
 
     async def end(self) -> None:
         """The supervisor ends: nothing more will come of any agent."""
@@ -245,6 +249,7 @@ class Flows:
             await self.life.rewire(flow, last, artefact.header, lambda: pipeline.adopt(flow.pipeline))
             if flow.bandwidth is not None:
                 flow.bandwidth.become(bandwidth(artefact.allowance.bandwidth_mbps, time.monotonic_ns()))
+            self.life.space.of(name, artefact.allowance.disk_bytes)
             flow.pipeline = pipeline
             flow.version = artefact.header.agent_version
             self._sit(flow, jail_id, slot)
@@ -312,6 +317,17 @@ class Flows:
         except LimitError:  # thousands of events wait, and five faults among them open the breaker
             self._sup.log.warning("fault_not_counted", agent=name, cause=cause)
 
+    def _set_aside(self, name: AgentName, aside: SetAside) -> None:
+        """A frame that nobody could answer is kept with its bytes, as far as the agent's disk goes."""
+        quota = self.life.quota(name)
+        try:
+            quota.claim(AGENT_DATA, FRAMES, quota.size(AGENT_DATA, FRAMES) + len(aside.frame.payload))
+        except QuotaError as error:
+            self._sup.log.warning("frame_not_kept", agent=name, seq=aside.frame.seq, text=aside.text, error=str(error))
+            self._sup._task(self.life.count_frames(name))  # older ones may have gone since
+            return
+        self._sup.set_aside(name, aside)
+
     def _probed(self, name: AgentName) -> None:
         self._sup.post(ev.AgentProbed(name, self._sup.cause(f"probe-{name}")))
 
@@ -334,6 +350,8 @@ class Flows:
         self._sup.log.info("weights_swapped", agent=name, size_bytes=len(weights))
         try:
             path, data = self._sup.shelf.seal_weights(artefact)
+            self.life.quota(name).claim(AGENT_DATA, WEIGHTS, len(data))
             await self._sup.in_disk_thread(lambda: checkpoints.write(path, data))
         except (EdgeSwarmError, OSError) as error:
+            self.life.space.recount(name, WEIGHTS)
             self._sup.log.error("weights_not_kept", agent=name, error=str(error))

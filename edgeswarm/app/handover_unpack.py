@@ -140,4 +140,5 @@ class Arrival:
         for flow, index, source in self._sources:
             sup.flows.life._start_source(flow, index, source, None)
         for flow in sup.flows.flows.values():
+            sup._task(sup.flows.life.count_frames(flow.name))
             flow.send()

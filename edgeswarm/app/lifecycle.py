@@ -17,9 +17,11 @@ from edgeswarm.agentfile.wiring import AgentSource, ApiSource
 from edgeswarm.agentfile.wiring import Sink as SinkSpec
 from edgeswarm.app.pump import AgentFlow, Sink
 from edgeswarm.app.shelf import Artefact
+from edgeswarm.app.space import CHECKPOINT, FRAMES, Space
 from edgeswarm.app.swarm.config import is_member
 from edgeswarm.drivers import checkpoints
 from edgeswarm.drivers.handover import Unpacker
+from edgeswarm.drivers.quota import AGENT_DATA, Quota, QuotaError
 from edgeswarm.drivers.sink_limited import make_limited_sink
 from edgeswarm.drivers.sinks import Sink as DriverSink
 from edgeswarm.drivers.sources import Source, make_source
@@ -49,6 +51,7 @@ class Lifecycle:
     def __init__(self, supervisor: Supervisor, *, remake: Callable[[AgentName], Pipeline]) -> None:
         self._sup = supervisor
         self._remake = remake
+        self.space = Space(supervisor.settings)
         self._inlets: dict[AgentName, dict[int, Inlet]] = {}  # by the source's index in the wiring
         self._closing: set[asyncio.Task[None]] = set()
         self._positions: dict[AgentName, dict[int, Any]] = {}
@@ -64,6 +67,10 @@ class Lifecycle:
             "cleanup_resources": self._clean_up,
         }
 
+    def quota(self, name: AgentName) -> Quota:
+        """What is kept on disk for this agent."""
+        return self.space.of(name, self._sup.shelf.current(name).allowance.disk_bytes)
+
     def on_event(self, agent: AgentName) -> OnEvent:
         """What sources, sinks and pipelines tell, as log lines of this agent."""
 
@@ -78,18 +85,40 @@ class Lifecycle:
     async def open(self, flow: AgentFlow, artefact: Artefact) -> None:
         """Run the initialization steps, then open the sinks."""
         header = artefact.header
+        self.space.begin(flow.name, artefact.allowance.disk_bytes)
+        self._keep_code(flow.name, artefact)
+        await self.count_frames(flow.name)
         flow.silent = "send_output" not in header.workflows.execution
         await self._run(flow, "initialization", header.workflows.initialization)
         flow.sinks = []
         for spec in header.wiring.sinks:
             flow.sinks.append(self._make_sink(flow.name, spec, header))
 
+    def _keep_code(self, name: AgentName, artefact: Artefact) -> None:
+        """Its compiled code stays in the device's cache only as far as its quota goes: else it is compiled anew."""
+        host, code = self._sup.host, artefact.cwasm
+        if host is None or code is None:
+            return
+        try:
+            self.space.code(name, artefact.allowance.disk_bytes, len(code))
+        except QuotaError as error:
+            host.cache.drop(artefact.file.sections["wasm_kernel"])
+            self._sup.log.warning("code_not_kept", agent=name, error=str(error))
+
+    async def count_frames(self, name: AgentName) -> None:
+        """The frames of this agent that are kept because nobody could answer them; older ones may have gone."""
+        if self._sup.store is not None:
+            size_bytes = await self._sup.store.bytes_set_aside(name)
+            self.quota(name).found(AGENT_DATA, FRAMES, size_bytes)
+
     def _make_sink(self, name: AgentName, spec: SinkSpec, header: Header, *, begins: bool = True) -> DriverSink:
         settings = self._sup.settings
+        base_dir, account = self.space.place(name, spec, self.quota(name))
         return make_limited_sink(
             spec,
             agent=name,
-            base_dir=settings.state_dir,
+            base_dir=base_dir,
+            account=account,
             runtime_dir=settings.runtime_dir,
             capabilities=header.capabilities,
             network=settings.profile.network,
@@ -326,8 +355,10 @@ class Lifecycle:
         path = self._sup.shelf.checkpoint_path(flow.name)
         try:
             data = checkpoints.seal(state, self._sup.shelf.checkpoint_key)
+            self.quota(flow.name).claim(AGENT_DATA, CHECKPOINT, len(data))
             await self._sup.in_disk_thread(lambda: checkpoints.write(path, data))
         except (EdgeSwarmError, OSError) as error:
+            self.space.recount(flow.name, CHECKPOINT)
             self._sup.log.error("checkpoint_failed", agent=flow.name, error=str(error))
 
     def _checkpointed(self, name: AgentName) -> dict[str, Any] | None:

@@ -100,6 +100,7 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
         "uptime_s": round(time.time() - supervisor.started_at, 3),
         "rss_bytes": rss_bytes(),
         "mechanisms": limits_of_use.mechanisms(supervisor),
+        "volumes": limits_of_use.volumes(supervisor),
         "agents": agents,
         "jails": jails,
         "totals": {key: sum(row["counters"].get(key, 0) for row in agents) for key in keys},
@@ -122,6 +123,7 @@ def metrics(supervisor: Supervisor) -> str:
             yield "edgeswarm_agent_running", "gauge", {"agent": one["name"]}, float(one["status"] == "running")
         for one in row["agents"]:
             yield "edgeswarm_agent_restarts_total", "counter", {"agent": one["name"]}, one["restarts"]
+        yield from limits_of_use.samples(row)
         yield from _families("edgeswarm_agent_", [({"agent": one["name"]}, one["counters"]) for one in row["agents"]])
         for part in ("source", "sink"):
             rows = [

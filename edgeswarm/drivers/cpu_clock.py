@@ -1,4 +1,4 @@
-"""CPU time of another process, by its clock in the kernel (clock_getcpuclockid(3)): to the nanosecond, without /proc."""
+"""CPU time of another process, by its clock in the kernel (clock_getcpuclockid(3)): in ns, and without /proc."""
 
 from __future__ import annotations
 

@@ -125,6 +125,11 @@ class CwasmCache:
             return False
         return True
 
+    def drop(self, wasm: bytes) -> None:
+        """Keep the code for this module no longer."""
+        with contextlib.suppress(OSError):
+            self._path(self.binding.header(wasm)).unlink(missing_ok=True)
+
     def _path(self, header: bytes) -> Path:
         return self._folder / f"{hashlib.sha256(header).hexdigest()[:40]}.cwasm"
 

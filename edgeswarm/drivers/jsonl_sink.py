@@ -7,21 +7,36 @@ end before the first new line, and no line is in two files.  A file that somebod
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgeswarm.drivers.handover import Packer, Unpacker
+from edgeswarm.drivers.quota import Account, QuotaError
 from edgeswarm.drivers.sinks import Outbox, Sink, SinkSetup, outbox_counts
-from edgeswarm.limits import SINK_RETRY_MS
+from edgeswarm.limits import SINK_RECORD_BYTES_MAX, SINK_RETRY_MS
 
 
 class JsonlSink(Sink):
-    """Lines in one file.  A disk that is full, a folder that is gone: the records wait in the outbox, and are tried
-    again every SINK_RETRY_MS."""
+    """Lines in one file.  A disk or a quota that is full, a folder that is gone: the records wait in the outbox, and
+    are tried again every SINK_RETRY_MS.
 
-    def __init__(self, setup: SinkSetup, *, path: Path, rotate_bytes: int, keep: int, when: str = "always") -> None:
+    account: where its files' sizes are counted, and claimed before a line is begun.
+    """
+
+    def __init__(
+        self,
+        setup: SinkSetup,
+        *,
+        path: Path,
+        rotate_bytes: int,
+        keep: int,
+        when: str = "always",
+        account: Account | None = None,
+    ) -> None:
         super().__init__("jsonl", setup, when=when)
+        self._account = account
         self._path = path
         self._rotate_bytes = rotate_bytes
         self._keep = keep
@@ -32,6 +47,7 @@ class JsonlSink(Sink):
         self._due_ns = 0  # when to try again after a failure, and when to look whether the file is still there
         self._failing = False
         self.rotated = 0
+        self._recount()
 
     def write_line(self, line: bytes) -> None:
         self.note_dropped(self._outbox.push(line), "disk")
@@ -53,6 +69,7 @@ class JsonlSink(Sink):
         if gone:
             os.close(self._file)
             self._file = None
+            self._recount()
 
     def flush(self) -> None:
         outbox = self._outbox
@@ -63,17 +80,54 @@ class JsonlSink(Sink):
                 if self._file is None:
                     self._open()
                 assert self._file is not None
-                written = os.write(self._file, outbox.head(max(1, min(1 << 16, self._rotate_bytes))))
+                written = os.write(self._file, self._claimed(outbox.head(max(1, min(1 << 16, self._rotate_bytes)))))
                 self._size += written
                 outbox.sent(written)
-        except OSError as error:
+                self._found(self._path.name, self._size)
+        except (OSError, QuotaError) as error:
             self._failing = True
             self._due_ns = self.now_ns() + int(SINK_RETRY_MS * 1e6)
-            self.note_failed(error.strerror or "write", error)
+            self.note_failed(error.strerror or "write" if isinstance(error, OSError) else "quota", error)
             return
         if self._failing:
             self._failing = False
             self.reporter.report("sink_recovered", path=str(self._path))
+
+    def _claimed(self, chunk: bytes) -> bytes:
+        """As much of the chunk as there is room for: whole lines, or the beginning of one that fits as a whole.
+
+        Raises QuotaError when not even the next line does.
+        """
+        if self._account is None:
+            return chunk
+        whole = len(chunk)
+        if not chunk.endswith(b"\n"):
+            whole = self._outbox.head(SINK_RECORD_BYTES_MAX).index(b"\n") + 1
+        try:
+            self._account.claim(self._path.name, self._size + whole)
+        except QuotaError:
+            first = chunk.index(b"\n") + 1 if b"\n" in chunk else whole
+            if first == whole:
+                raise
+            self._account.claim(self._path.name, self._size + first)
+            return chunk[:first]
+        return chunk
+
+    def _found(self, name: str, size_bytes: int) -> None:
+        if self._account is not None:
+            self._account.found(name, size_bytes)
+
+    def _recount(self) -> None:
+        """The sizes of the file and the older ones, as they are on disk."""
+        if self._account is None:
+            return
+        for path in (self._path, *(self._numbered(number) for number in range(1, self._keep + 1))):
+            try:
+                found = os.lstat(path)
+            except OSError:
+                self._found(path.name, 0)
+            else:
+                self._found(path.name, found.st_size if stat.S_ISREG(found.st_mode) else 0)
 
     def _open(self) -> None:
         """Append to what is there; a half line of an earlier life gets its end first."""
@@ -106,6 +160,7 @@ class JsonlSink(Sink):
         else:
             os.unlink(self._path)
         self.rotated += 1
+        self._recount()
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")

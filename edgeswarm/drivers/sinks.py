@@ -24,6 +24,7 @@ from typing import Any, Final
 from edgeswarm.agentfile import wiring
 from edgeswarm.drivers.handover import Packer, Unpacker
 from edgeswarm.drivers.profiles import Network
+from edgeswarm.drivers.quota import Account
 from edgeswarm.drivers.secrets import SECRETS
 from edgeswarm.errors import CapabilityError
 from edgeswarm.limits import SINK_BYTES_MAX, SINK_RECORD_BYTES_MAX, SINK_RECORDS_MAX
@@ -345,11 +346,12 @@ def make_sink(
     network: Network | None = None,
     stdout_fd: int = 1,
     begins: bool = True,
+    account: Account | None = None,
 ) -> Sink:
     """The driver of a declared sink, open where that can fail for good.  Needs a running loop.
 
     base_dir: where relative paths and commands start, and the folder secrets/ is.  runtime_dir: where sockets are, as
-    `<name>.sock`.  network: what the device allows; absent: what the default profile does.  begins: see SinkSetup.
+    `<name>.sock`.  network: absent: as the default profile has it.  begins: see SinkSetup.  account: of its files.
     Raises CapabilityError if the agent lacks the capability, LocalError for a socket that cannot be there.
     """
     setup = SinkSetup(agent, on_event, now_ns, begins)
@@ -360,9 +362,9 @@ def make_sink(
             from edgeswarm.drivers.jsonl_sink import JsonlSink
 
             _need("file_sink", spec, capabilities)
-            rotate_bytes = int(spec.rotate_mb * 1e6)
+            path, rotate_bytes = base_dir / spec.path, int(spec.rotate_mb * 1e6)
             return JsonlSink(
-                setup, path=base_dir / spec.path, rotate_bytes=rotate_bytes, keep=spec.keep, when=spec.when
+                setup, path=path, rotate_bytes=rotate_bytes, keep=spec.keep, when=spec.when, account=account
             )
         case wiring.SocketSink():
             from edgeswarm.drivers.socket_sink import SocketSink

@@ -149,6 +149,11 @@ class Store:
         sql = "SELECT seq, why, frame FROM set_aside WHERE agent = ? ORDER BY id"
         return await self.run(lambda: self._db.execute(sql, (agent,)).fetchall())
 
+    async def bytes_set_aside(self, agent: str) -> int:
+        """What the frames of this agent that are kept take."""
+        sql = "SELECT COALESCE(SUM(LENGTH(frame)), 0) FROM set_aside WHERE agent = ?"
+        return int(await self.run(lambda: self._db.execute(sql, (agent,)).fetchone()[0]))
+
     async def close(self, *, unlock: bool = True) -> None:
         """unlock: False keeps `lock_fd` open, for who takes over."""
         if self._database is not None:

@@ -19,3 +19,7 @@ TURN_WAIT_NS_MIN = 1_000_000  # an agent that is out of CPU time is looked at ag
 BANDWIDTH_BURST_S = 1.0  # seconds of its rate that an agent may send at once after a pause
 BANDWIDTH_BURST_BYTES_MIN = 4_096  # a few records of a small agent, however low its rate
 BANDWIDTH_WAITING_BYTES_MAX = 1 * MIB  # messages of one stream that wait for bandwidth; then the oldest goes, counted
+
+# --- volumes ----------------------------------------------------------------------------------------------------------
+VOLUME_FILES_MAX = 256  # files of one volume: a few sinks and their older files
+VOLUME_FILE_BYTES_MAX = 64 * MIB  # one file that is written whole: as large as the largest compiled kernel

@@ -26,14 +26,16 @@ def agent(**more: Any) -> dict[str, Any]:
 
 def test_each_agent_has_its_limits_and_the_machine_says_what_holds_them() -> None:
     held = {"memory": "cgroup v1", "pids": "rlimit NPROC", "cpu": "cgroup v1", "notes": ["cgroup v2, /x: read-only"]}
-    found = limits_view.lines({"agents": [agent()], "mechanisms": held})
+    volumes = {"swarm_state": {"used_bytes": 1024, "quota_bytes": 4096}}
+    found = limits_view.lines({"agents": [agent()], "mechanisms": held, "volumes": volumes})
     assert found[3].split() == [
         *("watcher", "agent", "64", "MiB", "1", "2.0", "KiB", "of", "100", "MiB", "100", "Mbit/s", "3"),
         *("class:", "cpu_cores,", "network_bandwidth_mbps"),
     ]
-    assert found[-2:] == [
+    assert found[-3:] == [
         "limits of a jail: memory: cgroup v1, pids: rlimit NPROC, cpu: cgroup v1",
         "  cgroup v2, /x: read-only",
+        "volume swarm_state: 1.0 KiB of 4.0 KiB",
     ]
 
 

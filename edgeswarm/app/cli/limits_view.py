@@ -24,6 +24,8 @@ def lines(now: Mapping[str, Any]) -> list[str]:
     if held:
         found += ["", "limits of a jail: " + ", ".join(f"{key}: {held[key]}" for key in ("memory", "pids", "cpu"))]
         found += [f"  {output.plain(note)}" for note in held.get("notes", ())]
+    for name, row in (now.get("volumes") or {}).items():
+        found.append(f"volume {name}: {output.size(row['used_bytes'])} of {output.size(row['quota_bytes'])}")
     return found
 
 

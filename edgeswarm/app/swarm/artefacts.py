@@ -19,7 +19,7 @@ from edgeswarm.drivers.artefact_exchange import ArtefactExchange, Seed
 from edgeswarm.drivers.artefact_store import ArtefactStore
 from edgeswarm.drivers.mqtt.transport import Incoming, Priority
 from edgeswarm.errors import CodecError, EdgeSwarmError, LimitError, LocalError, RemoteError
-from edgeswarm.limits import AF_FILE_BYTES_MAX
+from edgeswarm.limits import AF_FILE_BYTES_MAX, ARTEFACT_QUOTA_BYTES
 from edgeswarm.wire import messages as msg
 from edgeswarm.wire.capability import MEMORY
 
@@ -59,7 +59,9 @@ class Artefacts:
     async def start(self) -> None:
         """Raises StoreError."""
         post, topics, peer = self._node.post, self._node.topics, self._node.peer
-        self._store = await ArtefactStore.open(self._node.folder / "artefacts")
+        allowed = self._node.supervisor.settings.profile.classes.coordinator.disk_mb << 20
+        quota_bytes = min(ARTEFACT_QUOTA_BYTES, allowed)
+        self._store = await ArtefactStore.open(self._node.folder / "artefacts", quota_bytes=quota_bytes)
         self._exchange = ArtefactExchange(self._store, self)
         post.on(topics.events("low", WANTED), self._wanted)
         post.on(topics.events("low", OFFER), self._offered)
