@@ -17,8 +17,8 @@ from edgeswarm.errors import ConfigError
 LINUX = asset("firmware_configs", "linux")
 SYSCTLS = firmware.sysctl_lines((LINUX / "sysctl.d" / "60-edgeswarm.conf").read_text())
 TARGETS = ["jetson", "linux", "openrc", "openwrt", "plain", "raspberry-pi", "x86-gateway"]
-OPTIONAL = {"user-service", "join-service"}
-"""Pieces of linux/ that apply only where somebody installed them."""
+OPTIONAL = {"user-service", "join-service", "container"}
+"""Pieces of linux/ that apply only where somebody installed them, or in a container."""
 PIECE = "[[pieces]]\nname = 'x'\nabout = 'y'\n"
 VERIFY = "verify=[{type='contains',path='/f',text='t'}]"
 
@@ -72,6 +72,7 @@ def test_an_empty_machine_gets_advice_for_what_applies(tmp_path: Path) -> None:
         "user": "not_here",
         "service": "not_here",
         "apparmor": "not_here",
+        "container": "not_here",
         "journal": "not_here",
         "user-service": "not_here",
         "join-service": "not_here",

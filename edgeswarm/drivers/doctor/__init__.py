@@ -70,6 +70,11 @@ class Report:
     took_ms: int
 
     @property
+    def degraded(self) -> bool:
+        """Agents can run, without all of the layers: on their operator's word (`min_tier`)."""
+        return self.tier in ("B", "C")
+
+    @property
     def can_run(self) -> bool:
         """Agents can run here at all."""
         return self.tier != "D" and self.wasmtime.ok and self.layers["seccomp_filters"].ok
@@ -227,7 +232,8 @@ def text(report: Report) -> str:
     machine = report.machine
     software = f"{machine['arch']}, Linux {machine['kernel']}, {machine['libc']}, Python {machine['python']}"
     hardware = f"{machine['cpus']} CPUs, {machine['memory_mb']} MB, as {machine['user']}"
-    lines = [f"{software}, {hardware}", f"tier {report.tier}: {report.tier_text}"]
+    mark = " (degraded)" if report.degraded else ""
+    lines = [f"{software}, {hardware}", f"tier {report.tier}: {report.tier_text}{mark}"]
     no_group = Check(False, "no cgroup of ours is mounted", "Jails do without.", "missing")
     areas = {
         "isolation layers": report.layers,

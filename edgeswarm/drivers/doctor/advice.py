@@ -71,14 +71,14 @@ def _inside(facts: Facts) -> str:
     return " (this process runs under a seccomp filter, as in a container)" if facts.filtered else ""
 
 
-def _refused(number: int, detail: str, *numbers: int) -> bool:
+def refused(number: int, detail: str, *numbers: int) -> bool:
     """The trials that try several things at once tell the errno in words only."""
     return number in numbers or any(os.strerror(one) in detail for one in numbers)
 
 
 def _namespaces(number: int, detail: str, facts: Facts) -> str:
     restricted = facts.sysctls.get("kernel.apparmor_restrict_unprivileged_userns")
-    if restricted == "1" and _refused(number, detail, errno.EPERM, errno.EACCES):
+    if restricted == "1" and refused(number, detail, errno.EPERM, errno.EACCES):
         return (
             "AppArmor denies user namespaces to programs that it has no profile for. Install "
             "firmware_configs/linux/apparmor/edgeswarm as /etc/apparmor.d/edgeswarm, load it with "
@@ -92,11 +92,11 @@ def _namespaces(number: int, detail: str, facts: Facts) -> str:
             "The container's seccomp filter denies unshare. Run the supervisor on the host, or in a container whose "
             f"own profile names unshare, clone, mount and pivot_root. {_TIER_B}"
         )
-    if _refused(number, detail, errno.ENOSPC) or facts.sysctls.get("user.max_user_namespaces") == "0":
+    if refused(number, detail, errno.ENOSPC) or facts.sysctls.get("user.max_user_namespaces") == "0":
         return f"user.max_user_namespaces is used up, or set to 0 by whoever runs this machine: ask them. {_TIER_B}"
     if facts.sysctls.get("kernel.unprivileged_userns_clone") == "0":
         return f"Whoever runs this machine has closed user namespaces to ordinary users: ask them. {_TIER_B}"
-    if _refused(number, detail, errno.EINVAL, errno.ENOSYS, errno.ENOENT):
+    if refused(number, detail, errno.EINVAL, errno.ENOSYS, errno.ENOENT):
         return f"This kernel was built without it; build one with {_FRAGMENT}. {_TIER_B}"
     return f"Something on this machine denies it (a security module, or a container). {_TIER_B}"
 
@@ -106,13 +106,13 @@ def _seccomp(name: str, number: int, detail: str, facts: Facts) -> str:
         return f"There are filters for x86_64 and aarch64 only; on {facts.arch} nothing can be jailed, so nothing runs."
     if name == "seccomp_filters":
         return "Jails are refused as long as this fails. Reinstall EdgeSwarm; in a checkout run `make seccomp`."
-    if _refused(number, detail, errno.EINVAL, errno.ENOSYS):
+    if refused(number, detail, errno.EINVAL, errno.ENOSYS):
         return f"The kernel lacks CONFIG_SECCOMP_FILTER: nothing runs without it. Build one with {_FRAGMENT}."
     return f"Nothing runs without seccomp{_inside(facts)}; run the supervisor where it may load a filter."
 
 
 def _landlock(number: int, detail: str, facts: Facts) -> str:
-    if _refused(number, detail, errno.EOPNOTSUPP):
+    if refused(number, detail, errno.EOPNOTSUPP):
         return "The kernel has Landlock, but it is not switched on: add landlock to CONFIG_LSM, or to lsm= at boot."
     if facts.kernel < (5, 13):
         return "Landlock came with Linux 5.13. Agents run with seccomp and limits (tier C)."
@@ -125,7 +125,7 @@ def for_cgroup(name: str, number: int, facts: Facts, *, has_v1: bool) -> str:
     if name == "v2" and has_v1:
         return "The controllers are on version 1 here; nothing to do."
     if name == "v2":
-        if _refused(number, "", errno.EACCES, errno.EPERM, errno.EROFS):
+        if refused(number, "", errno.EACCES, errno.EPERM, errno.EROFS):
             return (
                 "Run under a systemd unit with Delegate=memory pids cpu (firmware_configs/linux/systemd), or "
                 "by hand: systemd-run --user --scope -p Delegate=yes edgeswarm run. Limits of jails hold without it."
