@@ -374,9 +374,11 @@ def test_what_drivers_need_beyond_strict_is_known() -> None:
     strict, delegate, gpu = (
         read_policy_file(k.SANDBOX / "policies" / f"{name}.toml").stage_2 for name in ("strict", "delegate", "gpu")
     )
-    assert delegate.allow.keys() - strict.allow.keys() == {"exit", "rt_sigprocmask", "getcpu", "sched_getaffinity"}
+    assert delegate.allow.keys() - strict.allow.keys() == {
+        *("exit", "rt_sigprocmask", "set_robust_list", "rseq", "getcpu", "sched_getaffinity")
+    }
     assert gpu.allow.keys() - strict.allow.keys() == {
-        *("exit", "rt_sigprocmask", "sched_getaffinity"),
+        *("exit", "rt_sigprocmask", "set_robust_list", "rseq", "sched_getaffinity"),
         *("ioctl", "close", "dup", "fcntl", "fstat", "lseek", "eventfd2", "memfd_create", "ftruncate", "mincore"),
     }
     for stage in (delegate, gpu):
