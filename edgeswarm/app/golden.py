@@ -1,4 +1,7 @@
-"""The golden check: a kernel is loaded, and computes its own golden vectors, in a jail before it may see a sample."""
+"""The golden check: a kernel is loaded, and computes its own golden vectors, in a jail before it may see a sample.
+
+Once row by row and once in batches, where it takes them: a kernel whose `run` is right may have a wrong `run_batch`.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ async def check_golden(spec: KernelSpec, file: AgentFile, host: JailHost) -> Non
     answers = await _answers(
         bare, header.sandbox, [values[i * step : i * step + width_in].tobytes() for i in range(rows)], host
     )
-    for row, answer in enumerate(answers):
+    for index, answer in enumerate(answers):
+        row = index % rows
         found = array("f")
         found.frombytes(answer)
         expected = values[row * step + width_in : (row + 1) * step]
@@ -42,6 +46,7 @@ async def check_golden(spec: KernelSpec, file: AgentFile, host: JailHost) -> Non
 
 
 async def _answers(spec: KernelSpec, policy: str, rows: list[bytes], host: JailHost) -> list[bytes]:
+    """Of each row alone, then of all again in frames of several: `run` and `run_batch` are different code."""
     loop = asyncio.get_running_loop()
     waiting: dict[int, asyncio.Future[bytes]] = {}
 
@@ -53,7 +58,7 @@ async def _answers(spec: KernelSpec, policy: str, rows: list[bytes], host: JailH
             future.set_result(reply.payload)
         else:
             text = reply.payload.decode(errors="replace")
-            future.set_exception(KernelError(f"golden row {reply.seq - 1}: {text}", who=spec.name))
+            future.set_exception(KernelError(f"golden row {reply.seq % len(rows)}: {text}", who=spec.name))
 
     def exited(exit_: JailExit) -> None:
         for future in waiting.values():
@@ -65,14 +70,18 @@ async def _answers(spec: KernelSpec, policy: str, rows: list[bytes], host: JailH
     try:
         if jail.faults:
             raise KernelError(f"its jail cannot load it: {'; '.join(jail.faults.values())}", who=spec.name)
-        for seq, row in enumerate(rows, start=1):
+        size, step = spec.reply_bytes, min(spec.layout.batch_max, jail.rows_max(0))
+        together = [rows[first : first + step] for first in range(0, len(rows), step)] if step > 1 else []
+        for frame in [[row] for row in rows] + together:
+            seq = len(answers)
             waiting[seq] = loop.create_future()
-            jail.submit(0, seq, 1, row)
+            jail.submit(0, seq, len(frame), b"".join(frame))
             async with asyncio.timeout(JAIL_READY_MS_MAX / 1000):
-                answers.append(await waiting[seq])
+                answer = await waiting[seq]
+            answers += [answer[at : at + size] for at in range(0, len(answer), size)]
         return answers
     except TimeoutError:
-        text = f"golden row {len(answers)}: no answer within {JAIL_READY_MS_MAX} ms"
+        text = f"golden row {len(answers) % len(rows)}: no answer within {JAIL_READY_MS_MAX} ms"
         raise KernelError(text, who=spec.name) from None
     finally:
         await jail.close()

@@ -347,10 +347,15 @@ def parse_told(text: bytes) -> dict[str, Any] | None:
     try:
         told = json.loads(text)
         if "failed" in told:
-            return {"failed": str(told["failed"])[:1000], "invalid": str(told.get("invalid", ""))[:1000]}
-        faults = {int(slot): str(fault)[:500] for slot, fault in told["faults"].items()}
+            return {"failed": _text(told["failed"]), "invalid": _text(told.get("invalid", ""))}
+        faults = {int(slot): _text(fault)[:500] for slot, fault in told["faults"].items()}
         ready = {key: list(told["ready"][key]) for key in ("performed", "absent", "stamps_us")}
         compiled = int(told.get("compiled", 0))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         return None
     return {"ready": ready, "faults": faults, "compiled": compiled}
+
+
+def _text(value: object) -> str:
+    """At most 1000 characters, which have a UTF-8 form: JSON can name half a character, and logs could not hold it."""
+    return str(value)[:1000].encode("utf-8", "replace").decode("utf-8")

@@ -174,7 +174,7 @@ def parse_message(text: bytes, fds: tuple[int, ...]) -> Message | None:
                 return Message({**numbers, "text": str(body["text"])[:1000]}, ())
             case ["code", "exited", "pid"] | ["exited", "pid", "signal"] if not fds:
                 return Message(numbers, ())
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         return None
     return None
 
