@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeswarm.drivers.handover import HandedProcess
-from edgeswarm.errors import JailError, TierError
+from edgeswarm.errors import JailError, JailGoneError, TierError
 from edgeswarm.jail.policy import TIERS, Policy, Tier, to_json
 from edgeswarm.limits import ZYGOTE_MESSAGE_BYTES_MAX
 
@@ -112,14 +112,14 @@ class ZygoteProcess:
         return self.process.pid
 
     def send(self, order: dict[str, Any], fds: Sequence[int] = ()) -> None:
-        """Raises JailError when the zygote is gone or the order is too large."""
+        """Raises JailGoneError when the zygote is gone, JailError when the order is too large."""
         text = json.dumps(order).encode("utf-8")
         if len(text) > ZYGOTE_MESSAGE_BYTES_MAX:
             raise JailError(f"order for the zygote: {len(text)} bytes, at most {ZYGOTE_MESSAGE_BYTES_MAX}")
         try:
             socket.send_fds(self.socket, [text], list(fds))
         except OSError as error:
-            raise JailError(f"zygote {self.pid} does not take orders: {error.strerror}") from None
+            raise JailGoneError(f"zygote {self.pid} does not take orders: {error.strerror}") from None
 
     def receive(self) -> Message | None:
         """The next message; None when the zygote is gone, or was killed for a malformed one.

@@ -26,7 +26,7 @@ from edgeswarm.drivers.jail_orphans import Orphans
 from edgeswarm.drivers.jail_policy import BUILD_POLICY, OWN_POLICIES, load_policies
 from edgeswarm.drivers.jail_process import Jail
 from edgeswarm.drivers.jail_zygote import Message, Program, ZygoteProcess, choose_tier
-from edgeswarm.errors import ConfigError, JailError, LimitError
+from edgeswarm.errors import ConfigError, JailError, JailGoneError, LimitError
 from edgeswarm.ids import JailId
 from edgeswarm.jail.policy import Tier
 from edgeswarm.limits import COMPILE_MS_DEFAULT, JAIL_READY_MS_MAX, JAILS_MAX, ZYGOTE_STARTS_MAX
@@ -304,8 +304,14 @@ class JailHost:
         try:
             if policy not in self._policies:
                 raise ConfigError(f"sandbox policy: expected one of {', '.join(self._policies)}, found {policy!r}")
-            zygote = await self._ready_zygote()
-            zygote.send(order_for(link, self._policies[policy], self.tier, self.groups), link.fds)
+            while True:
+                zygote = await self._ready_zygote()
+                try:
+                    zygote.send(order_for(link, self._policies[policy], self.tier, self.groups), link.fds)
+                    break
+                except JailGoneError:  # it died, and nobody has noticed yet
+                    if zygote is self._zygote:
+                        self._zygote_gone(zygote)
             self._parents[link.id] = zygote
         except BaseException:
             link.close()

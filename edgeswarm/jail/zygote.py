@@ -13,6 +13,7 @@ When the socket closes, the supervisor is gone: it kills every jail and ends.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import importlib
 import json
@@ -20,6 +21,7 @@ import os
 import select
 import signal
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, Protocol
 
@@ -32,6 +34,8 @@ UID_FIRST: Final = 300_000
 UIDS: Final = 65_536
 UID_NOBODY: Final = 65_534
 _DESCRIPTORS_MAX: Final = 16
+_GROUPS_MAX: Final = 256
+"""Folders of cgroups remembered before those that are gone are sorted out."""
 _NUMBER_MAX: Final = 2**31 - 1
 
 
@@ -55,6 +59,8 @@ class Zygote:
     tried: dict[str, tiers.Tried]
     policies: dict[str, policy.Policy] = field(default_factory=dict)
     jails: dict[int, int] = field(default_factory=dict)
+    groups: set[str] = field(default_factory=set)
+    """Folders of cgroups of its jails; the supervisor removes them, and the zygote when the supervisor is gone."""
 
     def tell(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         try:
@@ -116,6 +122,7 @@ class Zygote:
                 memory_bytes=int(order["memory_bytes"]),
                 doors=tuple(map(str, order.get("groups", ()))),
             )
+            self.remember(order.get("groups", ()))
             report, told = os.pipe()
             child = os.fork()
         except Exception as error:  # a field of the order, or the kernel: the supervisor hears it either way
@@ -162,10 +169,23 @@ class Zygote:
             end = {"code": how} if how >= 0 else {"signal": -how}
             self.tell({"exited": number, "pid": pid} | end)
 
+    def remember(self, doors: Iterable[str]) -> None:
+        """Groups of one more jail; those that the supervisor has removed are forgotten now and then."""
+        if len(self.groups) > _GROUPS_MAX:
+            self.groups = {folder for folder in self.groups if os.path.isdir(folder)}
+        self.groups |= {os.path.dirname(str(door)) for door in doors}
+
     def end(self) -> NoReturn:
-        """The supervisor is gone: nothing may outlive it."""
+        """The supervisor is gone: nothing may outlive it, its jails' groups included."""
         for pid in self.jails:
             os.kill(pid, signal.SIGKILL)
+        if self.groups:
+            for pid in self.jails:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+            for folder in self.groups:
+                with contextlib.suppress(OSError):  # gone already; or busy, and the next start of its owner removes it
+                    os.rmdir(folder)
         os._exit(0)
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -180,6 +181,40 @@ def test_the_next_start_removes_what_a_killed_supervisor_left_and_nothing_else(t
         alive[0].communicate("")
         Groups.open(str(tmp_path), may_move=False)
     assert ours(alive[1]) == []
+
+
+HOSTED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[2])
+import jail_kernels as k
+from pathlib import Path
+from edgeswarm.drivers.jail_sync import SyncHost
+host = SyncHost(policy_dir=k.SANDBOX, cache_dir=Path(sys.argv[1]), mac_key=k.MAC_KEY)
+jail = host.spawn([k.moody_spec(host.compile(k.assemble(k.MOODY)))])
+print(host.groups.prefix, flush=True)
+sys.stdin.read()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_after_kill_9_the_zygote_removes_the_groups_of_its_jails(tmp_path: Path, cache_dir: Path) -> None:
+    needs(Groups.open(str(tmp_path), may_move=False), "pids")
+    support = str(Path(k.__file__).parent)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOSTED, str(cache_dir), support],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        prefix = process.stdout.readline().strip()
+        assert prefix.startswith("es-")
+        assert ours(prefix)
+        process.communicate("")
+    until = time.monotonic() + 10
+    while ours(prefix) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert ours(prefix) == []
 
 
 def test_limits_are_as_they_were_asked_for(tmp_path: Path) -> None:
