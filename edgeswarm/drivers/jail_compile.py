@@ -72,4 +72,6 @@ def compile_error(error: JailStartError, within_ms: int) -> Exception:
         return KernelError(error.invalid)
     if error.ended.text.startswith("not ready within"):
         return LimitError(f"compiling a kernel took longer than {within_ms} ms")
+    if error.ended.sigsys:  # the compiler's abort for want of memory raises a signal, which stage 2 forbids
+        return JailError(f"compiling a kernel: {error}; it wanted more memory than policy build allows, or an escape")
     return JailError(f"compiling a kernel: {error}")
