@@ -21,7 +21,7 @@ from edgeswarm.errors import TierError
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = ("seccomp", "namespaces", "landlock", "refuse_exec_gain", "seal_text")
-TIERS: dict[tuple[bool, bool, bool], doctor.Tier] = {
+TIERS: dict[tuple[bool, ...], doctor.Tier] = {
     (True, True, True): "A",
     (True, False, True): "B",
     (True, True, False): "C",
@@ -58,7 +58,7 @@ def report(*missing: str, known: advice.Facts | None = None, detail: str = "Oper
     }
     layers["seccomp_filters"] = layers["seccomp"]
     has = tuple(name not in missing for name in ("seccomp", "namespaces", "landlock"))
-    tier = TIERS.get(has, "D")  # type: ignore[arg-type]
+    tier: doctor.Tier = TIERS.get(has, "D")
     groups = {} if "cgroups" in missing else {"v2": Check(True, "took a process")}
     return Report(tier, doctor.TIERS[tier], {}, layers, groups, Check(True, "fine"), {}, {}, 1)
 

@@ -89,7 +89,7 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 
 def without(rules: Rules, *, masked: Mapping[str, int] | None = None) -> list[str]:
-    """The command that puts a program on such a machine.  masked: call -> bits of its first argument that let it pass."""
+    """The command that puts a program on such a machine.  masked: call -> bits of its first argument that pass it."""
     allowed = masked or {}
     packed = [[NUMBERS[name], answer, allowed.get(name, 0), allowed.get(name, 0)] for name, answer in rules.items()]
     clone = NUMBERS["clone"] if rules.get("setns") else 0
