@@ -16,11 +16,7 @@ from edgeswarm.errors import TierError
 SETTING: Final = "jails.min_tier"
 _DETAIL_CHARS_MAX: Final = 200
 _ERRNO: Final = re.compile(r"^\[Errno \d+\] ")
-_LOST: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
-    "B": (("namespaces", "namespaces"),),
-    "C": (("namespaces", "namespaces"), ("landlock", "Landlock")),
-}
-"""Tier -> layers that it does without, and their names for people."""
+_NAMES: Final = {"namespaces": "namespaces", "landlock": "Landlock"}
 
 
 class Host(Protocol):
@@ -35,11 +31,14 @@ class Host(Protocol):
 
 def degraded(tier: str, layers: Mapping[str, tuple[bool, str]]) -> str:
     """Which layers jails of this tier do without, and what the kernel said to them; "" for tier A."""
+    lost = {"B": ("namespaces",), "C": ("namespaces", "landlock")}.get(tier, ())
+    if not layers.get("landlock", (True, ""))[0]:  # tier C enters the namespaces that it can have (`plan.make_plan`)
+        lost = tuple(layer for layer in lost if not layers.get(layer, (False, ""))[0])
     said = []
-    for layer, name in _LOST.get(tier, ()):
+    for layer in lost:
         ok, detail = layers.get(layer, (False, ""))
         why = "" if ok or not detail else f" ({_ERRNO.sub('', detail)[:_DETAIL_CHARS_MAX]})"
-        said.append(f"no {name}{why}")
+        said.append(f"no {_NAMES[layer]}{why}")
     return ", ".join(said)
 
 

@@ -147,18 +147,24 @@ def name_of(step: Step) -> str:
 
 
 def make_plan(
-    policy: Policy, tier: Tier, *, run_as: tuple[int, int] | None, memory_bytes: int, doors: tuple[str, ...] = ()
+    policy: Policy,
+    tier: Tier,
+    *,
+    run_as: tuple[int, int] | None,
+    memory_bytes: int,
+    doors: tuple[str, ...] = (),
+    namespaces_too: bool = False,
 ) -> tuple[Step, ...]:
     """The steps of one jail.
 
     run_as: (uid, gid) when the zygote is root, else None.  memory_bytes: the sum of the agents' memory limits.
-    doors: of its cgroups; none: rlimits are all there is.
+    doors: of its cgroups; none: rlimits are all there is.  namespaces_too: of tier C for want of Landlock alone.
     Raises TierError when the policy asks for more than this machine's tier.
     """
     if TIERS.index(tier) > TIERS.index(policy.tier_min):
         raise TierError(f"policy {policy.name} needs tier {policy.tier_min} or better, this machine offers {tier}")
     steps: list[Step] = []
-    namespaces = policy.namespaces if tier == "A" else ()
+    namespaces = policy.namespaces if tier == "A" or (tier == "C" and namespaces_too) else ()
     if doors:
         steps.append(JoinGroups(doors))
     if run_as is not None:

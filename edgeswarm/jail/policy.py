@@ -18,7 +18,7 @@ from edgeswarm.errors import JailError
 
 Tier = Literal["A", "B", "C", "D"]
 TIERS: Final[tuple[Tier, ...]] = ("A", "B", "C", "D")
-"""A: every layer.  B: Landlock and seccomp.  C: seccomp and limits.  D: refused."""
+"""A: every layer.  B: Landlock and seccomp.  C: seccomp and limits, and namespaces where they work.  D: refused."""
 
 STAGES: Final = (1, 2)
 """Stage 1 holds while agents are loaded, stage 2 from the first sample on."""

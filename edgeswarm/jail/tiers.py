@@ -36,7 +36,7 @@ def try_layers(run_as: tuple[int, int] | None) -> dict[str, Tried]:
 
 
 def tier_of(tried: Mapping[str, Tried]) -> Tier:
-    """The best tier that these layers allow."""
+    """The best tier that these layers allow.  Without Landlock it is C, whether there are namespaces or not."""
     if not tried["seccomp"].ok:
         return "D"
     if not tried["landlock"].ok:

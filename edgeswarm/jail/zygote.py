@@ -121,6 +121,7 @@ class Zygote:
                 run_as=user_of(number),
                 memory_bytes=int(order["memory_bytes"]),
                 doors=tuple(map(str, order.get("groups", ()))),
+                namespaces_too=self.tried["namespaces"].ok and not self.tried["landlock"].ok,
             )
             self.remember(order.get("groups", ()))
             report, told = os.pipe()

@@ -151,6 +151,41 @@ def test_the_tier_is_found_said_and_served_on_the_operators_word_only(
     assert (home / "out.csv").read_text() == theirs, "the same numbers as on the whole machine"
 
 
+IN_A_JAIL = """
+import json, sys, tempfile
+from pathlib import Path
+import jail_kernels as k
+from edgeswarm.drivers.jail_sync import SyncHost
+with tempfile.TemporaryDirectory() as folder:
+    with SyncHost(policy_dir=k.SANDBOX, cache_dir=Path(folder) / "cache", mac_key=k.MAC_KEY) as host:
+        with host.spawn([k.moody_spec(host.compile(k.assemble(k.MOODY)))]) as jail:
+            doubled = k.values(jail.call(0, k.row(k.ADD, 21)))[0]
+            print(json.dumps([host.tier, doubled, jail.ready["performed"], jail.ready["absent"]]))
+"""
+LAYERS_OF = {
+    "docker": ("B", {"DenyFiles"}),
+    "no Landlock": ("C", {"Unshare", "ForkInit", "EmptyRoot", "Hostname"}),
+    "docker before Landlock and mseal": ("C", set()),
+    "docker with our calls added": ("A", {"Unshare", "ForkInit", "EmptyRoot", "Hostname", "DenyFiles"}),
+}
+
+
+@pytest.mark.parametrize("name", list(LAYERS_OF))
+def test_a_jail_has_every_layer_that_its_machine_offers(name: str, here: doctor.Report) -> None:
+    """Without Landlock alone the namespaces are kept; a step that is absent is one that the kernel does not know."""
+    if here.tier != "A":
+        pytest.skip(f"this machine is of tier {here.tier} itself")
+    support = f"{m.ROOT}:{m.ROOT / 'tests' / 'support'}"
+    done = m.run(machine(name), [sys.executable, "-c", IN_A_JAIL], PYTHONPATH=support)
+    assert done.returncode == 0, done.stderr
+    tier, doubled, performed, absent = json.loads(done.stdout)
+    expected, layers = LAYERS_OF[name]
+    assert (tier, doubled) == (expected, 42.0)
+    assert {"Unshare", "ForkInit", "EmptyRoot", "Hostname", "DenyFiles"} & set(performed) == layers
+    assert {"NoNewPrivileges", "DropCapabilities", "LoadFilter(1)", "LoadFilter(2)"} <= set(performed)
+    assert ("SealText" in absent) >= (name == "docker before Landlock and mseal")
+
+
 def test_a_policy_that_wants_more_is_refused_whatever_the_operator_says(home: Path) -> None:
     """tier_min of a policy of one's own is the policy's; min_tier of the device cannot undercut it."""
     pytest.importorskip("pyseccomp")

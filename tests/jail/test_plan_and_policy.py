@@ -78,6 +78,16 @@ def test_every_plan_keeps_the_order(name: str, tier: Any, run_as: tuple[int, int
         assert at("BecomeUser") == 0
 
 
+def test_a_machine_without_landlock_alone_keeps_its_namespaces() -> None:
+    """It is of tier C, but a layer that is there is used; one that was left out on purpose stays out."""
+    strict = POLICIES["strict"]
+    best = [plan.name_of(step) for step in plan.make_plan(strict, "A", run_as=None, memory_bytes=0)]
+    c = plan.make_plan(strict, "C", run_as=None, memory_bytes=0, namespaces_too=True)
+    assert [plan.name_of(step) for step in c] == [name for name in best if name != "DenyFiles"]
+    b = plan.make_plan(strict, "B", run_as=None, memory_bytes=0, namespaces_too=True)
+    assert "Unshare" not in [plan.name_of(step) for step in b]
+
+
 def test_the_memory_limit_is_the_policys_plus_the_agents() -> None:
     steps = plan.make_plan(POLICIES["strict"], "C", run_as=None, memory_bytes=12345)
     assert plan.Limit("DATA", POLICIES["strict"].data_bytes + 12345) in steps

@@ -31,7 +31,7 @@ State = Literal["ok", "missing", "unknown", "not_here"]
 TIERS: dict[Tier, str] = {
     "A": "every layer: namespaces, Landlock, seccomp",
     "B": "Landlock and seccomp, no namespaces",
-    "C": "seccomp and limits only",
+    "C": "no Landlock: seccomp and limits, and namespaces where they work",
     "D": "nothing can be jailed here, so nothing runs",
 }
 SECONDS_MAX = 10.0
