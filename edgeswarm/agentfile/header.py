@@ -96,9 +96,13 @@ class ResourceLimits:
     memory_mb: Annotated[
         int, Range(1, KERNEL_MEMORY_BYTES_MAX // MIB, "MiB"), Doc("linear memory of the kernel at most")
     ] = 64
-    cpu_cores: Annotated[Cores, Doc("CPU time a second at most")] = 1.0
-    disk_mb: Annotated[int, Range(0, 1 << 20, "MiB"), Doc("files that its sinks keep, at most")] = 100
-    network_bandwidth_mbps: Annotated[float, Range(0.0, 1e6, "Mbit/s"), Doc("network use at most; 0: none")] = 0.0
+    cpu_cores: Annotated[Cores, Doc("CPU time a second at most; its calls wait for it")] = 1.0
+    disk_mb: Annotated[int, Range(0, 1 << 20, "MiB"), Doc("what is kept on disk for it, at most")] = 100
+    network_bandwidth_mbps: Annotated[
+        float,
+        Range(0.0, 1e6, "Mbit/s"),
+        Doc("what its network sinks and its stream send, at most; 0: what its class may"),
+    ] = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ def test_show_says_what_a_file_holds(cli, small: Path) -> None:
     assert row["signature"]["state"] == "trusted"
     assert row["layout"]["input"]["width"] == 2
     assert row["warnings"] == []
+    assert row["limits"]["memory_mb"] == {"value": 64, "from": "agent file"}
+    assert row["limits"]["network_bandwidth_mbps"] == {"value": 100.0, "from": "class agent"}
     assert row["sha256"] == agentfile.read(small.read_bytes()).sha256
     text = cli("agent", "show", small).out
     for part in ("small 1.0.0", "trusted here", "vitals", "hysteresis", "wasm_kernel", row["sha256"]):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeswarm.app.cli import common, output, signing
+from edgeswarm.app.cli import common, limits_view, output, signing
 from edgeswarm.errors import ConfigError, EdgeSwarmError, NotSignedError, UnknownPublisherError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def show(file: Path, trust: Path | None, state: Path | None, config_file: Path |
         "header": schema.encode(found.header),
         "signature": signature_of(found, trusted),
         "layout": layout_of(found),
+        "limits": limits_view.here(found.header, common.settings_of(state, config_file)),
         "warnings": list(found.warnings),
     }
     output.emit(row, as_json=as_json, text=lambda: summary(found, row))
