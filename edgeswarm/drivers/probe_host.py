@@ -29,7 +29,9 @@ from edgeswarm.jail.frames import RingError
 
 Status = Literal["blocked", "open", "untried"]
 NOTHING: Final = "does_nothing"
-_DEADLINE_MS: Final = 150
+_DEADLINE_MS: Final = 5_000
+"""Of a call that ends by itself, on however busy a machine."""
+_DEADLINE_OF_LOOPS_MS: Final = 150
 _CALLS: Final = 3
 _REFUSED: Final = 70
 """Exit code of a jail that could not be made (`worker.EXIT_REFUSED`)."""
@@ -143,8 +145,9 @@ class ProbeHost:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _spawn(self, name: str, code: bytes, layout: Any = probe_wasm.LAYOUT) -> SyncJail:
-        spec = KernelSpec(0, "probe", code, layout, bytes(layout.weights.size), deadline_ms=_DEADLINE_MS)
+    def _spawn(self, name: str, code: bytes, layout: Any = probe_wasm.LAYOUT, *, loops: bool = False) -> SyncJail:
+        deadline_ms = _DEADLINE_OF_LOOPS_MS if loops else _DEADLINE_MS
+        spec = KernelSpec(0, "probe", code, layout, bytes(layout.weights.size), deadline_ms=deadline_ms)
         link = JailLink(self._host.next_id(), [spec])
         link.job["probe"] = {
             "name": name,
@@ -172,7 +175,7 @@ class ProbeHost:
 
     def _lie(self, name: str) -> Answer:
         try:
-            with self._spawn(name, self._code) as jail:
+            with self._spawn(name, self._code, loops=name == "jail_never_answers") as jail:
                 for _ in range(_CALLS):
                     jail.call(0, bytes(8))
         except JailStartError as error:
@@ -194,7 +197,7 @@ class ProbeHost:
         except JailError as error:
             return Answer("open" if harmless else "blocked", f"ended the compiler's jail: {error}"[:160])
         try:
-            with self._spawn("", code, layout) as jail:
+            with self._spawn("", code, layout, loops="endless" in probe.name) as jail:
                 if 0 in jail.faults:
                     return Answer("blocked", f"not loaded: {jail.faults[0]}"[:160])
                 if probe.verdict == "refused":
