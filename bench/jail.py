@@ -1,11 +1,12 @@
-"""What does a jail cost?  Time from request to ready, private memory of 100 jails, time until a killed one is reported.
+"""What does a jail cost?  Time to ready, the price of each layer, memory of 100 jails, time until a death is reported.
 
 Contestants for "ready", in turns within one run: a jail of policy `strict` with every layer (and with fewer), a cold
 `python -I -S` that loads the same compiled kernel and calls it once without any jail, the same through the wasmtime
 package's own wrappers, and bubblewrap around the cold Python.  Medians of the rounds; noise is half the distance of
-the quartiles.
+the quartiles.  The 99th percentile of "ready" and of deaths comes from as many more jails as --tail says.
+Layers: each left out of the plan in turn (`bench/_jail_layers.py`); what that saves is its price.
 
-    python bench/jail.py [--rounds 41] [--jails 100] [--json]
+    python bench/jail.py [--rounds 41] [--tail 200] [--jails 100] [--json]
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import platform
 import re
@@ -26,15 +28,20 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from edgeswarm.compile import Kernel, compile_mlp
-from edgeswarm.drivers.jail_zygote import wasmtime_library
-from edgeswarm.drivers.jails import JailExit, JailHost, KernelSpec
-from edgeswarm.model import random_mlp
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+
+import jail_kernels  # noqa: E402
+from _jail_layers import layers  # noqa: E402
+
+from edgeswarm.compile import Kernel, compile_mlp  # noqa: E402
+from edgeswarm.drivers.jail_zygote import wasmtime_library  # noqa: E402
+from edgeswarm.drivers.jails import JailExit, JailHost, KernelSpec  # noqa: E402
+from edgeswarm.model import random_mlp  # noqa: E402
+
 SIZES = [784, 128, 64, 32, 10]
+TAIL_MIN = 100
+"""Fewer samples have no 99th percentile."""
 
 COLD = """
 import sys
@@ -80,7 +87,10 @@ BWRAP = ["--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "A
 
 def summary(values: list[float]) -> dict[str, float]:
     low, middle, high = statistics.quantiles(values, n=4)
-    return {"median": round(middle, 3), "noise": round((high - low) / 2, 3), "count": len(values)}
+    found = {"median": round(middle, 3), "noise": round((high - low) / 2, 3), "count": len(values)}
+    if len(values) >= TAIL_MIN:
+        found["p99"] = round(sorted(values)[math.ceil(len(values) * 0.99) - 1], 3)
+    return found
 
 
 def process_ms(command: list[str]) -> float:
@@ -187,18 +197,35 @@ class Bench:
         await asyncio.gather(*(jail.close() for jail in jails))
         return found
 
-    async def deaths(self, rounds: int) -> dict[str, dict[str, float]]:
-        """Milliseconds from SIGKILL to the host's word of the end, with its signal."""
+    async def tail(self, rounds: int) -> dict[str, float]:
+        """Request to ready of the full jail, one at a time."""
         tier = min(self.hosts)
-        samples = []
+        return summary([await self.jail_ms(tier) for _ in range(rounds)])
+
+    async def deaths(self, rounds: int) -> dict[str, dict[str, float]]:
+        """Milliseconds from SIGKILL of a jail in an endless call to the end of its socket, and to the host's word."""
+        host = self.hosts[min(self.hosts)]
+        code = await host.compile(jail_kernels.assemble(jail_kernels.MOODY))
+        spec = jail_kernels.moody_spec(code, deadline_ms=60_000)
+        seen: list[float] = []
+        told: list[float] = []
         for _ in range(rounds):
-            jail = await self.hosts[tier].spawn([self.specs[tier]], on_reply=print, on_exit=self.exits.put_nowait)
+            jail = await host.spawn([spec], on_reply=print, on_exit=self.exits.put_nowait)
+            assert jail.submit(0, 1, 1, jail_kernels.row(jail_kernels.SPIN))
+            await asyncio.sleep(0.005)
+            end, at = jail._end, [0]
+
+            def ended(end: Callable[[], None] = end, at: list[int] = at) -> None:
+                at[0] = time.perf_counter_ns()
+                end()
+
+            jail._end = ended  # type: ignore[method-assign]
             began = time.perf_counter_ns()
-            os.kill(jail.pid, 9)
-            ended = await self.exits.get()
-            assert ended.signal == 9
-            samples.append((time.perf_counter_ns() - began) / 1e6)
-        return {"SIGKILL to reported end": summary(samples)}
+            jail.kill()
+            assert (await self.exits.get()).signal == 9
+            told.append((time.perf_counter_ns() - began) / 1e6)
+            seen.append((at[0] - began) / 1e6)
+        return {"SIGKILL of a spinning jail, seen": summary(seen), "the same, and how it ended": summary(told)}
 
 
 def rollup(pid: int, key: str) -> int:
@@ -207,7 +234,7 @@ def rollup(pid: int, key: str) -> int:
     return sum(int(kib) for kib in re.findall(rf"^{key}: +(\d+) kB$", text, re.MULTILINE))
 
 
-async def bench(rounds: int, jails: int) -> dict[str, Any]:
+async def bench(rounds: int, jails: int, tail: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = Bench(Path(folder))
         await run.start()
@@ -218,8 +245,10 @@ async def bench(rounds: int, jails: int) -> dict[str, Any]:
                 "user": "root" if os.geteuid() == 0 else "ordinary",
                 "bubblewrap": shutil.which("bwrap") is not None,
                 "ready_ms": await run.ready(rounds),
+                "tail_ms": await run.tail(tail),
                 "memory": await run.memory(jails),
-                "deaths_ms": await run.deaths(rounds),
+                "deaths_ms": await run.deaths(tail),
+                "layers": layers(run.folder, rounds),
             }
         finally:
             await run.close()
@@ -229,17 +258,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=41, help="rounds of all contestants in turn (default 41)")
     parser.add_argument("--jails", type=int, default=100, help="living jails for the memory table (default 100)")
+    parser.add_argument("--tail", type=int, default=200, help="more jails, for the 99th percentiles (default 200)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    found = asyncio.run(bench(max(2, options.rounds), max(2, options.jails)))
+    found = asyncio.run(bench(max(2, options.rounds), max(2, options.jails), max(TAIL_MIN, options.tail)))
     if options.json:
         print(json.dumps(found, indent=1))
         return
+    show(found)
+
+
+def show(found: dict[str, Any]) -> None:
     print(f"{found['machine']}, {found['cores']} cores, {found['user']}; medians, ± half the quartile distance")
     base = min(item["median"] for name, item in found["ready_ms"].items() if name.startswith("jail, tier A"))
     print(f"\n{'request to ready, 784-128-64-32-10':<46}{'ms':>20}{'over a jail':>13}")
     for name, item in found["ready_ms"].items():
         print(f"{name:<46}{item['median']:>11.2f} ±{item['noise']:<6.2f}{item['median'] / base:>12.1f}x")
+    tail = found["tail_ms"]
+    label = f"the full jail, {tail['count']} in a row: p50, p99"
+    print(f"{label:<46}{tail['median']:>11.2f}{tail['p99']:>8.2f}")
     if not found["bubblewrap"]:
         print("bubblewrap is not installed: not measured")
     memory = found["memory"]
@@ -253,8 +290,19 @@ def main() -> None:
     print(f"{'the zygote, resident':<46}{memory['zygote_resident_mib']:>11.2f}")
     ready = memory["request_to_ready_ms"]
     print(f"{'request to ready while they came, ms':<46}{ready['median']:>11.2f} ±{ready['noise']:<6.2f}")
+    print(f"\n{'deaths':<46}{'p50 ms':>11}{'p99 ms':>9}")
     for name, item in found["deaths_ms"].items():
-        print(f"{name + ', ms':<46}{item['median']:>11.2f} ±{item['noise']:<6.2f}")
+        print(f"{name:<46}{item['median']:>11.2f}{item['p99']:>9.2f}")
+    print(f"\n{'price of a layer':<46}{'ready ms':>17}{'price':>8}{'call us':>10}{'price':>8}")
+    whole = found["layers"]["every layer"]
+    for name, item in found["layers"].items():
+        ready_ms, call_us = item["ready_ms"], item["call_us"]
+        price = "" if item is whole else f"{whole['ready_ms']['median'] - ready_ms['median']:+.2f}"
+        steady = "" if item is whole else f"{whole['call_us']['median'] - call_us['median']:+.2f}"
+        print(
+            f"{name:<46}{ready_ms['median']:>9.2f} ±{ready_ms['noise']:<6.2f}{price:>8}"
+            f"{call_us['median']:>10.2f}{steady:>8}"
+        )
 
 
 if __name__ == "__main__":
