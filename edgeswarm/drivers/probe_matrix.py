@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from edgeswarm.drivers.jail_sync import SyncHost
 from edgeswarm.drivers.probe_host import Answer, Column, Row, columns, guarded, rows, run_column
-from edgeswarm.errors import LocalError
+from edgeswarm.errors import JailError, LocalError
 
 _COLUMNS_AT_ONCE_MAX: Final = 4
 
@@ -101,9 +101,11 @@ def run(
     Raises TierError where nothing can be jailed, JailError where a column's jails cannot be made.
     """
     names = [row.name for row in wanted]
-    lock = threading.Lock()
+    lock, stopped = threading.Lock(), threading.Event()
 
     def tell(count: int) -> None:
+        if stopped.is_set():
+            raise JailError("probing was stopped")
         with lock:
             told(count)
 
@@ -111,7 +113,12 @@ def run(
         host = {"policy_dir": policy_dir, "cache_dir": Path(folder) / "cache", "mac_key": os.urandom(32)}
         at_once = min(_COLUMNS_AT_ONCE_MAX, len(os.sched_getaffinity(0)), len(picked))
         with ThreadPoolExecutor(at_once) as pool:
-            done = list(pool.map(lambda column: run_column(column, names, tell, **host), picked))
+            try:
+                done = list(pool.map(lambda column: run_column(column, names, tell, **host), picked))
+            except BaseException:  # ctrl-c, or a column that cannot be made: the others need not go on
+                stopped.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     answers = {column.name: found for column, (found, _) in zip(picked, done, strict=True)}
     threads = next(threads for column, (_, threads) in zip(picked, done, strict=True) if column.name == "full")
     return Matrix(picked[0].tier, tuple(wanted), tuple(answers), answers, tuple(threads))

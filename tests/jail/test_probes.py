@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,21 @@ def test_an_open_probe_and_an_unfiltered_thread_are_told() -> None:
         assert probe_host.guarded([row])
     [probe, *_] = matrix(a="blocked").to_json()["probes"]
     assert probe == {"name": "a", "layer": "seccomp", "group": "files", "full": "blocked", "how": "text"}
+
+
+def test_a_column_that_cannot_be_made_stops_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second column would probe for ever; it stops once the first has failed."""
+    begun = threading.Event()
+
+    def run_column(column: Column, _names: Any, told: Any, **_host: Any) -> Any:
+        if column.name == "full":
+            begun.wait()
+            raise JailError("cannot be made")
+        while True:
+            begun.set()
+            told(1)
+
+    monkeypatch.setattr(probe_matrix, "run_column", run_column)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    with pytest.raises(JailError, match="cannot be made"):
+        probe_matrix.run(k.SANDBOX, list(ROWS.values())[:1], [Column("full"), Column("endless")])
