@@ -11,7 +11,7 @@ import itertools
 import os
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -34,6 +34,7 @@ from edgeswarm.drivers.jail_zygote import Program, ZygoteProcess, choose_tier
 from edgeswarm.errors import ConfigError, JailError, JailGoneError, TrapError
 from edgeswarm.ids import JailId
 from edgeswarm.jail.frames import SPIN_ALONE_NS, SPIN_NS, Kind, RingError
+from edgeswarm.jail.policy import Policy
 from edgeswarm.limits import COMPILE_MS_DEFAULT, JAIL_READY_MS_MAX
 
 _libc = ctypes.CDLL(None)
@@ -56,8 +57,10 @@ class SyncHost:
         tier: str | None = None,
         program: Program | None = None,
         groups: Groups | None = None,
+        policies: Mapping[str, Policy] | None = None,
     ) -> None:
-        self._policies = load_policies(policy_dir, own=cache_dir.parent / OWN_POLICIES)
+        """policies: in place of those of the folder (`jail_diagnose`)."""
+        self._policies = policies or load_policies(policy_dir, own=cache_dir.parent / OWN_POLICIES)
         self.groups = groups or Groups.open(str(cache_dir), may_move=False)
         self.cache = CwasmCache(cache_dir, mac_key, binding_here(policy_digest=self._policies[BUILD_POLICY].digest()))
         self._numbers = itertools.count(1)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ),
         "policies": ("sandbox", "policies", "List the sandbox policies, or check one of your own."),
         "explain": ("sandbox", "explain", "Show what a policy allows, and why, call by call."),
+        "diagnose": ("sandbox_diagnose", "diagnose", "Find out which system call an agent is quarantined for."),
     },
 )
 def sandbox() -> None:
