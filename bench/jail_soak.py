@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -105,11 +106,13 @@ class Soak:
         self.tally[what] += 1
         match what:
             case "kill" if jail.pidfd >= 0:
-                signal.pidfd_send_signal(jail.pidfd, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it ends in this very moment
+                    signal.pidfd_send_signal(jail.pidfd, signal.SIGKILL)
             case "close":
                 await jail.close()
             case "zygote" if self.host.zygote_pid:
-                os.kill(self.host.zygote_pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.host.zygote_pid, signal.SIGKILL)
             case "spin" | "trap" | "scribble" if jail.alive:
                 self.seq += 1
                 jail.submit(0, self.seq, 1, k.row({"spin": k.SPIN, "trap": k.TRAP, "scribble": k.SCRIBBLE}[what]))
