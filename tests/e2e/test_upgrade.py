@@ -46,8 +46,10 @@ def story(state: Path) -> list[str]:
 
 
 def rows(path: Path) -> list[tuple[int, int]]:
-    """(seq, value) of every record."""
-    records = [json.loads(line) for line in path.read_text().splitlines()]
+    """(seq, value) of every record, those of older files first: on a busy machine the story is longer than 10 MB."""
+    older = [path.with_name(f"{path.name}.{number}") for number in (3, 2, 1)]
+    texts = [file.read_text() for file in (*older, path) if file.exists()]
+    records = [json.loads(line) for text in texts for line in text.splitlines()]
     return [(record["seq"], int(record["values"][0])) for record in records]
 
 

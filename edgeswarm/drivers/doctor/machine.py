@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from edgeswarm.drivers.cgroup_find import read_own_groups
 from edgeswarm.drivers.jail_zygote import wasmtime_library
 from edgeswarm.jail import wasm
 
-CGROUPS = Path("/sys/fs/cgroup")
 _LIMITS_V1 = {
     "memory": ("memory.limit_in_bytes", "67108864"),
     "pids": ("pids.max", "8"),
@@ -38,14 +38,9 @@ class ProbeError(Exception):
 def own_groups() -> dict[str, Path]:
     """Controller ("" for version 2) -> the folder of our own group, where it is mounted."""
     found: dict[str, Path] = {}
-    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-        _, controllers, path = line.split(":", 2)
-        for base in (CGROUPS, CGROUPS / "unified") if not controllers else (CGROUPS / controllers,):
-            folder = base / path.lstrip("/")
-            wanted = "cgroup.controllers" if not controllers else "cgroup.procs"
-            if (folder / wanted).exists():
-                for controller in controllers.split(","):
-                    found.setdefault(controller, folder)
+    for group in read_own_groups():
+        for controller in group.controllers or ("",):
+            found.setdefault(controller, group.folder)
     return found
 
 
