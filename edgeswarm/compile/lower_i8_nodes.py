@@ -21,8 +21,7 @@ from edgeswarm.compile.pack_i8 import ONES, RECORD_BYTES, PackedI8, panels, read
 from edgeswarm.compile.template import Value
 from edgeswarm.errors import LocalError
 from edgeswarm.model.graph import Graph, Outline
-from edgeswarm.model.nodes import Tensor
-from edgeswarm.model.ops import RANGES
+from edgeswarm.model.nodes import RANGES, Tensor
 from edgeswarm.model.quantize import GROUPS, IN_STEPS
 
 _PATHS = {"u7": "i7", "i8": "exact"}

@@ -28,6 +28,12 @@ DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
 )
 """Types of tensors and of params: name -> how numpy holds them, little-endian."""
 
+RANGES: Mapping[str, tuple[int, int]] = MappingProxyType({"i8": (-128, 127), "u7": (0, 127), "u8": (0, 255)})
+"""Least and greatest value of a quantised dtype."""
+
+SCALES = 2.0**-126, 2.0**126
+"""Kernels hold a scale and its inverse as normal float32."""
+
 Attr = int | float | str | tuple[int, ...]
 
 
@@ -53,8 +59,12 @@ class Tensor:
             raise LimitError(
                 f"tensor: at most {GRAPH_TENSOR_VALUES_MAX} values (GRAPH_TENSOR_VALUES_MAX), found {list(self.shape)}"
             )
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise ModelError(f"tensor: expected a scale above 0, found {self.scale}")
+        if not SCALES[0] <= self.scale <= SCALES[1]:  # nor is NaN
+            raise ModelError(f"tensor: expected a scale above 0, from 2^-126 to 2^126, found {self.scale}")
+        least, greatest = RANGES.get(self.dtype, (-(1 << 31), (1 << 31) - 1))
+        if not least <= self.zero_point <= greatest:
+            found = str(self.zero_point)[:40]
+            raise ModelError(f"tensor: expected a zero point from {least} to {greatest}, found {found}")
         if self.dtype == "f32" and (self.scale, self.zero_point) != (1.0, 0):
             raise ModelError("tensor: expected scale 1 and zero point 0 for f32, found others")
 

@@ -17,16 +17,13 @@ from numpy.typing import NDArray
 from edgeswarm.errors import ModelError
 from edgeswarm.model.activations import ACTIVATIONS
 from edgeswarm.model.fann import exact
-from edgeswarm.model.nodes import Attr, Node, Param, Tensor
+from edgeswarm.model.nodes import RANGES, Attr, Node, Param, Tensor
 from edgeswarm.model.reference import FUNCTIONS
 
 F64 = NDArray[np.float64]
 Attrs = Mapping[str, Attr]
 Shape = tuple[tuple[int, ...], str | None]
 """Shape and dtype of what a node writes; dtype None: the tensor says."""
-
-RANGES = {"i8": (-128, 127), "u7": (0, 127), "u8": (0, 255)}
-"""Least and greatest value of a quantised dtype."""
 
 
 @dataclass(frozen=True, slots=True)

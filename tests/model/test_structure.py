@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from edgeswarm.errors import LimitError, ModelError
 from edgeswarm.limits import GRAPH_STRUCTURE_BYTES_MAX
 from edgeswarm.model import random_mlp
-from edgeswarm.model.graph import graph_of
+from edgeswarm.model.graph import Tensor, graph_of
 from edgeswarm.model.structure import outline_of, structure_of
 
 TEXT = (
@@ -55,6 +55,23 @@ def test_reading_is_the_inverse_of_writing(sizes):
 def test_other_texts_are_refused(old, new, text):
     with pytest.raises(ModelError, match=text):
         outline_of(TEXT.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "zero_point", "text"),
+    [
+        ("i8", 5e-324, 0, "scale"),
+        ("i8", 1e-39, 0, "scale"),
+        ("i8", 1e300, 0, "scale"),
+        ("i8", 1.0, 128, "zero point from -128 to 127"),
+        ("u7", 1.0, -1, "zero point from 0 to 127"),
+        ("u7", 1.0, 10**40, "zero point"),
+        ("i32", 1.0, 1 << 31, "zero point"),
+    ],
+)
+def test_a_quantised_tensor_that_no_kernel_can_compute_is_refused(dtype, scale, zero_point, text):
+    with pytest.raises(ModelError, match=text):
+        Tensor((4,), dtype, scale, zero_point)
 
 
 def test_texts_are_bounded():
