@@ -6,7 +6,8 @@ with descriptors on one SEQPACKET socket, and tells there what became of each ja
     <- {"spawned": id, "pid"} + pidfd | {"refused": id, "text"}
     <- {"exited": id, "pid", "code" | "signal"}
 An order that it does not understand is dropped: nothing that comes over the socket ends it but the socket's end.
-It is the parent of every jail (as subreaper: the process between is gone by then), so it alone learns how one ended.
+It is the parent of every jail (as subreaper: the process between is gone by then) and learns how one ended; the jails
+that outlive it are the supervisor's (`drivers/jail_orphans.py`).
 When the socket closes, the supervisor is gone: it kills every jail and ends.
 """
 
