@@ -250,7 +250,7 @@ def _size(outline: Outline, index: int) -> int:
 def _steps(plan: Plan, index: int) -> list[Step]:
     node, layer = plan.outline.nodes[index], packed_of(plan.outline, index)
     x, y = plan.place(node.inputs[0]), plan.place(node.output)
-    tile = tile_of(plan.outline, plan.library.tile(plan.arch))
+    tile = plan.dense_tile
     name = str(node.attrs["activation"])
     if layer.dot:
         fused = plan.library.placements[name] == "pass"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from edgeswarm.compile.abi import Rows
-from edgeswarm.compile.library import Library
+from edgeswarm.compile.library import Library, Tile
 from edgeswarm.compile.template import Value
 from edgeswarm.errors import LocalError
 from edgeswarm.model.graph import Graph, Node, Outline
@@ -55,6 +55,7 @@ class Plan(Protocol):
     arch: str
     batch_max: int
     library: Library
+    dense_tile: Tile
 
     def place(self, tensor: int) -> Rows:
         """Where a tensor lies: offset and stride in bytes, width in values."""

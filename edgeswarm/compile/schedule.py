@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from edgeswarm.compile.abi import ABI, ALIGN_BYTES, Layout, Rows, Weights
 from edgeswarm.compile.library import Library
-from edgeswarm.compile.lower_f32 import LANES, Packed, passes
+from edgeswarm.compile.lower_f32 import LANES, Packed, passes, tile_of
 from edgeswarm.compile.lowering import Step, lowering_of
 from edgeswarm.compile.places import Places
 from edgeswarm.compile.wasm import PAGE_BYTES
@@ -59,6 +59,7 @@ class _Plan:
     def __init__(self, outline: Outline, batch_max: int, mode: str, arch: str, library: Library) -> None:
         self.outline, self.batch_max, self.mode, self.arch, self.library = outline, batch_max, mode, arch, library
         self.block_rows = min(library.tile(arch).block_rows, batch_max)
+        self.dense_tile = tile_of(outline, library.tile(arch))  # looks at every node: once, not once a node
         self._memory = _Memory()
         self._places = Places(outline)
         self._offsets = self._buffers()

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeswarm.compile import compile_graph, faults, pack_weights, unpack_graph
+from edgeswarm.compile import compile_graph, faults, lower_f32, pack_weights, unpack_graph
+from edgeswarm.compile.kernel import schedule_graph
 from edgeswarm.compile.places import Places
 from edgeswarm.errors import ModelError
 from edgeswarm.model import Dense, random_mlp, random_rows
@@ -138,3 +139,18 @@ def test_padding_of_a_dot_product_never_reaches_its_answer(load, mode):
     assert np.isnan(packed).sum() >= 6
     runner.set_weights(packed.tobytes())
     assert (runner.many(rows) == clean).all()
+
+
+def test_planning_looks_at_each_layer_a_bounded_number_of_times(monkeypatch):
+    looked, packed_of = [], lower_f32.packed_of
+
+    def counted(outline, index):
+        looked.append(index)
+        return packed_of(outline, index)
+
+    monkeypatch.setattr(lower_f32, "packed_of", counted)
+    builder, at = Builder(Tensor((4,))), 0
+    for _ in range(200):
+        at = builder.dense(at, Dense(np.eye(4), np.zeros(4), "relu"))
+    schedule_graph(builder.graph(at), batch_max=1)
+    assert len(looked) <= 5 * 200
