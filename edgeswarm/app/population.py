@@ -199,7 +199,7 @@ class Population:
         try:
             with np.errstate(over="ignore"):
                 stacked = [(np.asarray(w, np.float32), np.asarray(b, np.float32)) for w, b in layers]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"weights: expected (weights, bias) a layer, found {error}") from None
         self._source.check_stacked(stacked, self.count)
         self._members.set_weights(0, stacked)

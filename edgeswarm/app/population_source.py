@@ -131,6 +131,8 @@ def source_of(model: Any, mode: str) -> Source:
                 raise PermissionDeniedError(f"{path}: may not be read") from None
             except OSError as error:
                 raise AgentFileError(f"{path}: {error.strerror}") from None
+            except ValueError as error:  # a zero byte in the name
+                raise AgentFileError(f"{str(path)!r}: {error}") from None
             return _of_file(_read(data, str(path)))
         case _:
             what = "a Network, a model (Mlp, Shortcut, Graph), a Kernel or an agent file"

@@ -92,7 +92,14 @@ def test_all_weights_at_once(zygote: SyncHost, isolation: str) -> None:
         agents.set_all_weights(layers)
         expected = [forward(model, ROWS[i : i + 1])[0] for i, model in enumerate(models)]
         assert np.abs(agents.tick(ROWS) - expected).max() < 1e-6
-        for bad in (layers[:1], [(w[:7], b[:7]) for w, b in layers], [(w * np.nan, b) for w, b in layers], [1, 2], 7):
+        for bad in (
+            layers[:1],
+            [(w[:7], b[:7]) for w, b in layers],
+            [(w * np.nan, b) for w, b in layers],
+            [1, 2],
+            7,
+            [(10**400, 1)],
+        ):
             with pytest.raises(InputError):
                 agents.set_all_weights(bad)  # type: ignore[arg-type]
         assert np.abs(agents.tick(ROWS) - expected).max() < 1e-6
@@ -255,6 +262,7 @@ def test_deterministic_populations_give_the_same_bits_both_ways(zygote: SyncHost
         ((MODEL, 2), {"memory_limit_bytes": 1}, LimitError),
         ((7, 2), {}, LocalError),
         (("/nowhere/x.af", 2), {}, AgentFileError),
+        (("a\0b", 2), {}, AgentFileError),
         ((b"nothing", 2), {}, AgentFileError),
     ],
 )
