@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 _CONTROL_BYTES_MAX: Final = 256 * 1024
 _STATUS_WAIT_S: Final = 0.25
-"""How long the zygote gets to say how a jail ended that is gone."""
+_STATUS_WAITS: Final = 8
+"""How long and how often the zygote is waited for to say how a jail ended that is gone."""
 _LOG_WAIT_S: Final = 0.02
 _CLOSE_WAIT_S: Final = 1.0
 
@@ -261,13 +262,13 @@ class JailLife:
 
     async def _learn_status(self) -> _Status:
         """From its parent: the zygote, or this process where the zygote died before it."""
-        end = await orphan_end(self.pidfd)
-        if end is None:
+        for _ in range(_STATUS_WAITS):  # a zygote that has many to reap on a busy machine takes its time, or dies of it
+            if (end := await orphan_end(self.pidfd)) is not None:
+                return _Status(*end)
             await asyncio.wait((self._status,), timeout=_STATUS_WAIT_S)
             if self._status.done():
                 return self._status.result()
-            end = await orphan_end(self.pidfd)  # they died together
-        return _Status(*end) if end else _Status(None, None)
+        return _Status(None, None)
 
     async def _learn_end(self) -> None:
         """Find out how it ended, and tell it."""
