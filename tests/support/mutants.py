@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Sequence
@@ -93,5 +94,5 @@ def _change_tree(tree: dict[str, Any], rng: random.Random) -> None:
             case 1 if isinstance(here, list):
                 here.append(here[key])
             case _:
-                here[key] = rng.choice(_LEAVES)
+                here[key] = copy.deepcopy(rng.choice(_LEAVES))
         return
