@@ -217,8 +217,8 @@ def test_delta_that_overflows_is_refused_and_the_weights_stay(agent: BlockingAge
     assert agent.process_input(ROW) == before
 
 
-def test_closed_runtime_says_so_and_nothing_of_it_is_left() -> None:
-    before = {path.name for path in Path(tempfile.gettempdir()).glob("edgeswarm-*")}
+def test_closed_runtime_says_so_and_nothing_of_it_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     runtime = Runtime()
     with runtime as opened:
         agent = opened.spawn(4, [8], 2)
@@ -228,7 +228,7 @@ def test_closed_runtime_says_so_and_nothing_of_it_is_left() -> None:
             use()
     stream.close()
     assert not opened._thread.is_alive()
-    assert {path.name for path in Path(tempfile.gettempdir()).glob("edgeswarm-*")} <= before
+    assert not list(tmp_path.iterdir())
     with runtime as again:  # and it can be opened again, empty
         assert again.status()["agents"] == []
 
@@ -293,7 +293,9 @@ async def test_hundred_rows_at_once_are_answered_each_with_its_own() -> None:
 
 
 def test_network_refuses_what_is_no_batch_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeswarm.app.lone.default_dirs", lambda *_, **__: (tmp_path, tmp_path / "state", tmp_path))
+    monkeypatch.setattr(
+        "edgeswarm.app.config.default_dirs", lambda *_, **__: (tmp_path / "none", tmp_path / "state", tmp_path)
+    )
     with Network.random((4, 8, 2)) as network:
         for bad in (None, "abcd", 5, [[1.0]], np.zeros((2, 3)), np.full((1, 4), 1e39), {}, [["a"] * 4]):
             with pytest.raises(InputError):

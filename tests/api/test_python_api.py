@@ -120,7 +120,9 @@ def test_runtime_outside_its_with_says_so() -> None:
 
 
 def test_network_computes_in_a_jail_what_its_reference_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeswarm.app.lone.default_dirs", lambda *_, **__: (tmp_path, tmp_path / "state", tmp_path))
+    monkeypatch.setattr(
+        "edgeswarm.app.config.default_dirs", lambda *_, **__: (tmp_path / "none", tmp_path / "state", tmp_path)
+    )
     rows = np.random.default_rng(0).standard_normal((600, 4)).astype(np.float32)
     with Network(MODEL) as network:
         assert np.allclose(network.forward(rows), forward(MODEL, rows), rtol=1e-5, atol=1e-6)

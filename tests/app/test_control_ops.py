@@ -87,7 +87,7 @@ async def test_life_of_an_agent_over_the_socket(desk: Desk) -> None:
 async def test_what_the_supervisor_says_of_itself(desk: Desk) -> None:
     await desk.call("deploy", files=[{"who": "a.af", "data": desk.bench.mlp()}])
     ping, status = await desk.call("ping"), await desk.call("status")
-    assert set(ping) == {"version", "device", "pid", "tier", "uptime_s"}
+    assert set(ping) == {"version", "device", "pid", "tier", "degraded", "uptime_s"}
     [agent], [jail] = status["agents"], status["jails"]
     assert agent["jail"] == jail["jail"] and agent["pid"] == jail["pid"] and jail["agents"] == ["a"]
     assert {"network", "version", "artefact", "publisher", "restarts", "faults", "counters", "latency"} <= set(agent)

@@ -40,7 +40,9 @@ def test_training_twice_gives_the_same_weights(digits: ModuleType, model: Mlp) -
 def test_at_least_97_percent_of_the_held_out_digits_are_told_right_in_a_jail_too(
     digits: ModuleType, model: Mlp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeswarm.app.lone.default_dirs", lambda environ, *, is_root: (tmp_path,) * 3)
+    monkeypatch.setattr(
+        "edgeswarm.app.config.default_dirs", lambda environ, *, is_root: (tmp_path / "none", tmp_path, tmp_path)
+    )
     figures = digits.measure(model, digits.split()[1])
     assert figures["numpy reference"] >= 0.97
     assert figures.get("kernel in a jail", 1.0) >= 0.97
