@@ -20,7 +20,7 @@ import cbpf
 import jail_kernels as k
 import pytest
 from cbpf import ALLOW, AUDIT, ERRNO, KILL, X32, check, data_of
-from hypothesis import example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from edgeswarm.drivers import syscall_names
@@ -197,7 +197,7 @@ def test_this_kernel_answers_as_the_interpreter_does(path: Path) -> None:
 
 NO_JUMP = (st.just(0), st.just(0))
 instruction = st.one_of(
-    st.builds(cbpf.Op, st.just(cbpf.LD_ABS), st.just(0), st.just(0), st.integers(0, 13).map(lambda at: 4 * at)),
+    st.builds(cbpf.Op, st.just(cbpf.LD_ABS), st.just(0), st.just(0), st.sampled_from([0, 4, *range(16, 56, 4)])),
     st.builds(cbpf.Op, st.sampled_from([*cbpf.ALU, cbpf.LD_IMM, cbpf.LDX_IMM]), *NO_JUMP, st.integers(1, 31)),
     st.builds(cbpf.Op, st.sampled_from([*(c | 8 for c in cbpf.ALU if c not in (0x34, 0x64, 0x74)), cbpf.TAX, cbpf.TXA,
                                         cbpf.NEG, cbpf.LD_LEN, cbpf.LDX_LEN]), *NO_JUMP, st.just(0)),
@@ -208,8 +208,8 @@ ANSWERS = [cbpf.Op(cbpf.RET_K, 0, 0, ERRNO | 100 + at) for at in range(4)]
 
 
 @on_x86_64
-@settings(max_examples=12, deadline=None)
-@given(st.lists(instruction, max_size=30), st.lists(st.tuples(st.integers(0, 400), some_args), min_size=1, max_size=20))
+@settings(max_examples=12, deadline=None, phases=[Phase.generate])  # an example is a process: no shrinking
+@given(st.lists(instruction, max_size=30), st.lists(st.tuples(st.integers(0, 334), some_args), min_size=1, max_size=20))
 def test_the_interpreter_means_what_the_kernel_means(
     body: list[cbpf.Op], calls: list[tuple[int, tuple[int, ...]]]
 ) -> None:
