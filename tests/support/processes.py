@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tier import word
 
 from edgeswarm.app import builder
 from edgeswarm.drivers import keys
@@ -172,7 +173,7 @@ def environment(*, home: Path) -> dict[str, str]:
     """Ours without our settings, and with a path that every interpreter of this version can use."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("EDGESWARM_", "XDG_"))}
     path = os.pathsep.join((str(ROOT), *(entry for entry in sys.path if "site-packages" in entry)))
-    return {**kept, "HOME": str(home), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**kept, **word(), "HOME": str(home), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def as_user(user: int | None) -> dict[str, Any]:

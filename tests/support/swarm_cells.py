@@ -30,6 +30,7 @@ from typing import Any
 from brokers import Mosquitto, mosquitto
 from processes import environment
 from supervised import Bench, header_tree
+from tier import word
 
 from edgeswarm.app import builder, config
 from edgeswarm.app.swarm import config as cell_config
@@ -375,7 +376,7 @@ class Stranger:
 
 
 def settings_of(state: Path) -> Any:
-    return config.load(state=state, flags={}, environ={})
+    return config.load(state=state, flags={}, environ=word())
 
 
 within = partial(until, within_s=10.0)

@@ -12,6 +12,7 @@ import pytest
 from join_rig import JoinRig, join_rig
 from supervised import Bench
 from swarm_cells import until
+from tier import word
 
 from edgeswarm.app import config
 from edgeswarm.app.daemon import serve
@@ -55,7 +56,7 @@ class Daemon:
 @asynccontextmanager
 async def daemon(state: Path) -> AsyncIterator[Daemon]:
     found = Daemon(state)
-    task = asyncio.create_task(serve(config.load(state=state, environ={}), found.log))
+    task = asyncio.create_task(serve(config.load(state=state, environ=word()), found.log))
     try:
         await until(lambda: found.events("control_listening") or task.done(), "it listens")
         yield found
