@@ -141,7 +141,9 @@ class Groups:
                 for name, value, required in _settings(tree, limits):
                     if required or (folder / name).exists():
                         _put(folder / name, value)
-                doors.append(str(folder / "cgroup.procs"))
+                # A lone thread that writes itself into `tasks` waits for no grace period of RCU, 10 ms and more
+                # on an idle machine (cgroup_procs_write_start); version 2 has no such file for what is not threaded.
+                doors.append(str(folder / ("cgroup.procs" if tree.version == 2 else "tasks")))
         except OSError as error:
             self.remove(number)
             raise LocalError(f"cgroup of jail {number}: {error.filename or ''}: {error.strerror or error}") from None

@@ -18,7 +18,7 @@ from edgeswarm.jail.policy import TIERS, Filter, Policy, Tier
 
 @dataclass(frozen=True, slots=True)
 class JoinGroups:
-    """Enter the cgroups that the supervisor has made and limited for this jail: `doors` are their cgroup.procs."""
+    """Enter the cgroups that the supervisor has made and limited for this jail: `doors` are the files to write 0 to."""
 
     doors: tuple[str, ...]
 
