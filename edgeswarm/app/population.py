@@ -10,6 +10,7 @@ Inputs and outputs are views of memory that the jail's process shares: nothing i
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -87,6 +88,7 @@ class Population:
             else Packed(source, count, deadline_ms=deadline_ms, host=host)
         )
         self._source: Source = source
+        self._ticking = threading.Lock()
         self._left_out: Faults = {}
         self._faults: Faults = {}
 
@@ -108,8 +110,16 @@ class Population:
         rows: [count, inputs], copied into `inputs`; None: what `inputs` holds.  An agent that faults, or answers with
         NaN or infinity, is in `faults`; its row of outputs is NaN.
         Raises InputError for rows of another shape or not finite, TrapError when a packed population faults as a whole,
-        JailGoneError when the jail ends.
+        JailGoneError when the jail ends, LocalError while another thread's tick is under way.
         """
+        if not self._ticking.acquire(blocking=False):
+            raise LocalError("population: a tick is under way in another thread; one thread at a time")
+        try:
+            return self._tick(rows)
+        finally:
+            self._ticking.release()
+
+    def _tick(self, rows: Any) -> F32:
         import numpy as np
 
         self._check_open()
@@ -136,6 +146,8 @@ class Population:
 
         expected = self.inputs.shape
         try:
+            if np.iscomplexobj(rows):
+                raise TypeError("complex numbers")
             with np.errstate(over="ignore"):  # infinity is refused below
                 values: F32 = np.asarray(rows, dtype=np.float32)
         except (TypeError, ValueError, OverflowError) as error:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -337,3 +338,28 @@ def test_a_population_of_its_own_brings_its_zygote(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     with Population(MODEL, 50) as agents:
         assert np.abs(agents.tick(ROWS) - forward(MODEL, ROWS)).max() < 1e-6
+
+
+def test_two_threads_that_tick_at_once_get_answers_or_a_clear_word_and_complex_rows_are_refused() -> None:
+    model = random_mlp([4, 8, 2], "tanh", "linear", 1)
+    rows = np.random.default_rng(1).uniform(-1, 1, (64, 4)).astype(np.float32)
+    said: list[str] = []
+    with Population(model, 64) as population:
+        expected = population.tick(rows).copy()
+
+        def work() -> None:
+            for _ in range(200):
+                try:
+                    population.tick()
+                except LocalError as error:
+                    said.append(str(error))
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(said) <= {"population: a tick is under way in another thread; one thread at a time"}
+        assert (population.tick() == expected).all()
+        with pytest.raises(InputError, match="complex"):
+            population.tick(rows + 0j)

@@ -44,9 +44,7 @@ def deploy(files: tuple[Path, ...], state: Path | None, config_file: Path | None
         done = client.call("deploy", files=named)
         here = client.call("ping")
     if here.get("degraded"):
-        output.warn(
-            f"{view.isolation_of(here)}; `edgeswarm doctor --explain` says what that costs and how to get it"
-        )
+        output.warn(f"{view.isolation_of(here)}; `edgeswarm doctor --explain` says what that costs and how to get it")
     _print_done(done, as_json)
 
 
