@@ -17,6 +17,7 @@ from edgeswarm.compile.abi import Rows
 from edgeswarm.compile.lower_f32 import LANES
 from edgeswarm.compile.lowering import Functions, Lowering, Plan, Step
 from edgeswarm.model.graph import Graph, Outline
+from edgeswarm.model.ops import whole
 from edgeswarm.model.reference import STEP_VALUES, STEPS
 
 
@@ -124,9 +125,8 @@ def activation_of(functions: Functions, name: str) -> str:
 def _shape(outline: Outline, index: int) -> tuple[int, int, int]:
     """Inputs, units, and which connection is the bias."""
     node = outline.nodes[index]
-    bias = node.attrs["bias"]
-    assert isinstance(bias, int)
-    return outline.tensors[node.inputs[0]].size, outline.tensors[node.output].size, bias
+    inputs, units = (outline.tensors[tensor].size for tensor in (node.inputs[0], node.output))
+    return inputs, units, whole(node.attrs, "bias", 0, inputs)
 
 
 def _size(outline: Outline, index: int) -> int:

@@ -17,6 +17,7 @@ from edgeswarm.compile.lower_fann import activation_of
 from edgeswarm.compile.lowering import Functions, Lowering, Plan, Step
 from edgeswarm.errors import ModelError
 from edgeswarm.model.graph import Graph, Outline
+from edgeswarm.model.ops import CONNECTIONS_MAX, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,7 @@ class SparseStep:
 def _counts(outline: Outline, index: int) -> tuple[int, int]:
     """Units and connections."""
     node = outline.nodes[index]
-    connections = node.attrs["connections"]
-    assert isinstance(connections, int)
-    return outline.tensors[node.output].size, connections
+    return outline.tensors[node.output].size, whole(node.attrs, "connections", 1, CONNECTIONS_MAX)
 
 
 def _size(outline: Outline, index: int) -> int:

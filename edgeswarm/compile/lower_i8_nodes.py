@@ -91,6 +91,7 @@ class SumsStep:
 
 
 def _path(tensor: Tensor) -> str:
+    """By what a tensor is computed with.  u8 exists in the definition only."""
     if tensor.dtype not in _PATHS:
         raise LocalError(f"8-bit kernels: expected tensors of {' or '.join(_PATHS)}, found {tensor.dtype}")
     return _PATHS[tensor.dtype]

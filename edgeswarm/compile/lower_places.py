@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edgeswarm.compile.abi import Rows
 from edgeswarm.compile.lowering import Functions, Lowering, Plan, Step, no_pack, no_size, no_unpack
 from edgeswarm.model.nodes import DTYPES
+from edgeswarm.model.ops import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def _slice(plan: Plan, index: int) -> list[Step]:
         return []
     x, y = plan.place(node.inputs[0]), plan.place(node.output)
     bytes_each = DTYPES[plan.outline.tensors[node.output].dtype].itemsize
-    start = int(node.attrs["start"]) * bytes_each  # type: ignore[arg-type]  # Outline checked it
+    start = whole(node.attrs, "start", 0, x.width) * bytes_each
     return [CopyStep(Rows(x.offset + start, x.stride, y.width), y, y.width * bytes_each)]
 
 

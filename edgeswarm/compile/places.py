@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from edgeswarm.model.graph import Outline
 from edgeswarm.model.nodes import DTYPES
+from edgeswarm.model.ops import whole
 
 VECTOR_BYTES = 16
 
@@ -71,8 +72,8 @@ class Places:
             if node.output in self._spots:
                 self.copies.add((index, 0))
             else:
-                source = self._spots[node.inputs[0]]
-                skipped = int(node.attrs["start"]) * _item_bytes(outline, node.output)  # type: ignore[arg-type]
+                source, width = self._spots[node.inputs[0]], outline.tensors[node.inputs[0]].size
+                skipped = whole(node.attrs, "start", 0, width) * _item_bytes(outline, node.output)
                 self._spots[node.output] = Spot(source.buffer, source.offset + skipped)
 
     def _join(self, index: int) -> None:

@@ -29,6 +29,7 @@ KERNEL_BATCH_MAX = 4_096  # rows of one call: past this nothing gets faster, and
 LAYERS_MAX = 64  # of one model; the deepest of the benchmarks has 10, and code size grows with every one
 SHORTCUT_LAYERS_MAX = 1_024  # Cascade training adds a layer for each neuron; a hundred of them is a long training
 GRAPH_NODES_MAX = 4_096  # operators of one graph: a cascade of 1,000 neurons has 2,000, MobileNet about 30
+GRAPH_READS_MAX = 16_384  # tensors that all nodes read, four a node of GRAPH_NODES_MAX: each may be a copy in the code
 GRAPH_STRUCTURE_BYTES_MAX = 1_048_576  # JSON of a structure: 4,096 nodes and their tensors are some 500 KB
 GRAPH_AXES_MAX = 4  # axes of one tensor, without the batch: height, width and channels, and one to spare
 GRAPH_TENSOR_VALUES_MAX = 1_048_576  # values of one tensor of one row: 4 MiB; the largest of MLPerf Tiny has 73,728

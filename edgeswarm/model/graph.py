@@ -1,8 +1,9 @@
 """A model as a graph: tensors and the nodes that compute them, in an order in which they can be computed.
 
 Outline is the structure without numbers: what a kernel's code depends on.  Graph is an Outline with params.
-Invariants: 1 <= nodes <= GRAPH_NODES_MAX; each tensor but the input is written by exactly one node, before any node
-reads it; shapes, dtypes, attrs and params are what OPS says; params are finite, contiguous and read-only.
+Invariants: 1 <= nodes <= GRAPH_NODES_MAX, and they read at most GRAPH_READS_MAX tensors; each tensor but the input is
+written by exactly one node, before any node reads it; input and output are f32, as hosts write and read them; shapes,
+dtypes, steps, attrs and params are what OPS says; params are finite, contiguous and read-only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgeswarm.errors import InputError, LimitError, ModelError
-from edgeswarm.limits import AF_SECTION_BYTES_MAX, GRAPH_NODES_MAX, KERNEL_WIDTH_MAX
+from edgeswarm.limits import AF_SECTION_BYTES_MAX, GRAPH_NODES_MAX, GRAPH_READS_MAX, KERNEL_WIDTH_MAX
 from edgeswarm.model.mlp import Dense, Mlp
 from edgeswarm.model.nodes import Attr, Node, Param, Tensor, frozen_param
 from edgeswarm.model.ops import F64, OPS, Op
@@ -38,9 +39,15 @@ class Outline:
         object.__setattr__(self, "nodes", tuple(self.nodes))
         if not 1 <= len(self.nodes) <= GRAPH_NODES_MAX:
             raise LimitError(f"nodes: expected 1 to {GRAPH_NODES_MAX} (GRAPH_NODES_MAX), found {len(self.nodes)}")
+        if (reads := sum(len(node.inputs) for node in self.nodes)) > GRAPH_READS_MAX:
+            raise LimitError(f"nodes: together at most {GRAPH_READS_MAX} inputs (GRAPH_READS_MAX), found {reads}")
         if not {self.input, self.output} <= set(range(len(self.tensors))) or self.input == self.output:
             raise ModelError(f"graph: expected two of {len(self.tensors)} tensors as input and output")
         for name, tensor in (("input", self.tensors[self.input]), ("output", self.tensors[self.output])):
+            if tensor.dtype != "f32":
+                raise ModelError(
+                    f"{name}: expected f32, for hosts know no other (quantize inside), found {tensor.dtype}"
+                )
             if tensor.size > KERNEL_WIDTH_MAX:
                 raise LimitError(f"{name}: at most {KERNEL_WIDTH_MAX} values (KERNEL_WIDTH_MAX), found {tensor.size}")
         ready = {self.input}
@@ -65,14 +72,17 @@ class Outline:
             raise ModelError(f"{where}: expected a tensor of its own to write, found {node.output}")
         _check_attrs(op, node.attrs, where)
         try:
-            shape, dtype = op.infer([self.tensors[index] for index in node.inputs], node.attrs)
+            made = op.infer([self.tensors[index] for index in node.inputs], node.attrs)
         except ModelError as error:
             raise ModelError(f"{where}: {error}") from None
         out = self.tensors[node.output]
-        if out.shape != shape or dtype not in (None, out.dtype):
+        if out.shape != made.shape or out.dtype not in made.dtypes:
             raise ModelError(
-                f"{where}: expected to write {dtype or 'values'} {list(shape)}, found {out.dtype} {list(out.shape)}"
+                f"{where}: expected to write {' or '.join(made.dtypes)} {list(made.shape)}, "
+                f"found {out.dtype} {list(out.shape)}"
             )
+        if made.steps not in (None, (out.scale, out.zero_point)):
+            raise ModelError(f"{where}: expected to write the scale and zero point that it reads, found others")
 
     def params_of(self, index: int) -> dict[str, Param]:
         """What the params of node `index` must be."""
@@ -93,6 +103,10 @@ class Graph(Outline):
                 raise ModelError(f"{where}: expected params {sorted(wanted)}, found {sorted(node.params)}")
             params = {name: frozen_param(node.params[name], param, f"{where}.{name}") for name, param in wanted.items()}
             nodes.append(replace(node, params=params))
+            try:
+                OPS[node.op].check(nodes[-1], [self.tensors[i] for i in node.inputs])
+            except ModelError as error:
+                raise ModelError(f"{where}: {error}") from None
         object.__setattr__(self, "nodes", tuple(nodes))
 
     @property
@@ -124,12 +138,15 @@ class Builder:
         like: Tensor | None = None,
         **attrs: Attr,
     ) -> int:
-        """like: dtype, scale and zero point of what is written, where the operator leaves them open (default f32)."""
+        """like: dtype, scale and zero point of what is written, where the operator leaves them open (default: its first
+        dtype, scale 1)."""
         if op not in OPS or not all(0 <= index < len(self.tensors) for index in inputs):
             raise ModelError(f"node {op!r} of {list(inputs)}: expected a known operator and known tensors")
+        attrs = {name: value.item() if isinstance(value, np.generic) else value for name, value in attrs.items()}
         _check_attrs(OPS[op], attrs, op)
-        shape, dtype = OPS[op].infer([self.tensors[index] for index in inputs], attrs)
-        self.tensors.append(replace(like, shape=shape) if like else Tensor(shape, dtype or "f32"))
+        made = OPS[op].infer([self.tensors[index] for index in inputs], attrs)
+        like = like or Tensor(made.shape, made.dtypes[0], *(made.steps or ()))
+        self.tensors.append(replace(like, shape=made.shape))
         arrays: dict[str, NDArray[Any]] = {name: np.asarray(value) for name, value in (params or {}).items()}
         self.nodes.append(Node(op, tuple(inputs), len(self.tensors) - 1, attrs, arrays))
         return len(self.tensors) - 1

@@ -6,6 +6,7 @@ Both are plain data, frozen.  `graph.Outline` checks that they fit together; wha
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -50,8 +51,13 @@ class Tensor:
     zero_point: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(axis) for axis in self.shape))
-        if self.dtype not in DTYPES:
+        try:
+            object.__setattr__(self, "shape", tuple(operator.index(axis) for axis in self.shape))
+            object.__setattr__(self, "scale", float(self.scale))
+            object.__setattr__(self, "zero_point", operator.index(self.zero_point))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ModelError(f"tensor: expected a shape of whole numbers, a scale, a zero point: {error}") from None
+        if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
             raise ModelError(f"tensor: expected a dtype of {', '.join(DTYPES)}, found {self.dtype!r}")
         if not 1 <= len(self.shape) <= GRAPH_AXES_MAX or min(self.shape) < 1:
             raise ModelError(f"tensor: expected 1 to {GRAPH_AXES_MAX} axes of at least 1, found {list(self.shape)}")
@@ -116,7 +122,8 @@ def frozen_param(value: ArrayLike, param: Param, what: str) -> NDArray[Any]:
         raise ModelError(f"{what}: expected the dtype {param.dtype}, found {array.dtype}")
     if dtype.kind == "f" and not np.isfinite(array).all():
         raise ModelError(f"{what}: expected finite numbers, found NaN or infinity")
-    if not array.flags.c_contiguous or array.flags.writeable:
+    own = array.flags.owndata or isinstance(array.base, bytes)  # a view may change with what it is a view of
+    if not own or not array.flags.c_contiguous or array.flags.writeable:
         array = np.array(array, order="C")
         array.setflags(write=False)
     return array

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeswarm.errors import ModelError
+from edgeswarm.limits import AF_SECTION_BYTES_MAX, GRAPH_TENSOR_VALUES_MAX
 from edgeswarm.model.activations import ACTIVATIONS
 from edgeswarm.model.fann import exact
 from edgeswarm.model.nodes import RANGES, Attr, Node, Param, Tensor
@@ -22,8 +23,16 @@ from edgeswarm.model.reference import FUNCTIONS
 
 F64 = NDArray[np.float64]
 Attrs = Mapping[str, Attr]
-Shape = tuple[tuple[int, ...], str | None]
-"""Shape and dtype of what a node writes; dtype None: the tensor says."""
+CONNECTIONS_MAX = AF_SECTION_BYTES_MAX // 4  # of a sparse layer: its weights alone then fill a section
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a node writes: shape, and the dtypes it can have.  steps: scale and zero point; None: the tensor says."""
+
+    shape: tuple[int, ...]
+    dtypes: tuple[str, ...] = ("f32",)
+    steps: tuple[float, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +40,18 @@ class Op:
     """One operator.
 
     inputs: fewest and most tensors it reads.  attrs: name -> type, all of them required.  infer: (tensors read, attrs)
-    -> Shape of what it writes; raises ModelError if they do not fit.  params: the same -> what it needs.  reference:
-    (node, tensors read, tensor written, rows read) -> rows.  lowering: its name in compile's registry.
+    -> what it writes; raises ModelError if they do not fit.  params: the same -> what it needs.  reference: (node,
+    tensors read, tensor written, rows read) -> rows.  lowering: its name in compile's registry.  check: (node, tensors
+    read) raises ModelError for params whose values, not only shapes, must fit.
     """
 
     inputs: tuple[int, int]
     attrs: Mapping[str, type]
-    infer: Callable[[Sequence[Tensor], Attrs], Shape]
+    infer: Callable[[Sequence[Tensor], Attrs], Written]
     params: Callable[[Sequence[Tensor], Attrs], dict[str, Param]]
     reference: Callable[[Node, Sequence[Tensor], Tensor, Sequence[F64]], F64]
     lowering: str
+    check: Callable[[Node, Sequence[Tensor]], None] = lambda node, inputs: None
 
 
 def _no_params(inputs: Sequence[Tensor], attrs: Attrs) -> dict[str, Param]:
@@ -74,14 +85,14 @@ def _activation(attrs: Attrs) -> str:
 # --- dense: activation(x @ weights + bias); a layer's steepness is folded into both before it gets here
 
 
-def _dense_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
+def _dense_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Written:
     _flat(inputs[0], ("f32",))
     _activation(attrs)
-    return (whole(attrs, "units", 1, 1 << 20),), "f32"
+    return Written((whole(attrs, "units", 1, GRAPH_TENSOR_VALUES_MAX),))
 
 
 def _dense_params(inputs: Sequence[Tensor], attrs: Attrs) -> dict[str, Param]:
-    units = whole(attrs, "units", 1, 1 << 20)
+    units = whole(attrs, "units", 1, GRAPH_TENSOR_VALUES_MAX)
     return {"weights": Param("f32", (inputs[0].size, units)), "bias": Param("f32", (units,))}
 
 
@@ -93,21 +104,24 @@ def _dense(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[
 # --- concat: its inputs side by side; slice: the values from start to before stop
 
 
-def _concat_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
+def _concat_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Written:
     kinds = {(tensor.dtype, tensor.scale, tensor.zero_point) for tensor in inputs}
     if len(kinds) != 1:
         raise ModelError("concat: expected inputs of one dtype, scale and zero point, found several")
-    return (sum(_flat(tensor, (tensor.dtype,)) for tensor in inputs),), inputs[0].dtype
+    width, first = sum(_flat(tensor, (tensor.dtype,)) for tensor in inputs), inputs[0]
+    return Written((width,), (first.dtype,), (first.scale, first.zero_point))
 
 
 def _concat(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
     return np.concatenate(rows, axis=1)
 
 
-def _slice_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
-    width = _flat(inputs[0], (inputs[0].dtype,))
+def _slice_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Written:
+    tensor = inputs[0]
+    width = _flat(tensor, (tensor.dtype,))
     start = whole(attrs, "start", 0, width - 1)
-    return (whole(attrs, "stop", start + 1, width) - start,), inputs[0].dtype
+    stop = whole(attrs, "stop", start + 1, width)
+    return Written((stop - start,), (tensor.dtype,), (tensor.scale, tensor.zero_point))
 
 
 def _slice(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
@@ -119,10 +133,10 @@ def _slice(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[
 # Divisions are multiplications by a float32, and every step is rounded to float32: kernels give the same whole numbers.
 
 
-def _quantize_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
+def _quantize_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Written:
     if inputs[0].dtype != "f32":
         raise ModelError(f"quantize: expected f32, found {inputs[0].dtype}")
-    return inputs[0].shape, None
+    return Written(inputs[0].shape, tuple(RANGES))
 
 
 def to_quantised(t: F64, tensor: Tensor, low: int | None = None) -> F64:
@@ -142,15 +156,13 @@ def _times(x: F64, factor: F64 | float) -> F64:
 
 
 def _quantize(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
-    if output.dtype not in RANGES:
-        raise ModelError(f"quantize: expected an output of {', '.join(RANGES)}, found {output.dtype}")
     return to_quantised(_times(rows[0], 1 / output.scale), output)
 
 
-def _dequantize_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
+def _dequantize_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Written:
     if inputs[0].dtype not in RANGES:
         raise ModelError(f"dequantize: expected {', '.join(RANGES)}, found {inputs[0].dtype}")
-    return inputs[0].shape, "f32"
+    return Written(inputs[0].shape)
 
 
 def _dequantize(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
@@ -160,14 +172,14 @@ def _dequantize(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequ
 # --- dense_i8: activation(multiplier * (q @ weights + bias)), one multiplier an output; rounded again if it writes i8
 
 
-def _dense_i8_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
+def _dense_i8_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Written:
     _flat(inputs[0], tuple(RANGES))
     _activation(attrs)
-    return (whole(attrs, "units", 1, 1 << 20),), None
+    return Written((whole(attrs, "units", 1, GRAPH_TENSOR_VALUES_MAX),), ("f32", *RANGES))
 
 
 def _dense_i8_params(inputs: Sequence[Tensor], attrs: Attrs) -> dict[str, Param]:
-    units = whole(attrs, "units", 1, 1 << 20)
+    units = whole(attrs, "units", 1, GRAPH_TENSOR_VALUES_MAX)
     return {
         "weights": Param("i8", (inputs[0].size, units)),
         "bias": Param("i32", (units,)),
@@ -188,21 +200,23 @@ def _dense_i8(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequen
 # --- dense_fann: a layer of a FANN net in libfann's own float32 arithmetic; bias: its place among the connections
 
 
-def _dense_fann_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
+def _dense_fann_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Written:
     width = _flat(inputs[0], ("f32",))
     whole(attrs, "bias", 0, width)
     if attrs["activation"] not in exact.FUNCTIONS:
         raise ModelError(f"activation: expected one of {', '.join(exact.FUNCTIONS)}, found {attrs['activation']!r}")
-    return (whole(attrs, "units", 1, 1 << 20),), "f32"
+    return Written((whole(attrs, "units", 1, GRAPH_TENSOR_VALUES_MAX),))
 
 
 def _dense_fann_params(inputs: Sequence[Tensor], attrs: Attrs) -> dict[str, Param]:
-    return _dense_params(inputs, attrs) | {"steepness": Param("f32", (whole(attrs, "units", 1, 1 << 20),))}
+    return _dense_params(inputs, attrs) | {
+        "steepness": Param("f32", (whole(attrs, "units", 1, GRAPH_TENSOR_VALUES_MAX),))
+    }
 
 
 def _dense_fann(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
     """In float32, unlike the others: its bits are the point."""
-    bias = int(node.attrs["bias"])  # type: ignore[arg-type]  # Outline checked it
+    bias = whole(node.attrs, "bias", 0, inputs[0].size)
     x = np.insert(rows[0].astype(np.float32), bias, np.float32(1), axis=1)
     weights = np.insert(node.params["weights"], bias, node.params["bias"], axis=0)
     return exact.layer(x, weights, node.params["steepness"], str(node.attrs["activation"])).astype(np.float64)
@@ -211,19 +225,30 @@ def _dense_fann(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequ
 # --- sparse_fann: the same with `counts` connections for each output; the source past the last value is the 1
 
 
-def _sparse_fann_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Shape:
-    whole(attrs, "connections", 1, 1 << 26)
+def _sparse_fann_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Written:
+    whole(attrs, "connections", 1, CONNECTIONS_MAX)
     return _dense_fann_infer(inputs, {**attrs, "bias": 0})
 
 
 def _sparse_fann_params(inputs: Sequence[Tensor], attrs: Attrs) -> dict[str, Param]:
-    units, connections = whole(attrs, "units", 1, 1 << 20), whole(attrs, "connections", 1, 1 << 26)
+    units, connections = (
+        whole(attrs, "units", 1, GRAPH_TENSOR_VALUES_MAX),
+        whole(attrs, "connections", 1, CONNECTIONS_MAX),
+    )
     return {
         "weights": Param("f32", (connections,)),
         "sources": Param("i32", (connections,)),
         "counts": Param("i32", (units,)),
         "steepness": Param("f32", (units,)),
     }
+
+
+def _sparse_fann_check(node: Node, inputs: Sequence[Tensor]) -> None:
+    counts, sources, width = node.params["counts"], node.params["sources"], inputs[0].size
+    if (counts < 0).any() or int(counts.sum(dtype=np.int64)) != len(sources):
+        raise ModelError(f"counts: expected numbers from 0 that add up to {len(sources)} connections, found others")
+    if ((sources < 0) | (sources > width)).any():
+        raise ModelError(f"sources: expected 0 to {width}, the last for the 1 behind the values, found others")
 
 
 def _sparse_fann(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
@@ -243,7 +268,13 @@ OPS: dict[str, Op] = {
     "dense": Op((1, 1), _DENSE, _dense_infer, _dense_params, _dense, "dense_f32"),
     "dense_fann": Op((1, 1), _DENSE | {"bias": int}, _dense_fann_infer, _dense_fann_params, _dense_fann, "dense_fann"),
     "sparse_fann": Op(
-        (1, 1), _DENSE | {"connections": int}, _sparse_fann_infer, _sparse_fann_params, _sparse_fann, "sparse_fann"
+        (1, 1),
+        _DENSE | {"connections": int},
+        _sparse_fann_infer,
+        _sparse_fann_params,
+        _sparse_fann,
+        "sparse_fann",
+        _sparse_fann_check,
     ),
     "concat": Op((1, 4096), {}, _concat_infer, _no_params, _concat, "concat"),
     "slice": Op((1, 1), {"start": int, "stop": int}, _slice_infer, _no_params, _slice, "slice"),

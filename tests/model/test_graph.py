@@ -52,6 +52,66 @@ def test_quantised_values_are_what_their_tensor_says():
     assert forward(graph, rows).tolist() == [[0, 0.5, 65, -0.5]]
 
 
+def quantised(tensor: Tensor) -> Graph:
+    builder = Builder(Tensor((4,)))
+    return builder.graph(builder.add("quantize", [0], like=tensor))
+
+
+def test_input_and_output_are_what_hosts_write_and_read():
+    with pytest.raises(ModelError, match="output: expected f32, for hosts know no other"):
+        quantised(Tensor((4,), "i8", 0.1))
+    builder = Builder(Tensor((4,), "i8", 0.1))
+    with pytest.raises(ModelError, match="input: expected f32, for hosts know no other"):
+        builder.graph(builder.add("dequantize", [0]))
+
+
+@pytest.mark.parametrize("dtype", ["i32", "f32"])
+def test_8_bit_nodes_write_8_bit_tensors(dtype):
+    builder = Builder(Tensor((4,)))
+    builder.add("quantize", [0], like=Tensor((4,), dtype))
+    with pytest.raises(ModelError, match=rf"expected to write i8 or u7 or u8 \[4\], found {dtype}"):
+        builder.graph(builder.add("slice", [0], start=0, stop=1))
+
+
+def test_concat_and_slice_keep_the_steps_of_what_they_read():
+    builder = Builder(Tensor((2,)))
+    q = builder.add("quantize", [0], like=Tensor((2,), "i8", 0.5, -3))
+    both = builder.add("concat", [q, q])
+    last = builder.add("dequantize", [builder.add("slice", [both], start=1, stop=3)])
+    assert forward(builder.graph(last), [[1.0, 2.0]]).tolist() == [[2.0, 1.0]]
+    builder.tensors[both] = Tensor((4,), "i8", 0.25, -3)
+    with pytest.raises(ModelError, match="concat.*: expected to write the scale and zero point that it reads"):
+        builder.graph(last)
+
+
+def sparse(sources, counts) -> Graph:
+    params = {"weights": np.ones(4, np.float32), "steepness": np.ones(2, np.float32)}
+    params |= {"sources": np.array(sources, np.int32), "counts": np.array(counts, np.int32)}
+    builder = Builder(Tensor((3,)))
+    return builder.graph(
+        builder.add("sparse_fann", [0], params, units=np.int64(2), activation="linear", connections=np.int64(4))
+    )
+
+
+def test_sparse_layers_read_what_is_there():
+    assert forward(sparse([0, 1, 2, 3], [1, 3]), [[10.0, 20.0, 30.0]]).tolist() == [[10.0, 51.0]]
+    for sources in ([0, 1, 2, 4], [0, 1, 2, -1]):
+        with pytest.raises(ModelError, match="node 0 .sparse_fann.: sources: expected 0 to 3"):
+            sparse(sources, [1, 3])
+    for counts in ([5, -1], [1, 2], [2**31 - 1, 5]):
+        with pytest.raises(ModelError, match="counts: expected numbers from 0 that add up to 4 connections"):
+            sparse([0, 1, 2, 3], counts)
+
+
+def test_a_view_of_somebody_elses_weights_is_copied():
+    weights = np.ones((3, 2), np.float32)
+    view = weights.view()
+    view.flags.writeable = False
+    graph = one(params={"weights": view, "bias": np.zeros(2, np.float32)})
+    weights[0] = np.nan
+    assert (graph.nodes[0].params["weights"] == 1).all()
+
+
 def test_params_become_read_only_copies():
     weights = np.ones((3, 2), np.float32)
     graph = one(params={"weights": weights, "bias": np.zeros(2, np.float32)})
@@ -99,6 +159,9 @@ def test_structures_that_do_not_hold_are_refused():
             Graph(*bad)
     with pytest.raises(LimitError, match="GRAPH_NODES_MAX"):
         Graph(tensors, (node,) * (GRAPH_NODES_MAX + 1), 0, 1)
+    with pytest.raises(LimitError, match="GRAPH_READS_MAX"):
+        wide = [Node("concat", (0,) * 4_096, at, {}) for at in range(1, 6)]
+        Graph((Tensor((1,)), *[Tensor((4_096,))] * 5), wide, 0, 5)
     with pytest.raises(LimitError, match="KERNEL_WIDTH_MAX"):
         Graph((Tensor((70_000,)), Tensor((1,))), (Node("slice", (0,), 1, {"start": 0, "stop": 1}),), 0, 1)
     with pytest.raises(LimitError, match="AF_SECTION_BYTES_MAX"):
@@ -112,7 +175,12 @@ def test_structures_that_do_not_hold_are_refused():
         (((),), "axes"),
         (((0,),), "axes"),
         (((1, 1, 1, 1, 1),), "axes"),
+        ((4,), "shape of whole numbers"),
+        (((4.5,),), "shape of whole numbers"),
         (((2,), "f16"), "dtype"),
+        (((2,), ["i8"]), "dtype"),
+        (((2,), "i8", "wide"), "a scale"),
+        (((2,), "i8", 1.0, 0.5), "a zero point"),
         (((2,), "i8", 0.0), "scale"),
         (((2,), "i8", float("nan")), "scale"),
         (((2,), "f32", 2.0), "zero point"),
