@@ -2,7 +2,8 @@
 
 A device speaks at least each status_ms; each message carries (boot, counter), which only grows, so that an old retained
 message or a replay is no sign of life.  A device is suspect after suspect_ms of silence, given up after silent_ms, or,
-when the broker tells its last will, will_ms after that, unless it is heard again.
+when the broker tells its last will, will_ms after that, unless it is heard again.  One that said that it goes away
+for a moment is given up no earlier than it said.
 Flapping is damped: a device that came back and is lost again within flap_ms must be heard for twice as long as the time
 before until it counts as back, back_ms at first, back_ms_max at most.
 Costs: a message is O(1), because it makes deadlines later and leaves them where they are in a heap; one that comes due
@@ -122,6 +123,8 @@ class _Watch:
     boot: int = -1
     counter: int = -1
     will_at: float | None = None
+    away_until: float = 0.0
+    """It said that it is silent until then."""
     asked_at: float | None = None
     """When an event was told that the cell has not confirmed yet."""
     back_at: float | None = None
@@ -192,7 +195,7 @@ class Health:
         if (boot, counter) <= (watch.boot, watch.counter):
             self.stale += 1
             return False
-        watch.boot, watch.counter, watch.heard_at = boot, counter, now
+        watch.boot, watch.counter, watch.heard_at, watch.away_until = boot, counter, now, 0.0
         if watch.life is Life.DEAD:
             watch.life, watch.since = Life.RETURNING, now
             self._queue(device, watch)
@@ -202,6 +205,12 @@ class Health:
             if sooner:  # it comes due as suspect before what it waited for until now
                 self._queue(device, watch)
         return True
+
+    def away(self, device: str, until: float) -> None:
+        """It has said, and proved, that it is silent until then: not given up before, unless it is heard again."""
+        watch = self._watches.get(device)
+        if watch is not None:
+            watch.away_until = until
 
     def will(self, device: str, now: float) -> None:
         """The broker tells the device's last will.  It is unsigned: it shortens the wait, and decides nothing."""
@@ -261,7 +270,8 @@ class Health:
 
     def _lost_at(self, watch: _Watch) -> float:
         silent_at = watch.heard_at + self.timing.silent_ms
-        return silent_at if watch.will_at is None else min(silent_at, watch.will_at + self.timing.will_ms)
+        lost_at = silent_at if watch.will_at is None else min(silent_at, watch.will_at + self.timing.will_ms)
+        return max(lost_at, watch.away_until)
 
     def _due_at(self, watch: _Watch) -> float | None:
         if watch.life is Life.DEAD:

@@ -21,6 +21,7 @@ STREAM_BYTES_MAX = 1 * MIB  # a batch of stream rows: what a ring of one jail ho
 EVENT_BYTES_MAX = 256 * KIB  # an event; weights beyond that travel as an artefact
 ARTEFACT_CHUNK_BYTES_MAX = 256 * KIB  # payload of one chunk: 20 ms of a 100 Mbit/s line, so that others get through
 STOP_BYTES_MAX = 2 * KIB  # a signed order to stop, with its reason
+AWAY_MS_MAX = 10_000  # that a device is waited for while another version of its supervisor starts
 GONE_BYTES_MAX = 64  # a last will: a boot number
 ENVELOPE_OVERHEAD_BYTES_MAX = 256  # header, key id, boot, sequence, signature; 28 more when encrypted
 COMPRESS_BYTES_MIN = 1 * KIB  # below this zstd makes single messages longer (measured)

@@ -60,6 +60,26 @@ def test_a_will_shortens_the_wait() -> None:
     assert listener.due(1050) == [Lost("a", 1049, will=True)]
 
 
+def test_a_device_that_said_that_it_is_away_is_given_up_once_that_is_over() -> None:
+    listener = watching("a")
+    listener.heard("a", 1, 1, 1)
+    listener.away("a", 5_000)
+    listener.will("a", 2)
+    assert listener.due(4_999) == [Suspected("a", 4_998)]
+    assert listener.due(5_000) == [Lost("a", 4_999, will=True)]
+
+
+def test_a_device_that_is_back_from_away_is_given_up_as_any_other() -> None:
+    listener = watching("a")
+    listener.away("a", 9_000)
+    listener.due(700)
+    listener.heard("a", 2, 1, 800)
+    assert listener.due(2_299) == [Suspected("a", 1_499)]
+    assert listener.due(2_300) == [Lost("a", 1_500, will=False)]
+    listener.away("z", 9_000)  # not watched: nothing is remembered of it
+    assert listener.life("z") is None
+
+
 def test_a_forged_will_does_no_harm_to_a_device_that_speaks() -> None:
     listener = watching("a")
     for turn in range(100):
@@ -177,7 +197,7 @@ def test_the_heap_does_not_grow_with_messages() -> None:
     assert len(listener._heap) <= 2 * 50 + 64
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from("hhhhwcbn"), st.integers(0, 900)), max_size=200))
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from("hhhhwacbn"), st.integers(0, 900)), max_size=200))
 def test_lazy_deadlines_tell_what_looking_at_everyone_each_ms_would(steps: list[tuple[int, str, int]]) -> None:
     """The heap against a second listener whose devices are all looked at, each step: same lives, same events."""
     lazy, eager = watching(*"abcde"), watching(*"abcde")
@@ -200,6 +220,8 @@ def test_lazy_deadlines_tell_what_looking_at_everyone_each_ms_would(steps: list[
                     listener.heard(device, 1, counter, now)
                 case "w":
                     listener.will(device, now)
+                case "a":
+                    listener.away(device, now + 7 * wait)
                 case "c" | "b":
                     listener.watch(device, now, alive=what == "b")
                 case _:

@@ -43,6 +43,7 @@ class Duties:
         self._follows: dict[str, tuple[int, int]] = {}  # device -> the newest term and roster that it knows
         self.unplaced: dict[str, str] = {}
         self._wills: dict[str, float] = {}
+        self._aways: dict[str, float] = {}  # device -> ms of the clock until which it said that it is silent
         self._due: asyncio.TimerHandle | None = None
         self._plan_due: asyncio.TimerHandle | None = None
         self._planning = False
@@ -66,6 +67,8 @@ class Duties:
         for device_id, at in self._wills.items():
             if now - at < WILL_KEPT_S * 1000:
                 self.health.will(device_id, now)
+        for device_id, until in self._aways.items():
+            self.health.away(device_id, until)
         self._node.post.on(self._node.topics.events("low", "health"), self._heard)
         self._watch()
         self._planning = False
@@ -136,6 +139,17 @@ class Duties:
             self._wills.clear()
         if self.active:
             self.health.will(device, now)
+            self._watch()
+
+    def away(self, letter: Letter) -> None:
+        """Every voter remembers it: the device that goes away for a moment may be the leader."""
+        away = msg.decode(letter.payload, who=letter.sender, kinds=(msg.Away,))
+        assert isinstance(away, msg.Away)
+        now = self._now()
+        self._aways = {device: until for device, until in self._aways.items() if until > now}
+        self._aways[letter.sender] = until = now + away.back_ms
+        if self.active and self.health.heard(letter.sender, letter.boot, letter.seq, now):
+            self.health.away(letter.sender, until)
             self._watch()
 
     def listen_again(self) -> None:

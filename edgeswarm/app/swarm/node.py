@@ -44,6 +44,7 @@ from edgeswarm.core.cell.state import CellState
 from edgeswarm.core.raft.member import Turn
 from edgeswarm.drivers.mqtt.transport import Connected, Disconnected, Priority, Will
 from edgeswarm.errors import EdgeSwarmError
+from edgeswarm.limits import AWAY_MS_MAX
 from edgeswarm.wire import messages as msg
 from edgeswarm.wire.topics import Topics
 
@@ -178,7 +179,7 @@ class SwarmNode(Asking, Granted, Voting):
     async def close(self, *, leaving: bool = False) -> None:
         """From here on no row flows for the cell, and it is told; the agents are the supervisor's to stop.
 
-        leaving: another version of the supervisor is here in a moment: nobody is told, so that nothing moves.
+        leaving: another version of the supervisor is here in a moment: the cell is told so, and moves nothing.
         """
         self._closed, self._leaving = True, leaving
         for timer in (self._beat, self._facts):
@@ -198,7 +199,7 @@ class SwarmNode(Asking, Granted, Voting):
             self.converge.close,
             functools.partial(self.hosted.close, leaving=leaving),
             self.travel.close,
-            self.reports.close,
+            functools.partial(self.reports.close, leaving=leaving),
             self.artefacts.close,
         ]
         closes += [] if self.follower is None else [self.follower.close]
@@ -213,7 +214,10 @@ class SwarmNode(Asking, Granted, Voting):
 
     async def _leave(self) -> None:
         """Nobody waits for a last will that a clean end does not leave: agents of ours may go elsewhere."""
-        if self.transport.is_connected and not self._leaving:
+        if self.transport.is_connected and self._leaving:
+            away = self.topics.event(msg.event_priority("away"), "away")
+            self.post.send(away, msg.encode(msg.Away(AWAY_MS_MAX)), priority=Priority.HIGH, qos=1)
+        elif self.transport.is_connected:
             gone = self.topics.gone(self.config.device)
             self.post.send_raw(gone, msg.encode(msg.Gone(self.boot)), priority=Priority.HIGH, qos=0, retain=False)
         voter, self.voter = self.voter, None

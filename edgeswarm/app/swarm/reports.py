@@ -48,7 +48,8 @@ class Reports:
         self._tick()
         self.register()
 
-    async def close(self) -> None:
+    async def close(self, *, leaving: bool = False) -> None:
+        """leaving: as `SwarmNode.close`."""
         self._closed = True
         for timer in (self._timer, self._soon):
             if timer is not None:
@@ -57,7 +58,7 @@ class Reports:
             self._registering.cancel()
             await asyncio.gather(self._registering, return_exceptions=True)
         if self._node.transport.is_connected:
-            self._say_status("offline")
+            self._say_status("draining" if leaving else "offline")
 
     def heard(self, letter: Letter) -> None:
         """The retained status of another device: the leader wants to know what the voters can."""

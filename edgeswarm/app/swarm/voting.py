@@ -14,6 +14,7 @@ from typing import Any
 
 from edgeswarm.app.log import Log
 from edgeswarm.app.swarm.config import CellConfig
+from edgeswarm.app.swarm.duties import Duties
 from edgeswarm.app.swarm.feed import FeedFollower, FeedServer, FeedWriter
 from edgeswarm.app.swarm.orders import Orders
 from edgeswarm.app.swarm.peer import Leader, Peer
@@ -24,6 +25,7 @@ from edgeswarm.app.swarm.voter import Voter
 from edgeswarm.core.raft.member import Turn
 from edgeswarm.drivers.mqtt.transport import Priority
 from edgeswarm.errors import EdgeSwarmError, LocalError
+from edgeswarm.wire import messages as msg
 from edgeswarm.wire.raft import ConfState
 from edgeswarm.wire.topics import Topics
 
@@ -46,6 +48,7 @@ class Voting(ABC):
     rosters: RosterBook
     replica: Replica
     orders: Orders
+    duties: Duties
     voter: Voter | None
     follower: FeedFollower | None
     _writer: FeedWriter | None
@@ -53,7 +56,7 @@ class Voting(ABC):
     _voting: asyncio.Lock
     _closed: bool
     _failed: bool = False  # its log failed, and has not been opened since
-    _leave_goners: Callable[[], None] = staticmethod(lambda: None)
+    _unhear: tuple[Callable[[], None], ...] = ()
 
     @property
     def leads(self) -> bool:
@@ -115,7 +118,11 @@ class Voting(ABC):
         self._writer = FeedWriter(self.peer, self.voter)
         FeedServer(self.peer, self.voter)
         # voters only: among a thousand devices that all heard each other's last wills, half dying would be a storm
-        self._leave_goners = self.post.on(self.topics.goners(), self._gone, qos=1)
+        aways = self.topics.events(msg.event_priority("away"), "away")
+        self._unhear = (
+            self.post.on(self.topics.goners(), self._gone, qos=1),
+            self.post.on(aways, self.duties.away, qos=1),
+        )
         if self.follower is not None:
             self.follower.follow(False)
 
@@ -154,7 +161,8 @@ class Voting(ABC):
 
     def _vote_no_more(self) -> Voter | None:
         voter, self.voter, self._writer = self.voter, None, None
-        self._leave_goners()
+        for unhear in self._unhear:
+            unhear()
         for method in ("feed.fetch", "snapshot.fetch"):
             self.peer.methods.pop(method, None)
         if self.follower is not None:

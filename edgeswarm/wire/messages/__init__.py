@@ -20,6 +20,7 @@ from edgeswarm.wire.messages.base import (
 from edgeswarm.wire.messages.device import (
     AgentLifecycle,
     Alert,
+    Away,
     Capabilities,
     DesiredAgent,
     DesiredState,
@@ -68,6 +69,7 @@ __all__ = [
     "Alert",
     "AppMessage",
     "ArtefactOffer",
+    "Away",
     "Batch",
     "Capabilities",
     "Chunk",
@@ -143,6 +145,7 @@ STREAM stream.remote, LEADER wire.leadership, ROSTER wire.roster, STOP open_orde
 
 EVENTS: Final[Mapping[str, tuple[str, type[Message]]]] = {
     "agent.lifecycle": ("medium", AgentLifecycle),
+    "away": ("high", Away),
     "neural.updates": ("high", NeuralUpdate),
     "task.completion": ("high", CompletionNotice),
     "task.error": ("high", ErrorReport),

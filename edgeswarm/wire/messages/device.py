@@ -167,6 +167,13 @@ class Gone(Message):
     boot: Uint  # of the connection that ended: a device that came back meanwhile is not gone
 
 
+@message("away", bytes_max=256)
+class Away(Message):
+    """The device says nothing for a moment and keeps its agents: another version of its supervisor takes them over."""
+
+    back_ms: Annotated[int, Num(0, limits.AWAY_MS_MAX)]  # within that; later it is given up as any other
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One number of a device."""
