@@ -38,7 +38,7 @@ from edgeswarm.wire.certificate import Signatory
 class Supervisor(Operations):
     """One device's supervisor.  Use as an async context manager, or start() and close().
 
-    own_process: nothing else runs in this process; it may move itself into a cgroup of its own.
+    own_process: nothing else runs in this process; it may move itself into a cgroup of its own, and adopt orphans.
     """
 
     def __init__(self, settings: Settings, *, log: Log, own_process: bool = False) -> None:
@@ -104,6 +104,7 @@ class Supervisor(Operations):
             mac_key=self.shelf.device_key.derive("es-cwasm"),
             version=__version__,
             groups=Groups.open(str(self.settings.state_dir), may_move=self._own_process),
+            own_process=self._own_process,
         )
 
     def check_tier(self) -> None:

@@ -1,7 +1,7 @@
 """The host of all jails of a supervisor, under asyncio: one zygote, the code cache, and `spawn`.
 
 Invariants: code is compiled and loaded inside jails only; every jail gets the tier that was found by trying; when the
-zygote dies a new one is started, and living jails do not notice: they are this process's children then.
+zygote dies a new one is started, and living jails do not notice: they are this process's children then, or init's.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class JailHost:
     policy_dir: as `sandbox/` (policies/, bpf/).  mac_key: 16 to 64 bytes, of this device, for the code cache.
     tier: None takes the best one this machine offers; a weaker one may be asked for.  version: of this program.
     groups: the cgroups that its jails get, its own from now on; None: those that can be had without moving anybody.
+    own_process: nothing else runs in this process, so it may become the parent of orphans.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class JailHost:
         program: Program | None = None,
         version: str = "",
         groups: Groups | None = None,
+        own_process: bool = False,
     ) -> None:
         self._policies = load_policies(policy_dir, own=cache_dir.parent / OWN_POLICIES)
         self.groups = groups or Groups.open(str(cache_dir), may_move=False)
@@ -65,7 +67,7 @@ class JailHost:
         self._zygote: ZygoteProcess | None = None
         self._elders: list[ZygoteProcess] = []  # take no orders any more, and end with their last jail
         self._parents: dict[int, ZygoteProcess] = {}  # of each jail, until it dies
-        self._orphans = Orphans()
+        self._orphans = Orphans(lambda: {jail.pid for jail in self._jails.values()}, ours=own_process)
         self._hello: asyncio.Future[dict[str, Any]] | None = None
         self._jails: dict[int, JailLife] = {}
         self._next = 1
@@ -363,13 +365,9 @@ class JailHost:
         self._jails.pop(jail.id, None)
         self._parents.pop(jail.id, None)
         self.groups.remove(jail.id)
-        self.sweep()
+        self._orphans.sweep()
         if self._elders:
             self._end_elders()
-
-    def sweep(self) -> None:
-        """Reap what came to this process as an orphan, and is no jail."""
-        self._orphans.sweep({jail.pid for jail in self._jails.values()})
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Run this to its end (called by a jail)."""
@@ -390,7 +388,7 @@ class JailHost:
                 asyncio.get_running_loop().remove_reader(one.socket)
                 await one.ended()
         self._elders.clear()
-        self.sweep()
+        self._orphans.sweep()
         self._orphans.end()
         self.groups.close()
 

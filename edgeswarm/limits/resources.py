@@ -23,3 +23,6 @@ BANDWIDTH_WAITING_BYTES_MAX = 1 * MIB  # messages of one stream that wait for ba
 # --- volumes ----------------------------------------------------------------------------------------------------------
 VOLUME_FILES_MAX = 256  # files of one volume: a few sinks and their older files
 VOLUME_FILE_BYTES_MAX = 64 * MIB  # one file that is written whole: as large as the largest compiled kernel
+
+# --- processes --------------------------------------------------------------------------------------------------------
+ORPHAN_LOOK_S = 10.0  # between two looks for ended processes that nobody waits for; each holds a number until then

@@ -18,22 +18,23 @@ import jail_kernels as k
 import pytest
 import pytest_asyncio
 
-from edgeswarm.drivers import jail_zygote, kernel_log, syscall_names
+from edgeswarm.drivers import jail_orphans, jail_zygote, kernel_log, syscall_names
 from edgeswarm.drivers.jail_filter import AUDIT_ARCH
-from edgeswarm.drivers.jail_orphans import Orphans
+from edgeswarm.drivers.jail_orphans import Orphans, told_end
 from edgeswarm.drivers.jail_zygote import parse_message
 from edgeswarm.drivers.jails import JailHost, Program
 from edgeswarm.jail.frames import Kind
 
 SUPPORT = k.ROOT / "tests" / "support"
 FORBIDDEN = struct.pack("<2f", forbidden_worker.FORBIDDEN, 0)
+SUICIDE = "import os; os.kill(os.getpid(), 31)"
 
 
 @pytest_asyncio.fixture
 async def escaping(cache_dir: Path) -> AsyncIterator[JailHost]:
     """A host whose jails open a socket when a row begins with FORBIDDEN."""
     program = Program(worker="forbidden_worker", path=(str(SUPPORT),))
-    host = JailHost(policy_dir=k.SANDBOX, cache_dir=cache_dir, mac_key=k.MAC_KEY, program=program)
+    host = JailHost(policy_dir=k.SANDBOX, cache_dir=cache_dir, mac_key=k.MAC_KEY, program=program, own_process=True)
     await host.start()
     yield host
     await host.close()
@@ -63,14 +64,47 @@ async def test_forbidden_call_after_the_zygotes_death_is_quarantine(escaping: Ja
 
 
 @pytest.mark.e2e
-async def test_jails_closed_after_the_zygotes_death_leave_no_zombie(host: JailHost, spawn: Any, moody: bytes) -> None:
-    served = [await spawn(k.moody_spec(moody)) for _ in range(3)]
-    await kill_zygote(host)
+async def test_jails_closed_after_the_zygotes_death_leave_no_zombie(escaping: JailHost, spawn: Any) -> None:
+    code = await escaping.compile(k.assemble(k.MOODY))
+    served = [await spawn(k.moody_spec(code), on=escaping) for _ in range(3)]
+    await kill_zygote(escaping)
     for item in served:
         await item.jail.close()
         ended = await item.exit()
         assert (ended.code, ended.signal, ended.text) == (0, None, "closed")
         assert not Path(f"/proc/{ended.pid}").exists()
+
+
+@pytest.mark.e2e
+async def test_in_a_users_program_nobody_is_adopted(host: JailHost, spawn: Any, moody: bytes) -> None:
+    """A library must not become the parent of what the program around it lets go; jails end all the same."""
+    orphan, end = make_orphan()
+    try:
+        assert parent_of(orphan) != os.getpid()
+    finally:
+        os.close(end)
+    served = await spawn(k.moody_spec(moody))
+    await kill_zygote(host)
+    assert (await served.ask(0, 1, k.row(k.ADD))).kind == Kind.REPLY
+    assert parent_of(served.jail.pid) != os.getpid()
+    served.jail.kill()
+    ended = await served.exit()
+    assert (ended.code, ended.signal) in ((None, signal.SIGKILL), (None, None)), "as the kernel tells, or nobody does"
+
+
+@pytest.mark.parametrize(("code", "end"), [("raise SystemExit(3)", (3, None)), (SUICIDE, (None, 31))])
+def test_the_kernel_tells_how_a_process_ended_that_others_reaped(code: str, end: tuple[int | None, int | None]) -> None:
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", f"input()\n{code}"], stdin=subprocess.PIPE) as process:
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            assert told_end(pidfd) is None
+            process.communicate(b"\n")
+            found = told_end(pidfd)
+        finally:
+            os.close(pidfd)
+    if found is None:
+        pytest.skip("this kernel does not tell (before Linux 6.15)")
+    assert found == end
 
 
 @pytest.mark.e2e
@@ -122,6 +156,8 @@ ORPHAN = """
 import os, sys
 read, write = os.pipe()
 if os.fork() == 0:
+    if sys.argv[1:]:
+        os.setsid()
     os.write(write, b"%d" % os.getpid())
     os.close(write)
     sys.stdin.read()
@@ -140,11 +176,14 @@ def gone(pid: int, sweep: Any = lambda: None) -> bool:
     return False
 
 
-def make_orphan() -> tuple[int, int]:
-    """A process whose parent, of a session of its own, is gone: its id, and the descriptor that ends it."""
+def make_orphan(*leads: str) -> tuple[int, int]:
+    """A process whose parent, of a session of its own, is gone: its id, and the descriptor that ends it.
+
+    leads: anything, and it leads a session itself.
+    """
     wait, end = os.pipe()
     with subprocess.Popen(
-        [sys.executable, "-I", "-c", ORPHAN], stdin=wait, stdout=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-I", "-c", ORPHAN, *leads], stdin=wait, stdout=subprocess.PIPE, start_new_session=True
     ) as process:
         os.close(wait)
         assert process.stdout is not None
@@ -156,22 +195,40 @@ def parent_of(pid: int) -> int:
 
 
 def test_orphans_come_to_the_supervisor_and_are_reaped_but_those_that_somebody_waits_for() -> None:
-    orphans = Orphans()
+    kept: list[int] = []
+    orphans = Orphans(lambda: kept)
     orphans.begin()
     try:
         orphan, end = make_orphan()
         assert parent_of(orphan) == os.getpid()
-        assert orphans.sweep(()) == 0  # it lives
+        assert orphans.sweep() == 0  # it lives
         os.close(end)
         quick = [sys.executable, "-I", "-S", "-c", ""]
         with subprocess.Popen(quick, start_new_session=True) as leader, subprocess.Popen(quick) as ours:
             for child in (leader, ours):
                 os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
             os.waitid(os.P_PID, orphan, os.WEXITED | os.WNOWAIT)
-            orphans.sweep({orphan})
+            kept.append(orphan)
+            orphans.sweep()
             assert Path(f"/proc/{orphan}").exists()  # its end was kept
-            assert gone(orphan, lambda: orphans.sweep(()))
+            kept.clear()
+            assert gone(orphan, orphans.sweep)
             assert (leader.wait(), ours.wait()) == (0, 0)  # theirs were not taken
+    finally:
+        orphans.end()
+
+
+async def test_orphans_are_looked_for_while_no_jail_ends(monkeypatch: Any) -> None:
+    """A script that lets one process go each second must not fill the table of processes; nor one that leads."""
+    monkeypatch.setattr(jail_orphans, "ORPHAN_LOOK_S", 0.02)
+    orphans = Orphans()
+    orphans.begin()
+    try:
+        for leads in ((), ("leads",)):
+            orphan, end = make_orphan(*leads)
+            assert parent_of(orphan) == os.getpid()
+            os.close(end)
+            assert await asyncio.to_thread(gone, orphan)
     finally:
         orphans.end()
 
