@@ -112,4 +112,5 @@ ASK_ROWS_MAX = 10_000  # rows of one `ask`: a request holds its connection until
 FOLLOW_LINES_MAX = 1_000  # items waiting for one follower of logs or a stream
 
 # --- command line -----------------------------------------------------------------------------------------------------
+NPY_HEADER_BYTES_MAX = 4 * KIB  # of a table in .npy: numpy writes 128 bytes, and believes a length of up to 4 GiB
 TABLE_LINE_BYTES_MAX = 4 * MIB  # a row of `agent run --input`: 65,536 values of up to 25 characters are 1.6 MB

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeswarm.errors import InputError, LimitError
+from edgeswarm.errors import InputError, LimitError, ModelError
 from edgeswarm.limits import CALIBRATION_ROWS_MIN, CALIBRATION_VALUES_MAX
 from edgeswarm.model.mlp import F32, Mlp
-from edgeswarm.model.quantize import IN_STEPS, PATHS, QuantizedMlp, Steps, forward, quantize, trace
+from edgeswarm.model.quantize import F32_MAX, IN_STEPS, PATHS, QuantizedMlp, Steps, forward, quantize, trace
 from edgeswarm.model.reference import FUNCTIONS
 from edgeswarm.model.seeded import uniform
 
@@ -95,8 +95,13 @@ def ranges(model: Mlp, rows: F32, *, method: str, percentile: float = PERCENTILE
 
 
 def judge(model: QuantizedMlp, samples: Samples, expected: F64) -> Report:
-    """What `model` loses against `expected`, the float32 model's answers to the samples' rows."""
+    """What `model` loses against `expected`, the float32 model's answers to the samples' rows.
+
+    Raises ModelError where answers are past float32: a loss of NaN would pass every bound.
+    """
     found = forward(model, samples.rows).astype(np.float64)
+    if not (np.isfinite(found).all() and np.abs(expected).max() <= F32_MAX):
+        raise ModelError(f"answers on the path {model.path}: expected finite float32 numbers, found others; scale them")
     error = np.abs(found - expected)
     values: dict[str, float | None] = {}
     spread = float(expected.max() - expected.min()) or float(np.abs(expected).max()) or 1.0

@@ -37,6 +37,7 @@ GROUP_SUM_MAX = 258  # of weights of one sign in a group: 258 * 127 <= 32767
 WEIGHT_MAX = 127  # not -128: two products with activations of 127 then stay within i16
 BIAS_MAX = 1 << 24  # beside 65,536 products of at most 127 * 255 that is still below 2^31
 IN_STEPS = frozenset(("linear", "relu"))  # activations that rounding within low..high already is
+F32_MAX = float(np.finfo(np.float32).max)
 _SMALL = 1e-30  # a range below this counts as none: its scale would leave float32
 
 
@@ -49,8 +50,8 @@ class Steps:
 
     @classmethod
     def of_range(cls, low: float, high: float, path: str) -> Steps:
-        """Steps that hold low..high, and 0 exactly.  Raises ModelError if these are not finite."""
-        if not (np.isfinite(low) and np.isfinite(high)):
+        """Steps that hold low..high, and 0 exactly.  Raises ModelError unless both are finite float32."""
+        if not (abs(low) <= F32_MAX and abs(high) <= F32_MAX):  # nor NaN
             raise ModelError(f"activations: expected finite numbers, found {low} to {high}; scale the inputs")
         least, greatest = PATHS[path]
         low, high = min(low, 0.0), max(high, 0.0)

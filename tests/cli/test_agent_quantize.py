@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,15 @@ def test_a_calibration_file_that_is_missing_or_too_large(cli, source: Path, monk
     monkeypatch.setattr(agent_quantize, "CALIBRATION_VALUES_MAX", 10)
     done = build(cli, source, "int8", "--calibrate", "rows.csv")
     assert (done.code, "bytes of calibration rows" in done.err) == (6, True)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.npy"])
+def test_calibration_rows_come_from_a_file_not_from_a_pipe(cli, source: Path, name: str) -> None:
+    """They are read once for each width that could be meant: a pipe would be empty by then, or never end."""
+    Path(name).unlink(missing_ok=True)
+    os.mkfifo(name)
+    done = build(cli, source, "int8", "--calibrate", name)
+    assert (done.code, f"{name}: expected a file of calibration rows" in done.err) == (3, True)
 
 
 def test_other_formats_of_tables_calibrate_too(cli, source: Path) -> None:

@@ -113,6 +113,12 @@ def test_what_is_written_is_read_back_bit_by_bit(
         assert len(path.read_text().splitlines()) == len(rows)
 
 
+def npy(header: str, *, version: int = 2, size: int | None = None) -> bytes:
+    """A .npy file of 64 zeros; `size`: what it says of its header's length."""
+    length = len(header) if size is None else size
+    return b"\x93NUMPY" + struct.pack("<BBI", version, 0, length) + header.encode() + bytes(64)
+
+
 BAD = [
     ("x.csv", "1,2\n3\n", "row 2 (line 2): expected 2 values, found 1"),
     ("x.csv", "1,2,3\n", "row 1 (line 1): expected 2 values, found 3"),
@@ -136,6 +142,12 @@ BAD = [
     ("x.npy", b"\x93NUMPX", "expected a .npy file"),
     ("x.npy", b"\x93NUMPY\x01\x00\x10\x00{}", "expected a .npy header"),
     ("x.npy", b"\x93NUMPY\x09\x00\x10\x00{}", "expected a .npy header"),
+    ("x.npy", npy("{'descr':'<f4','fortran_order':False,'shape':(2,2)}", version=9), "the version"),
+    ("x.npy", npy("{'descr':'<f4',", size=0xFFFF_FFFF), "expected a .npy header"),
+    ("x.npy", npy("{'descr':'<f4','fortran_order':False,'shape':(True,2)}"), "values of float32"),
+    ("x.npy", npy("{'descr':'<f4','fortran_order':False,'shape':(10**9,2)}"), "expected a .npy header"),
+    ("x.npy", npy("{'descr':'<f4','fortran_order':False,'shape':(-4,2)}"), "values of float32"),
+    ("x.npy", npy(f"{{'descr':'<f4','fortran_order':False,'shape':({10**30},2)}}"), "values of float32"),
     ("x.npy", b"", "expected a .npy file"),
 ]
 

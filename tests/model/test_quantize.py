@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeswarm.errors import InputError, LimitError, ModelError
-from edgeswarm.model import Dense, Mlp, random_mlp, random_rows, reference
+from edgeswarm.model import Dense, Mlp, from_arrays, random_mlp, random_rows, reference
 from edgeswarm.model.calibrate import Samples, choose, golden_rows, judge, ranges
 from edgeswarm.model.quantize import (
     BIAS_MAX,
@@ -64,7 +64,7 @@ def test_what_is_no_number_or_outside_is_held_at_the_ends(path: str) -> None:
     assert steps.round(t, path).tolist() == [least, least, greatest, least, greatest]
 
 
-@pytest.mark.parametrize(("low", "high"), [(np.nan, 1.0), (0.0, np.inf), (-np.inf, 0.0)])
+@pytest.mark.parametrize(("low", "high"), [(np.nan, 1.0), (0.0, np.inf), (-np.inf, 0.0), (0.0, 1e39)])
 def test_a_range_that_is_not_finite_is_refused(low: float, high: float) -> None:
     with pytest.raises(ModelError, match="expected finite numbers"):
         Steps.of_range(low, high, "i7")
@@ -231,6 +231,16 @@ def test_too_few_too_many_or_too_narrow_rows_are_refused() -> None:
         choose(model, Samples(random_rows(9, 5)))
     with pytest.raises(LimitError, match="CALIBRATION_VALUES_MAX"):
         choose(model, Samples(np.zeros(((1 << 21) + 1, 4), np.float32)))
+
+
+@pytest.mark.parametrize(("activation", "classifies"), [("linear", False), ("linear", True), ("softmax", True)])
+def test_answers_past_float32_have_no_loss_to_accept(activation: str, classifies: bool) -> None:
+    """Their loss was NaN, which no bound is below, and the build went through."""
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=shape) * 1e37 for shape in ((4, 8), (8, 3))]
+    net = from_arrays(weights, [np.zeros(8), np.zeros(3)], "relu", activation)
+    with pytest.raises(ModelError, match="expected finite float32 numbers"):
+        choose(net, Samples(rng.normal(size=(64, 4)).astype(np.float32), classifies=classifies))
 
 
 def test_golden_rows_carry_the_models_own_answers() -> None:

@@ -7,6 +7,7 @@ answers.  They calibrate and judge; nothing of them but the ranges goes into the
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -166,10 +167,13 @@ def _read_table(path: str, model: Mlp) -> tuple[bytes, int]:
         widths[inputs + 1] = "inputs and a class"
     most = 4 * CALIBRATION_VALUES_MAX
     try:
-        if os.stat(path).st_size > 16 * most:  # no text of a number that counts is so long
-            raise LimitError(f"{path}: at most {16 * most} bytes of calibration rows, found {os.stat(path).st_size}")
+        found = os.stat(path)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", who=path) from None
+    if not stat.S_ISREG(found.st_mode):  # a pipe is empty the second time, and may never end
+        raise InputError("expected a file of calibration rows, which is read more than once, found none", who=path)
+    if found.st_size > 16 * most:  # no text of a number that counts is so long
+        raise LimitError(f"{path}: at most {16 * most} bytes of calibration rows, found {found.st_size}")
     faults: list[InputError] = []
     for width in widths:
         data = bytearray()

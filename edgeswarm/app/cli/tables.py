@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
 from edgeswarm.errors import InputError, LimitError, LocalError, PermissionDeniedError
-from edgeswarm.limits import TABLE_LINE_BYTES_MAX
+from edgeswarm.limits import NPY_HEADER_BYTES_MAX, TABLE_LINE_BYTES_MAX
 
 FORMATS: Final = ("csv", "jsonl", "npy")
 NPY_MAGIC: Final = b"\x93NUMPY"
@@ -128,7 +128,7 @@ class _LineReader(ABC):
 
     def _lines(self) -> Iterator[str]:
         """Lines with their ends.  Raises LimitError for a row past the bound, InputError for what is no UTF-8."""
-        while line := self._file.readline(TABLE_LINE_BYTES_MAX + 1):
+        while line := self._read_line():
             self._line += 1
             self._read_bytes += len(line)
             self._row_bytes += len(line)
@@ -141,6 +141,12 @@ class _LineReader(ABC):
                 yield line.decode("utf-8-sig" if self._line == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise InputError(f"line {self._line}: expected UTF-8, found {error.reason}", who=self._who) from None
+
+    def _read_line(self) -> bytes:
+        try:
+            return self._file.readline(TABLE_LINE_BYTES_MAX + 1)
+        except OSError as error:
+            raise InputError(f"line {self._line + 1}: cannot be read: {error.strerror}", who=self._who) from None
 
     def _fault(self, text: str) -> InputError:
         return InputError(f"row {self._row} (line {self._line}): {text}", who=self._who)
@@ -217,8 +223,7 @@ class _NpyReader:
         self._numpy = numpy
         self._who = path
         with _open_input(path) as file:
-            shape, fortran, dtype = self._header(file)
-            offset = file.tell()
+            shape, fortran, dtype, offset = self._header(file)
         if dtype.kind not in "fiu":
             raise InputError(f"expected float or integer numbers, found the dtype {dtype}", who=path)
         if len(shape) == 1 and width == 1:
@@ -230,23 +235,28 @@ class _NpyReader:
         if self.size:
             try:
                 self._rows = numpy.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
-            except (OSError, ValueError, OverflowError) as error:
+            except (OSError, ValueError, TypeError, OverflowError) as error:
                 raise InputError(f"expected {shape} values of {dtype}, found {error}", who=path) from None
 
-    def _header(self, file: BinaryIO) -> tuple[tuple[int, ...], bool, Any]:
-        if file.read(len(NPY_MAGIC)) != NPY_MAGIC:
-            raise InputError("expected a .npy file, found another beginning", who=self._who)
-        file.seek(0)
+    def _header(self, file: BinaryIO) -> tuple[tuple[int, ...], bool, Any, int]:
+        """Shape, whether columns lie together, dtype, and where the numbers begin; numpy would believe any length."""
         form = self._numpy.lib.format
         try:
-            version = form.read_magic(file)
-            if version == (1, 0):
-                header: tuple[tuple[int, ...], bool, Any] = form.read_array_header_1_0(file)
-            else:
-                header = form.read_array_header_2_0(file)
-        except (ValueError, TypeError, SyntaxError, EOFError, RecursionError) as error:
+            head = io.BytesIO(file.read(NPY_HEADER_BYTES_MAX))
+            if not head.getvalue().startswith(NPY_MAGIC):
+                raise InputError("expected a .npy file, found another beginning", who=self._who)
+            match form.read_magic(head):
+                case (1, 0):
+                    shape, fortran, dtype = form.read_array_header_1_0(head)
+                case (2, 0) | (3, 0):
+                    shape, fortran, dtype = form.read_array_header_2_0(head)
+                case version:
+                    raise ValueError(f"the version {version}")
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", who=self._who) from None
+        except (ValueError, TypeError, SyntaxError, EOFError, RecursionError, MemoryError) as error:
             raise InputError(f"expected a .npy header, found {error}", who=self._who) from None
-        return header
+        return shape, fortran, dtype, head.tell()
 
     def batches(self, rows_max: int) -> Iterator[Batch]:
         numpy = self._numpy
