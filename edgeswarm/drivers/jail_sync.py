@@ -31,7 +31,7 @@ from edgeswarm.drivers.jail_order import order_for, why_killed
 from edgeswarm.drivers.jail_policy import BUILD_POLICY, OWN_POLICIES, load_policies
 from edgeswarm.drivers.jail_sync_life import Process, SyncLife, readable
 from edgeswarm.drivers.jail_zygote import Program, ZygoteProcess, choose_tier
-from edgeswarm.errors import ConfigError, JailError, JailGoneError, TrapError
+from edgeswarm.errors import ConfigError, JailError, JailGoneError, LocalError, TrapError
 from edgeswarm.ids import JailId
 from edgeswarm.jail.frames import SPIN_ALONE_NS, SPIN_NS, Kind, RingError
 from edgeswarm.jail.policy import Policy
@@ -40,8 +40,6 @@ from edgeswarm.limits import COMPILE_MS_DEFAULT, JAIL_READY_MS_MAX
 _libc = ctypes.CDLL(None)
 _PART_WAYS_NS: Final = 2_000_000
 """How often at most the jail is moved off our processor; that costs some 5 us, more when it really has to move."""
-_CONTROL_BYTES_MAX: Final = 256 * 1024
-_STATUS_WAIT_S: Final = 0.25
 _RETRY_S: Final = 0.001
 
 
@@ -224,8 +222,9 @@ class SyncJail:
         """Compute any number of packed float32 rows; returns the packed output rows.
 
         Frames are sent ahead as far as the ring takes them.  Raises TrapError naming the rows of the first frame that
-        faulted (the jail stays usable), JailGoneError when the jail ends.
+        faulted (the jail stays usable), JailGoneError when the jail ends, LocalError for other than `rows` rows.
         """
+        self._settle()
         step = self._link.rows_max(slot)
         if rows == 1 or rows <= step:
             reply = self._one(slot, payload, rows)
@@ -233,6 +232,8 @@ class SyncJail:
                 raise TrapError(_fault_text(reply, 0, rows))
             return reply.payload
         view, size = memoryview(payload).cast("B"), self._link.specs[slot].frame_bytes
+        if len(view) != rows * size:
+            raise LocalError(f"jail {self.id}: {rows} rows of {size} bytes expected, found {len(view)} bytes")
         answers: dict[int, Reply] = {}
         sent, first_seq = 0, self._seq + 1
         while len(answers) * step < rows:
@@ -257,8 +258,14 @@ class SyncJail:
             for reply in self._answers():
                 return reply
 
+    def _settle(self) -> None:
+        """Drop the answers to a call that was broken off, by Ctrl-C for one: they must not be taken for later ones."""
+        while self._link.in_flight and not self._life.gone:
+            self._answers()
+
     def swap_weights(self, slot: int, weights: bytes) -> None:
         """Replace an agent's weights.  Raises LocalError when they have the wrong size."""
+        self._settle()
         self._link.check_weights(slot, weights)
         seq, step = self._link.next_own_seq(), self._link.chunk_bytes()
         for at in range(0, len(weights), step):
@@ -271,6 +278,7 @@ class SyncJail:
 
     def set_memory(self, slot: int, content: bytes) -> None:
         """Replace the values that an agent keeps between its calls."""
+        self._settle()
         self._link.check_memory(slot, content)
         self._link.send_own(slot, Kind.MEMORY, self._link.next_own_seq(), content)
         self._acknowledged()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 import subprocess
@@ -71,6 +72,48 @@ def test_weights_and_memory_without_a_loop(sync_host: SyncHost) -> None:
             jail.swap_weights(0, b"")
         with pytest.raises(LocalError):
             jail.call(0, b"12", 1)
+
+
+@pytest.mark.parametrize("rows", [1, 20_000])
+@pytest.mark.parametrize("at", [1, 2])
+def test_answers_to_a_call_that_was_broken_off_are_no_later_calls(
+    sync_host: SyncHost, monkeypatch: pytest.MonkeyPatch, rows: int, at: int
+) -> None:
+    """Ctrl-C while a call waits, as in a notebook: its frames are still in flight, and are answered."""
+    counts = itertools.count(1)
+    with sync_host.spawn([k.moody_spec(sync_host.compile(k.assemble(k.MOODY)))]) as jail:
+        collect = jail._link.collect
+
+        def interrupted() -> object:
+            if next(counts) == at:
+                raise KeyboardInterrupt
+            return collect() if at > 1 else []
+
+        for later in ("set_memory", "swap_weights", "call"):
+            monkeypatch.setattr(jail._link, "collect", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                while True:
+                    jail.call(0, k.row(k.ADD, 7) * rows, rows)
+            monkeypatch.setattr(jail._link, "collect", collect)
+            match later:
+                case "swap_weights":
+                    jail.swap_weights(0, struct.pack("<f", 2.0))
+                case "set_memory":
+                    with pytest.raises(LocalError):
+                        jail.set_memory(0, b"")
+            counts = itertools.count(1)
+            for value in (1, 2, 3):
+                assert k.values(jail.call(0, k.row(k.ADD, value)))[0] == 2.0 * value
+            assert jail._link.in_flight == 0
+
+
+@pytest.mark.parametrize("size", [0, 8 * 19_999, 8 * 20_001], ids=["none", "one less", "one more"])
+def test_bytes_that_are_not_the_rows_are_refused_before_any_is_sent(sync_host: SyncHost, size: int) -> None:
+    with sync_host.spawn([k.moody_spec(sync_host.compile(k.assemble(k.MOODY)))]) as jail:
+        with pytest.raises(LocalError, match=f"20000 rows of 8 bytes expected, found {size}"):
+            jail.call(0, bytes(size), 20_000)
+        assert jail._link.in_flight == 0
+        assert k.values(jail.call(0, k.row(k.ADD, 3)))[0] == 6.0
 
 
 def test_a_jail_that_died_says_so(sync_host: SyncHost) -> None:
