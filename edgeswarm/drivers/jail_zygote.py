@@ -8,6 +8,7 @@ This process never loads wasmtime: it only looks up where its library lies.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
@@ -136,9 +137,15 @@ class ZygoteProcess:
             self.process.kill()  # whatever speaks there, it is our zygote no more
         return message
 
+    def _hang_up(self) -> None:
+        """Also for a child that a user's program has forked, which holds the socket as well."""
+        with contextlib.suppress(OSError):  # it hung up first
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+
     async def ended(self) -> None:
         """As `stop`, for who must not wait."""
-        self.socket.close()
+        self._hang_up()
         deadline = time.monotonic() + _STOP_SECONDS_MAX
         while self.process.poll() is None:
             if time.monotonic() > deadline:
@@ -147,7 +154,7 @@ class ZygoteProcess:
 
     def stop(self) -> None:
         """Close the socket, at which the zygote kills what it has forked and ends; wait for that."""
-        self.socket.close()
+        self._hang_up()
         try:
             self.process.wait(_STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:

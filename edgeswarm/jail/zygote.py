@@ -8,7 +8,8 @@ with descriptors on one SEQPACKET socket, and tells there what became of each ja
 An order that it does not understand is dropped: nothing that comes over the socket ends it but the socket's end.
 It is the parent of every jail (as subreaper: the process between is gone by then) and learns how one ended; the jails
 that outlive it are the supervisor's (`drivers/jail_orphans.py`).
-When the socket closes, the supervisor is gone: it kills every jail and ends.
+When the socket closes or the process that started it ends, the supervisor is gone: it kills every jail and ends.  (A
+child that a user's program has forked holds the socket as well, and may live on.)
 """
 
 from __future__ import annotations
@@ -79,11 +80,16 @@ class Zygote:
         poll = select.poll()
         poll.register(self.host, select.POLLIN)
         poll.register(woken, select.POLLIN)
+        gone = watch_parent()
+        if gone >= 0:
+            poll.register(gone, select.POLLIN)
         while True:
             for fd, _ in poll.poll():
                 if fd == woken:
                     os.read(woken, 4096)
                     self.reap()
+                elif fd == gone:
+                    self.end()
                 else:
                     self.take_order()
 
@@ -210,6 +216,22 @@ def is_mapped(id_map: str, wanted: int) -> bool:
     return False
 
 
+def watch_parent() -> int:
+    """A descriptor that is readable once the process that started this one has ended; -1 where it cannot be seen."""
+    try:
+        return os.pidfd_open(os.getppid())
+    except OSError:  # it is gone, as the socket says soon; or in another process namespace
+        return -1
+
+
+def forget_signals() -> None:
+    """What a program does with its signals goes on past an exec: one that ignores or blocks the end of its children
+    would leave us without any."""
+    for number in (signal.SIGCHLD, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def _nothing(_signal: int, _frame: object) -> None:
     """SIGCHLD only has to interrupt poll."""
 
@@ -226,6 +248,7 @@ def main() -> NoReturn:
     parser.add_argument("--library", required=True, help="path of libwasmtime")
     parser.add_argument("--worker", default="edgeswarm.jail.worker", help="module that runs inside the jails")
     chosen = parser.parse_args()
+    forget_signals()
     host = socket.socket(fileno=chosen.socket)
     host.set_inheritable(False)
     _warm()

@@ -18,7 +18,7 @@ from edgeswarm.drivers.doctor.child import Outcome, Trial, try_all
 from edgeswarm.drivers.jail_policy import load_policies
 from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.jail import kernel, tiers
-from edgeswarm.jail.zygote import user_of
+from edgeswarm.jail.zygote import forget_signals, user_of
 
 
 def layer_trials(run_as: tuple[int, int] | None) -> dict[str, Trial]:
@@ -93,6 +93,7 @@ def _plain(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
 
 
 def main() -> None:
+    forget_signals()
     sys.stdout.write(json.dumps(probe(float(sys.argv[1]))))
     sys.stdout.flush()
 
