@@ -89,7 +89,7 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
         if number in supervisor.node.table.jails
     ]
     keys = ("rows_in", "decisions", "dropped", "rows_set_aside", "lost")
-    host = supervisor.host
+    host = supervisor.host if supervisor.host and supervisor.host.layers else None  # None while it starts
     return {
         "version": __version__,
         "device": supervisor.settings.device,

@@ -57,6 +57,8 @@ class Double:
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.tier = "A"
+        self.starting = 0
+        self.leaders: list[str | None] = []
 
     def answer(self, op: str, args: dict[str, Any]) -> Awaitable[Any] | AsyncIterator[Any]:
         self.asked.append((op, args))
@@ -69,6 +71,13 @@ class Double:
             if any(item["data"] == b"unknown" for item in args["files"]):
                 raise UnknownPublisherError("publisher 00 is not trusted here", who="x.af")
             return [{"name": "watch", "artefact": "ab" * 32, "status": "running"} for _ in args["files"]]
+        if op == "status" and self.starting:
+            self.starting -= 1
+            return {**STATUS, "tier": None}
+        if op == "swarm":
+            if not self.leaders:
+                raise LocalError("this device is not in its cell yet")
+            return {"leader": self.leaders.pop(0)}
         answers = {
             "status": STATUS,
             "ping": {"tier": self.tier, "degraded": "" if self.tier == "A" else "no namespaces"},
@@ -126,6 +135,31 @@ def test_status_list_and_metrics(cli, double: Double) -> None:
     assert cli("metrics").out == "edgeswarm_up 1\n"
     assert cli("metrics", "--json").json() == {"text": "edgeswarm_up 1\n"}
     assert cli("config", "show", "--running", "--json").json()["limits.memory_mb"]["origin"] == "flag"
+
+
+def test_status_waits_until_the_supervisor_has_started(cli, double: Double) -> None:
+    double.starting = 3
+    assert cli("status", "--json").json()["tier"] is None
+    assert "tier not known yet" in cli("status").out
+    assert cli("status", "--wait", 30, "--json").json() == STATUS
+    double.starting = 1_000
+    done = cli("status", "--wait", 0.01)
+    assert (done.code, "still starting" in done.err) == (8, True)
+
+
+def test_status_waits_for_a_supervisor_that_is_not_there_yet(cli, state: Path) -> None:
+    done = cli("status", "--wait", 0.01)
+    assert (done.code, "no supervisor runs on" in done.err) == (8, True)
+
+
+def test_swarm_status_waits_until_the_device_is_in_its_cell_and_knows_a_leader(cli, double: Double) -> None:
+    assert cli("swarm", "status", "--json").code == 2
+    double.leaders = [None, None, "d1"]
+    assert cli("swarm", "status", "--wait", 30, "--json").json() == {"leader": "d1"}
+    double.leaders = [None] * 100
+    assert cli("swarm", "status", "--json").json() == {"leader": None}
+    done = cli("swarm", "status", "--wait", 0.01)
+    assert (done.code, "still has no leader" in done.err) == (3, True)
 
 
 def test_deploy_hands_over_all_files_at_once(cli, double: Double, tmp_path: Path) -> None:

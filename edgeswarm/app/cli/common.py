@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -23,6 +24,12 @@ FOLLOW_S_MAX = 1_000_000.0
 """For the next item of something that is followed: eleven days without one is a quiet log."""
 COMPLETE_S_MAX = 0.5
 """For the names behind the tab key."""
+AGAIN_S = 0.2
+
+T = TypeVar("T")
+wait_option = click.option(
+    "--wait", "wait_s", type=click.FloatRange(0, 3_600), default=0.0, help="Seconds to wait for an answer."
+)
 
 
 def settings_of(state: Path | None, config_file: Path | None = None, *, profile: str | None = None) -> Settings:
@@ -37,6 +44,18 @@ def connect(state: Path | None, config_file: Path | None = None, *, timeout_s: f
     from edgeswarm.drivers.control import ControlClient
 
     return ControlClient(settings_of(state, config_file).socket_path, timeout_s=timeout_s)
+
+
+def patiently(ask: Callable[[], T], wait_s: float) -> T:
+    """What `ask` gives, asked again and again for that long while it raises.  Raises what it raised last."""
+    end = time.monotonic() + wait_s
+    while True:
+        try:
+            return ask()
+        except EdgeSwarmError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(AGAIN_S)
 
 
 def read_file(path: Path, *, bytes_max: int, bound: str, error: Callable[[str], EdgeSwarmError]) -> bytes:

@@ -68,19 +68,29 @@ def run(
 
 
 @click.command()
+@common.wait_option
 @output.state_option
 @output.config_option
 @output.json_option
-def status(state: Path | None, config_file: Path | None, as_json: bool) -> None:
+def status(wait_s: float, state: Path | None, config_file: Path | None, as_json: bool) -> None:
     """Show the supervisor, its agents and its jails.
 
     \b
     Examples:
       edgeswarm status
+      edgeswarm status --wait 10          (after `edgeswarm run &`: until it has started)
       edgeswarm status --json | jq '.agents[].counters'
     """
-    with common.connect(state, config_file) as client:
-        found: dict[str, Any] = client.call("status")
+    from edgeswarm.drivers.control import NotRunningError
+
+    def ask() -> dict[str, Any]:
+        with common.connect(state, config_file) as client:
+            found: dict[str, Any] = client.call("status")
+        if wait_s and found["tier"] is None:
+            raise NotRunningError(f"the supervisor is still starting, {wait_s:g} s on")
+        return found
+
+    found = common.patiently(ask, wait_s)
     output.emit(found, as_json=as_json, text=lambda: "\n".join([*view.lines_of(found), *limits_view.lines(found)]))
 
 

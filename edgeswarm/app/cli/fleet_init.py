@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgeswarm.app.cli import output, passphrase
+from edgeswarm.app.cli import common, output, passphrase
 
 
 @click.command()
@@ -126,7 +126,7 @@ def serve(with_broker: bool, on_alert: str, log_level: str, fleet_dir: Path | No
 
 
 @click.command()
-@click.option("--wait", "wait_s", type=click.FloatRange(0, 3_600), default=0.0, help="Seconds to wait for an answer.")
+@common.wait_option
 @output.fleet_option
 @output.json_option
 def status(wait_s: float, fleet_dir: Path | None, as_json: bool) -> None:
@@ -138,19 +138,12 @@ def status(wait_s: float, fleet_dir: Path | None, as_json: bool) -> None:
       edgeswarm fleet status --wait 30          (after `fleet serve`: until the controller answers)
       edgeswarm fleet status --json | jq .leader
     """
-    import time
-
     from edgeswarm.app.fleet.link import open_link
-    from edgeswarm.errors import EdgeSwarmError
 
-    end = time.monotonic() + wait_s
-    while True:
-        try:
-            with open_link(fleet_dir) as link:
-                found: dict[str, Any] = link.call("status")
-            break
-        except EdgeSwarmError:
-            if time.monotonic() >= end:
-                raise
-            time.sleep(0.2)
+    def ask() -> dict[str, Any]:
+        with open_link(fleet_dir) as link:
+            found: dict[str, Any] = link.call("status")
+        return found
+
+    found = common.patiently(ask, wait_s)
     output.emit(found, as_json=as_json, text=lambda: "\n".join(f"{key:16} {value}" for key, value in found.items()))

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from edgeswarm.app.cli import common, output
+from edgeswarm.errors import RemoteError
 
 STALE = "(no leader answers: this is what the asked device knows)"
 
@@ -34,18 +35,27 @@ def _with_age(text: str, found: dict[str, Any]) -> str:
 
 
 @click.command()
+@common.wait_option
 @output.state_option
 @output.config_option
 @output.json_option
-def status(state: Path | None, config_file: Path | None, as_json: bool) -> None:
+def status(wait_s: float, state: Path | None, config_file: Path | None, as_json: bool) -> None:
     """Show this device's part in its cell: role, leader, term, log, lease, broker, what was refused.
 
     \b
     Examples:
       edgeswarm swarm status
+      edgeswarm swarm status --wait 30          (after `edgeswarm run &`: until it is in its cell and knows the leader)
       edgeswarm swarm status --json | jq .raft.commit
     """
-    found = ask(state, config_file, "status")
+
+    def own() -> dict[str, Any]:
+        found: dict[str, Any] = ask(state, config_file, "status")
+        if wait_s and found["leader"] is None:
+            raise RemoteError(f"the cell still has no leader, {wait_s:g} s on")
+        return found
+
+    found = common.patiently(own, wait_s)
 
     def text() -> str:
         raft, transport = found.get("raft"), found["transport"]

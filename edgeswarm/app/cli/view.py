@@ -82,6 +82,8 @@ def agents_table(agents: Sequence[Mapping[str, Any]], speed: Mapping[str, float]
 
 def isolation_of(now: Status) -> str:
     """The tier, and what is missing where it is not the best."""
+    if now["tier"] is None:
+        return "tier not known yet"
     lost = now.get("degraded")
     return f"tier {now['tier']} DEGRADED: {lost}" if lost else f"tier {now['tier']}"
 

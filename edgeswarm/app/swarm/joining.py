@@ -26,6 +26,8 @@ class Joining:
         self._supervisor, self._ops = supervisor, ops
         self.node: SwarmNode | None = None
         self._task: asyncio.Task[None] | None = None
+        if cell_config.is_member(supervisor.settings.state_dir):
+            ops.no_swarm = "this device is not in its cell yet: it starts; `edgeswarm swarm status --wait 30` waits"
 
     async def start(self) -> None:
         """Returns after the first try, however it ended."""

@@ -38,6 +38,13 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joining, "AGAIN_S", 0.05)
 
 
+async def test_member_that_is_asked_before_it_tried_does_not_say_that_it_has_no_cell(bench: Bench) -> None:
+    ops = ControlOps(bench.supervisor, lambda: None)
+    Joining(bench.supervisor, ops)
+    with pytest.raises(LocalError, match="not in its cell yet.*swarm status --wait"):
+        await ops.answer("swarm", {"what": "members"})  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("kind", ["broker", "boot", "artefacts"])
 async def test_what_keeps_a_device_out_is_told_and_tried_again(bench: Bench, tmp_path: Path, kind: str) -> None:
     base = bench.supervisor.settings.state_dir / "swarm"
