@@ -133,6 +133,25 @@ def test_wrong_use_is_told_in_a_sentence(words: str, code: int, text: str, cli, 
     assert (done.code, text in done.err) == (code, True), done.err
 
 
+def test_publisher_that_a_named_state_directory_trusts_may_be_rolled_out(cli, fleet: Path) -> None:
+    assert cli("agent", "new", "watch").code == 0
+    made = ("--weights", "watch/weights.json", "--state", "mine", "-o", "watch.af")
+    assert cli("agent", "build", "watch/agent.yaml", *made).code == 0
+    rolled = ("fleet", "deploy", "watch.af", "--fleet", str(fleet))
+    unknown = cli(*rolled)
+    assert (unknown.code, "--publisher FILE.pub" in unknown.err) == (5, True)
+    done = cli(*rolled, "--state", "mine")
+    assert (done.code, "its controller does not run" in done.err) == (8, True), done.err
+
+
+def test_file_that_nobody_signed_is_not_rolled_out(cli, fleet: Path) -> None:
+    assert cli("agent", "new", "watch").code == 0
+    made = ("--weights", "watch/weights.json", "--unsigned", "-o", "watch.af")
+    assert cli("agent", "build", "watch/agent.yaml", *made).code == 0
+    done = cli("fleet", "deploy", "watch.af", "--fleet", str(fleet))
+    assert (done.code, "expected a signed file" in done.err) == (5, True)
+
+
 def test_who_says_no_has_changed_nothing(cli, fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     assert root.run(["fleet", "revoke", "d1", "--fleet", str(fleet)]) == 130

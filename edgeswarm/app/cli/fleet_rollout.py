@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeswarm.app.cli import output, passphrase
-from edgeswarm.errors import LocalError, RemoteError, UnknownPublisherError
+from edgeswarm.errors import LocalError, NotSignedError, RemoteError, UnknownPublisherError
 from edgeswarm.limits import AF_FILE_BYTES_MAX, ROLLOUT_PIECE_BYTES
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ BAR = 30
 @click.option("--watch", is_flag=True, help="Show how it goes on, until it is over.")
 @click.option("--dry-run", is_flag=True, help="Say whom it would reach, and start nothing.")
 @passphrase.passphrase_option
+@output.state_option
 @output.fleet_option
 @output.json_option
 def deploy(
@@ -56,6 +57,7 @@ def deploy(
     watch: bool,
     dry_run: bool,
     passphrase_file: Path | None,
+    state: Path | None,
     fleet_dir: Path | None,
     as_json: bool,
 ) -> None:
@@ -79,7 +81,7 @@ def deploy(
     plan = _plan(
         data,
         str(file),
-        publishers=_publishers(folder, publisher_file),
+        publishers=_publishers(folder, state, publisher_file),
         selector=selector,
         waves=waves,
         gate=parse_gate(gate),
@@ -112,12 +114,12 @@ def _signed_s(link: Link, agent: str) -> int:
     return max((row["created_s"] for row in rows if row["agent"] == agent and "created_s" in row), default=0)
 
 
-def _publishers(folder: FleetFolder, named: Path | None) -> dict[Any, bytes]:
+def _publishers(folder: FleetFolder, state: Path | None, named: Path | None) -> dict[Any, bytes]:
     """Key id -> public key, of who may have signed the file: trusted by the fleet, by this user, or named just now."""
     from edgeswarm.app.cli import common
     from edgeswarm.drivers import keys
 
-    found = keys.trusted(folder.controller / "trust.d") | keys.trusted(common.settings_of(None).state_dir / "trust.d")
+    found = keys.trusted(folder.controller / "trust.d") | keys.trusted(common.settings_of(state).state_dir / "trust.d")
     if named is not None:
         public = keys.read_pub(named)
         found[keys.key_id(public)] = public
@@ -127,7 +129,7 @@ def _publishers(folder: FleetFolder, named: Path | None) -> dict[Any, bytes]:
 def _plan(
     data: bytes, who: str, *, publishers: dict[Any, bytes], selector: str, waves: str, gate: Any, downgrade: bool
 ) -> Any:
-    """Raises AgentFileError, SignatureError, LimitError, LocalError."""
+    """Raises AgentFileError, SignatureError, LimitError."""
     import hashlib
     import os
 
@@ -137,11 +139,11 @@ def _plan(
 
     file = agentfile.read(data, who=who, wanted=())
     if file.signature is None:
-        raise LocalError(f"{who}: expected a signed agent file, or no device takes it; `edgeswarm agent build` signs")
+        raise NotSignedError("expected a signed file, or no device takes it; `edgeswarm agent build` signs", who=who)
     try:
         publisher = publishers[agentfile.verify(file, publishers)]
     except UnknownPublisherError as error:
-        raise LocalError(f"{error}, or name it: --publisher FILE.pub") from None
+        raise UnknownPublisherError(f"{error}, or name it: --publisher FILE.pub") from None
     return Plan(
         rollout=os.urandom(8).hex(),
         agent=file.header.name,
