@@ -350,7 +350,10 @@ def parse_told(text: bytes) -> dict[str, Any] | None:
         if "failed" in told:
             return {"failed": _text(told["failed"]), "invalid": _text(told.get("invalid", ""))}
         faults = {int(slot): _text(fault)[:500] for slot, fault in told["faults"].items()}
-        ready = {key: list(told["ready"][key]) for key in ("performed", "absent", "stamps_us")}
+        ready: dict[str, list[Any]] = {
+            key: [_text(step) for step in told["ready"][key]] for key in ("performed", "absent")
+        }
+        ready["stamps_us"] = [[_text(step), int(at_us)] for step, at_us in told["ready"]["stamps_us"]]
         compiled = int(told.get("compiled", 0))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         return None

@@ -149,7 +149,7 @@ class SyncPopulation:
             self.close()
             raise
         self.started_ms = (time.monotonic_ns() - self._life.began_ns) / 1e6
-        self.load_ms = _took_ms(told["ready"]["stamps_us"], "Load")
+        self.load_ms = sum(_took_ms(told["ready"]["stamps_us"], step) for step in ("Load", "Begin"))
         self._poll = select.poll()
         self._poll.register(self.link.answers, select.POLLIN)
 

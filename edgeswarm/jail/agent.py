@@ -121,7 +121,6 @@ class Agent:
     ) -> None:
         self.spec = spec
         self._module = module
-        self.code = module.image()
         self._ticks = ticks
         self._running = running
         self._weights_checksum = 0

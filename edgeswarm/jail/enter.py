@@ -38,6 +38,7 @@ class Surroundings:
     code: Callable[[], Sequence[tuple[int, int]]]
     """Address and bytes of every piece of machine code that was loaded."""
     self_test: Callable[[Entered], None]
+    begin: Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -112,6 +113,8 @@ def _perform(step: plan.Step, around: Surroundings, entered: Entered) -> bool:
             return _where_known(lambda: _seal(around.code(), entered))
         case plan.SelfTest():
             around.self_test(entered)
+        case plan.Begin():
+            around.begin()
         case _:
             assert_never(step)
     return True

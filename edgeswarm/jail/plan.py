@@ -2,7 +2,8 @@
 
 Decides the list from a policy and the tier that this machine offers; performs nothing.
 Invariants of every plan:
-    seccomp stage 1 stands before Load, stage 2 after it, and nothing but SelfTest follows stage 2;
+    seccomp stage 1 stands before Load; stage 2 and the last self-test before Begin, so that no instruction of an
+    agent is ever executed with less than everything in force;
     NoNewPrivileges stands before Landlock and before the first filter;
     JoinGroups stands first: whatever the jail does is counted, and it has the right to enter;
     nothing is loaded before the descriptors are closed, the limits set and the capabilities dropped.
@@ -96,7 +97,7 @@ class LoadFilter:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Deserialise and instantiate the agents, start the epoch thread, call each kernel once."""
+    """Start the epoch thread, deserialise the agents' code, call code of our own once; nothing of theirs runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,11 @@ class SealText:
 @dataclass(frozen=True, slots=True)
 class SelfTest:
     """Try what must fail by now, and expect failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Instantiate the agents and call each once: the first instructions of theirs."""
 
 
 Step = (
@@ -132,6 +138,7 @@ Step = (
     | RefuseExecGain
     | SealText
     | SelfTest
+    | Begin
 )
 
 
@@ -190,5 +197,5 @@ def make_plan(
     if policy.seal_text:
         steps.append(SealText())
     steps += [Limit(name, value) for name, value in policy.limits_final]
-    steps += [LoadFilter(2, policy.stage_2), SelfTest()]
+    steps += [LoadFilter(2, policy.stage_2), SelfTest(), Begin()]
     return tuple(steps)

@@ -15,7 +15,7 @@ import struct
 from typing import Any, Final, NoReturn
 
 from edgeswarm.errors import JailError
-from edgeswarm.jail import wasm
+from edgeswarm.jail import trial, wasm
 from edgeswarm.jail.frames import CONTROL_BYTES
 from edgeswarm.jail.table import Blame, Fault, Table, TableSpec
 from edgeswarm.jail.worker import EXIT_GONE, Jail, tell
@@ -39,18 +39,27 @@ class PopulationJail(Jail):
         self._shared_fd, self._payload_fd = fds[1], fds[5]
         self.keep = (*self.keep, self._shared_fd, self._payload_fd)
         self.blame = Blame()
-        self._code: list[tuple[int, int]] = []
+        self._modules: list[wasm.Module] = []
 
     def load(self) -> None:
-        """Instantiate every agent; where that fails, slot 0 of the faults says why."""
+        """Deserialise the code; where that fails, slot 0 of the faults says why."""
         self.start_watching()
+        trial.call(self.engine)
+        self._staging_at = int(self.order["staging_at"])
         order = self.order["population"]
-        spec = TableSpec.from_json(order)
         try:
-            agent = self.engine.load(bytes(self._part(order["cwasm"])))
-            driver = self.engine.load(bytes(self._part(order["driver"])))
-            wasm.check_abi(agent)
-            self._code = [agent.image(), driver.image()]
+            self._modules = [self.engine.load(bytes(self._part(order[name]))) for name in ("cwasm", "driver")]
+            wasm.check_abi(self._modules[0])
+        except JailError as error:
+            self.faults[0] = f"{error}"[:500]
+
+    def begin(self) -> None:
+        """Instantiate every agent; where that fails, slot 0 of the faults says why."""
+        if self.faults:
+            return
+        agent, driver = self._modules
+        spec = TableSpec.from_json(self.order["population"])
+        try:
             self.table = Table(
                 agent,
                 driver,
@@ -62,10 +71,9 @@ class PopulationJail(Jail):
             self.table.warm_up()
         except (JailError, OSError) as error:
             self.faults[0] = f"{error}"[:500]
-        self._staging_at = int(self.order["staging_at"])
 
     def code(self) -> list[tuple[int, int]]:
-        return self._code
+        return [module.image() for module in self._modules]
 
     def _watch(self, started: Any) -> None:
         """The epoch thread: as in every jail, except that a poke is about one agent, which it must find twice."""

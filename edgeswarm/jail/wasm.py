@@ -2,8 +2,8 @@
 
 The wasmtime package's own wrappers are not used in here: they cost the zygote 10 MB, and every jail pages that it
 would otherwise share.  The package brings the library; nothing of it is imported.
-Opaque C structures are opaque here too: a buffer large enough, and addresses into it.  `try_library` compiles and
-runs a constant module, so that a library that behaves differently is found before the first jail.
+Opaque C structures are opaque here too: a buffer large enough, and addresses into it.  `trial` compiles and runs a
+constant module, so that a library that behaves differently is found before the first jail.
 Invariants: a function of an instance is called only while its store lives (`close` disarms the calls first); its type
 was checked, because the unchecked call reads whatever lies on the stack; the views that `memory` gives out are
 released by `close`.
@@ -158,6 +158,8 @@ class Engine:
         for name, value in SETTINGS.items():
             library.set(config, name, value)
         self.address: int = library.wasm_engine_new_with_config(config)
+        self.trial = b""
+        """Compiled code of the module that `trial.call` calls."""
 
     def increment_epoch(self) -> None:
         self.library.wasmtime_engine_increment_epoch(self.address)
@@ -360,30 +362,3 @@ def check_abi(module: Module) -> None:
         if exports.get(name) != kind:
             found = exports.get(name, "none")
             raise WasmError(f"expected an export {name!r} of type {kind}, found {found}")
-
-
-# (module (memory (export "memory") 1) (func (export "run") i32.const 0 i32.const 42 i32.store)
-#         (func (export "run_batch") (param i32) i32.const 0 local.get 0 i32.store))
-_TRIAL: Final = bytes.fromhex(
-    "0061736d0100000001080260000060017f000303020001050301000107"
-    "1c03066d656d6f727902000372756e00000972756e5f6261746368"
-    "00010a15020900410041"
-    "2a3602000b0900410020003602000b"
-)
-
-
-def try_library(engine: Engine) -> str:
-    """Compile, load, and run a constant module.  Raises WasmError when the library does not do what we rely on."""
-    module = engine.load(engine.compile(_TRIAL).serialize())
-    check_abi(module)
-    instance = Instance(module, memory_bytes_max=65_536)
-    if instance.run(1) or instance.memory[0] != 42 or len(instance.memory) != 65_536:
-        raise WasmError("libwasmtime: `run` of the trial module did not store 42")
-    if instance.run_batch(7) or instance.memory[0] != 7:
-        raise WasmError("libwasmtime: `run_batch` of the trial module did not store its argument")
-    engine.increment_epoch()
-    trap = instance.run(1)
-    if not trap or engine.library.take_trap(trap) != TRAP_INTERRUPT:
-        raise WasmError("libwasmtime: a call past its deadline was not interrupted")
-    instance.close()
-    return "compiles, runs and interrupts"

@@ -10,18 +10,15 @@ Leaves the steps of the jail to `enter`, the calls to `agent`, and when to poke 
 from __future__ import annotations
 
 import _thread
-import errno
-import functools
 import json
 import os
 import select
-import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 from edgeswarm.errors import JailError
-from edgeswarm.jail import enter, kernel, plan, wasm
+from edgeswarm.jail import enter, kernel, plan, self_test, trial, wasm
 from edgeswarm.jail.agent import Agent, AgentSpec, CallFaultError, Ticks
 from edgeswarm.jail.frames import (
     FAULT_TEXT_BYTES_MAX,
@@ -86,6 +83,8 @@ class Jail:
         self.shared = Shared(self.output)
         self._payload_at, self.payload = _map(payload_fd, writable=False)
         self.may_spin = len(os.sched_getaffinity(0)) > 1
+        self.loaded: list[tuple[AgentSpec, wasm.Module, Sequence[int]]] = []
+        """What `begin` makes agents of: their code, and where their weights are in the payload."""
         self.agents: dict[int, Agent] = {}
         self.faults: dict[int, str] = {}
         self.ticks = Ticks()
@@ -98,6 +97,7 @@ class Jail:
             load=self.load,
             code=self.code,
             self_test=self.test_self,
+            begin=self.begin,
         )
         try:
             entered = enter.perform(steps, around)
@@ -116,20 +116,29 @@ class Jail:
     # --- loading: seccomp stage 1 ------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Deserialise, instantiate and warm up every agent; one that fails is a fault of its slot alone."""
+        """Deserialise the code of every agent; one that fails is a fault of its slot alone."""
         self.start_watching()
+        trial.call(self.engine)
         for tree in self.order["agents"]:
             spec = AgentSpec.from_json(tree)
             try:
                 module = self.engine.load(bytes(self._part(tree["cwasm"])))
+                self.loaded.append((spec, module, tree["weights"]))
+            except JailError as error:
+                self.faults[spec.slot] = f"{error}"[:500]
+
+    def code(self) -> list[tuple[int, int]]:
+        """Where the loaded kernels' machine code lies."""
+        return [module.image() for _, module, _ in self.loaded]
+
+    # --- an agent's first instructions: seccomp stage 2 ---------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Instantiate and call every agent once; one that fails is a fault of its slot alone."""
+        for spec, module, place in self.loaded:
+            try:
                 wasm.check_abi(module)
-                agent = Agent(
-                    module,
-                    spec,
-                    weights=self._part(tree["weights"]),
-                    ticks=self.ticks,
-                    running=self.shared.running,
-                )
+                agent = Agent(module, spec, weights=self._part(place), ticks=self.ticks, running=self.shared.running)
                 agent.warm_up()
             except JailError as error:
                 self.faults[spec.slot] = f"{error}"[:500]
@@ -138,10 +147,6 @@ class Jail:
         size_bytes = len(self.payload)
         self.payload.release()
         kernel.unmap(self._payload_at, size_bytes)
-
-    def code(self) -> list[tuple[int, int]]:
-        """Where the loaded kernels' machine code lies."""
-        return [agent.code for agent in self.agents.values()]
 
     def _part(self, place: Sequence[int]) -> memoryview:
         offset, size_bytes = place
@@ -171,7 +176,7 @@ class Jail:
             self.engine.increment_epoch()
 
     def test_self(self, entered: enter.Entered) -> None:
-        self_test(entered)
+        self_test.run(entered)
 
     # --- serving: seccomp stage 2 ------------------------------------------------------------------------------------
 
@@ -214,6 +219,9 @@ class CompileJail(Jail):
 
     def load(self) -> None:
         self.start_watching()
+
+    def begin(self) -> None:
+        """There is no agent."""
 
     def serve(self, ready: dict[str, Any]) -> NoReturn:
         """Compile, leave the code in the shared memory, say so, and wait for the end."""
@@ -360,39 +368,3 @@ class _Desk:
 def _since(began_ns: int) -> int:
     """How long a call took, in us: its answer says so, and the supervisor divides the jail's CPU time by that."""
     return min((time.monotonic_ns() - began_ns) // 1000, _AUX_MAX)
-
-
-# --- the self-test -----------------------------------------------------------------------------------------------
-
-
-def self_test(entered: enter.Entered) -> None:
-    """Try what must fail now.  Raises JailError when something that the plan forbids is possible."""
-    for name, attempt, allowed in _attempts(entered):
-        try:
-            attempt()
-        except OSError as error:
-            if error.errno not in allowed:
-                raise JailError(f"self-test: {name} failed with {errno.errorcode.get(error.errno or 0)}") from None
-        else:
-            raise JailError(f"self-test: {name} is possible")
-
-
-def _attempts(entered: enter.Entered) -> list[tuple[str, Callable[[], object], tuple[int, ...]]]:
-    denied = (errno.EPERM, errno.EACCES)
-    if "LoadFilter(2)" not in entered.performed:
-        return [
-            ("opening /", lambda: os.open("/", os.O_RDONLY), denied),
-            ("making a socket", lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM), denied),
-            ("entering a namespace", lambda: kernel.unshare(("user",)), denied),
-            ("running a program", lambda: os.execv("/bin/true", ["true"]), denied),
-        ]
-    attempts: list[tuple[str, Callable[[], object], tuple[int, ...]]] = [
-        ("asking for the parent (the filter's canary)", kernel.get_parent_id, denied)
-    ]
-    if "RefuseExecGain" in entered.performed + entered.absent:  # the policy says so; the filter does it on any kernel
-        new_code = functools.partial(kernel.map_anonymous, 4096, writable=False, executable=True)
-        attempts.append(("executable memory", new_code, denied))
-    for start, length_bytes in entered.sealed[:1]:
-        write = functools.partial(kernel.protect, start, length_bytes, writable=True, executable=False)
-        attempts.append(("writing to code", write, denied))
-    return attempts

@@ -19,17 +19,19 @@ import contextlib
 import gc
 import importlib
 import json
+import mmap
 import os
 import select
 import signal
 import socket
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, Protocol
 
 from edgeswarm import limits
 from edgeswarm.errors import JailError
-from edgeswarm.jail import enter, kernel, plan, policy, tiers, wasm
+from edgeswarm.jail import enter, kernel, plan, policy, tiers, trial, wasm
 
 UID_FIRST: Final = 300_000
 """Jails of a root supervisor run as users of their own, from here on; nobody's where those are not mapped."""
@@ -39,6 +41,8 @@ _DESCRIPTORS_MAX: Final = 16
 _GROUPS_MAX: Final = 256
 """Folders of cgroups remembered before those that are gone are sorted out."""
 _NUMBER_MAX: Final = 2**31 - 1
+_TRIAL_BYTES_MAX: Final = 256 * 1024
+_SIZE: Final = struct.Struct("<I")
 
 
 class Worker(Protocol):
@@ -242,6 +246,19 @@ def _warm() -> None:
         importlib.import_module(name)
 
 
+def _try_library(engine: wasm.Engine, user: tuple[int, int] | None) -> tiers.Tried:
+    """In a child, which leaves what it has compiled for the jails' first call: nothing is compiled in here."""
+    with mmap.mmap(-1, _TRIAL_BYTES_MAX) as room:
+        tried = tiers.in_child(lambda: trial.try_library(engine, keep=lambda code: _keep(room, code)), user)
+        (size_bytes,) = _SIZE.unpack_from(room)
+        engine.trial = room[_SIZE.size : _SIZE.size + size_bytes]
+    return tried
+
+
+def _keep(room: mmap.mmap, code: bytes) -> None:
+    room[: _SIZE.size + len(code)] = _SIZE.pack(len(code)) + code
+
+
 def main() -> NoReturn:
     parser = argparse.ArgumentParser(prog="edgeswarm.jail.zygote")
     parser.add_argument("--socket", type=int, required=True, help="descriptor of the SEQPACKET socket")
@@ -256,7 +273,7 @@ def main() -> NoReturn:
     worker: Any = importlib.import_module(chosen.worker)
     engine = wasm.Engine(wasm.Library(chosen.library))
     user = user_of(0)
-    tried = tiers.try_layers(user) | {"wasmtime": tiers.in_child(lambda: wasm.try_library(engine), user)}
+    tried = tiers.try_layers(user) | {"wasmtime": _try_library(engine, user)}
     getattr(worker, "seal_own_code", enter.seal_own_code)()  # `probe_unsealed` leaves it out, to measure what it stops
     gc.collect()
     gc.freeze()  # the collector would write to every object's header, and so unshare its page

@@ -73,7 +73,7 @@ def start(
 ) -> NoReturn:
     if job["kind"] != "serve" or not isinstance(steps[0], plan.JoinGroups):
         worker.start(job, fds, engine, steps, forked)
-    around = enter.Surroundings((), forked, lambda: None, tuple, lambda _entered: None)
+    around = enter.Surroundings((), forked, lambda: None, tuple, lambda _entered: None, lambda: None)
     enter.perform([step for step in steps if isinstance(step, plan.JoinGroups | plan.Limit)][:1], around)
     name = job["agents"][0]["name"]
     found: str = getattr(sys.modules[__name__], name)()

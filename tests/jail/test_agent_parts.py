@@ -18,7 +18,7 @@ from edgeswarm.drivers import jail_zygote
 from edgeswarm.drivers.jail_life import how_it_ended, parse_told
 from edgeswarm.drivers.jail_link import KernelSpec, ring_bytes_for
 from edgeswarm.errors import JailError, TierError
-from edgeswarm.jail import enter, kernel, tiers, wasm
+from edgeswarm.jail import enter, kernel, tiers, trial, wasm
 from edgeswarm.jail.agent import Agent, AgentSpec, CallFaultError, Ticks, all_finite
 from edgeswarm.jail.frames import FaultCode
 from edgeswarm.jail.zygote import is_mapped
@@ -85,7 +85,10 @@ def test_rings_are_sized_for_the_largest_agent() -> None:
 @pytest.mark.parametrize(
     "text",
     [b"", b"[]", b"7", b'{"ready": {}}', b'{"ready": {"performed": 1}, "faults": {}}', b"{" * 2000, b"\xff",
-     b'{"ready": {"performed": [], "absent": [], "stamps_us": []}, "faults": {"x": "y"}}'],
+     b'{"ready": {"performed": [], "absent": [], "stamps_us": []}, "faults": {"x": "y"}}',
+     b'{"ready": {"performed": [], "absent": [], "stamps_us": [7]}, "faults": {}}',
+     b'{"ready": {"performed": [], "absent": [], "stamps_us": [["Load", "soon"]]}, "faults": {}}',
+     b'{"ready": {"performed": [], "absent": 1, "stamps_us": []}, "faults": {}}'],
 )  # fmt: skip
 def test_what_a_jail_says_of_itself_is_checked(text: bytes) -> None:
     assert parse_told(text) is None
@@ -173,7 +176,7 @@ def engine() -> wasm.Engine:
 
 
 def test_the_library_does_what_is_relied_on(engine: wasm.Engine) -> None:
-    assert wasm.try_library(engine) == "compiles, runs and interrupts"
+    assert trial.try_library(engine) == "compiles, runs and interrupts"
 
 
 def test_a_setting_that_the_library_does_not_know_is_an_error(engine: wasm.Engine) -> None:

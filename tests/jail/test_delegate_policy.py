@@ -31,4 +31,4 @@ def test_litert_answers_rightly_in_a_jail_of_its_policy(threads: int, looks: str
     )
     found = json.loads(done.stdout)
     assert found.get("answer") == 64 * 512 / 2, found
-    assert found["performed"][-2:] == ["LoadFilter(2)", "SelfTest"]
+    assert found["performed"][-3:] == ["LoadFilter(2)", "SelfTest", "Begin"]

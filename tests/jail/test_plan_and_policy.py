@@ -59,7 +59,7 @@ def test_every_plan_keeps_the_order(name: str, tier: Any, run_as: tuple[int, int
     def at(step: str) -> int:
         return names.index(step)
 
-    assert names[-2:] == ["LoadFilter(2)", "SelfTest"]
+    assert names[-3:] == ["LoadFilter(2)", "SelfTest", "Begin"]
     assert names.count("SelfTest") == 2
     assert at("CloseDescriptors") < at("Limit(DATA)") < at("DropCapabilities") < at("NoNewPrivileges")
     assert at("NoNewPrivileges") < at("LoadFilter(1)") < at("Load") < at("SelfTest") < at("LoadFilter(2)")

@@ -18,7 +18,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from edgeswarm.assets import asset
 from edgeswarm.drivers.jail_policy import load_policies
-from edgeswarm.jail import enter, plan, worker
+from edgeswarm.jail import enter, plan, self_test
 from edgeswarm.jail.zygote import user_of
 
 WIDTH, HIDDEN, CALLS = 64, 512, 500
@@ -89,7 +89,7 @@ def main() -> None:
 
     child = os.fork()
     if child == 0:
-        around = enter.Surroundings((told,), forked, load, list, worker.self_test)
+        around = enter.Surroundings((told,), forked, load, list, self_test.run, lambda: None)
         try:
             entered = enter.perform(steps, around)
             os.write(told, json.dumps({"performed": entered.performed, "answer": call(CALLS)}).encode())

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgeswarm.drivers.cgroup_find import read_own_groups
 from edgeswarm.drivers.jail_zygote import wasmtime_library
-from edgeswarm.jail import wasm
+from edgeswarm.jail import trial, wasm
 
 _LIMITS_V1 = {
     "memory": ("memory.limit_in_bytes", "67108864"),
@@ -124,7 +124,7 @@ _SIMD = bytes.fromhex(
 def wasmtime() -> str:
     """With the settings of a jail: compile, run SIMD, interrupt a call past its deadline; no thread may have come."""
     engine = wasm.Engine(wasm.Library(wasmtime_library()))  # says so when the wheel holds no library for this machine
-    wasm.try_library(engine)
+    trial.try_library(engine)
     instance = wasm.Instance(engine.load(engine.compile(_SIMD).serialize()), memory_bytes_max=65_536)
     trapped = instance.run(1)
     sums = list(instance.floats[:4])
