@@ -75,7 +75,6 @@ class Arrival:
         sup.host = sup.make_host()
         for jail in sup.host.adopt(state["host"], self._unpacker, on_reply=replied, on_exit=exited):
             sup.jails[numbers[jail.id]] = jail
-        sup.check_tier()
         if sup.host.cache.binding == sup.host.binding_here():  # else other code will be compiled, and checked
             sup.shelf.golden_passed.update(state["golden"])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from edgeswarm.app.config import Settings
 from edgeswarm.errors import TierError
@@ -17,16 +17,6 @@ SETTING: Final = "jails.min_tier"
 _DETAIL_CHARS_MAX: Final = 200
 _ERRNO: Final = re.compile(r"^\[Errno \d+\] ")
 _NAMES: Final = {"namespaces": "namespaces", "landlock": "Landlock"}
-
-
-class Host(Protocol):
-    """Of JailHost and SyncHost: what the zygote has found by trying."""
-
-    @property
-    def tier(self) -> str: ...
-
-    @property
-    def layers(self) -> dict[str, tuple[bool, str]]: ...
 
 
 def degraded(tier: str, layers: Mapping[str, tuple[bool, str]]) -> str:
@@ -42,16 +32,16 @@ def degraded(tier: str, layers: Mapping[str, tuple[bool, str]]) -> str:
     return ", ".join(said)
 
 
-def check(host: Host, settings: Settings) -> None:
+def check(tier: str, layers: Mapping[str, tuple[bool, str]], settings: Settings) -> None:
     """Raises TierError, with the setting to change, when jails here are weaker than `min_tier` accepts."""
     least = settings.profile.jails.min_tier
-    if host.tier <= least:  # "A" < "B" < "C": a later letter is less isolation
+    if tier <= least:  # "A" < "B" < "C": a later letter is less isolation
         return
     origin = settings.origin.get(SETTING, "")
     raise TierError(
-        f"isolation tier: {least} or better is wanted ({origin or 'settings'}), this machine has {host.tier}: "
-        f'{degraded(host.tier, host.layers)}. If that is enough for your agents, say min_tier = "{host.tier}" under '
-        f"[jails] in edgeswarm.toml, or EDGESWARM_JAILS__MIN_TIER={host.tier}; "
+        f"isolation tier: {least} or better is wanted ({origin or 'settings'}), this machine has {tier}: "
+        f'{degraded(tier, layers)}. If that is enough for your agents, say min_tier = "{tier}" under '
+        f"[jails] in edgeswarm.toml, or EDGESWARM_JAILS__MIN_TIER={tier}; "
         "`edgeswarm doctor --explain` says what is missing and how to get it"
     )
 

@@ -21,7 +21,7 @@ def open_host() -> SyncHost:
     key, _ = keys.load_or_make(state / "keys" / "device.key")
     host = SyncHost(policy_dir=asset("sandbox"), cache_dir=state / "cache", mac_key=key.derive("es-cwasm"))
     try:
-        isolation.check(host, config.load())
+        isolation.check(host.tier, host.layers, config.load())
     except BaseException:
         host.close()
         raise

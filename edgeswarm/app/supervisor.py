@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from edgeswarm import __version__
 from edgeswarm.app import isolation
@@ -83,7 +83,6 @@ class Supervisor(Operations):
         self.settings.runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.host = self.make_host()
         await self.host.start()
-        self.check_tier()
         self._loop_task = asyncio.create_task(self._run())
         self.log.info("supervisor_started", device=self.settings.device, tier=self.host.tier, pid=os.getpid())
         wanted = await self.store.agents()
@@ -105,14 +104,14 @@ class Supervisor(Operations):
             version=__version__,
             groups=Groups.open(str(self.settings.state_dir), may_move=self._own_process),
             own_process=self._own_process,
+            judge=self._judge_tier,
         )
 
-    def check_tier(self) -> None:
-        """Raises TierError."""
-        assert self.host is not None
-        isolation.check(self.host, self.settings)
-        if lost := isolation.degraded(self.host.tier, self.host.layers):
-            self.log.warning("isolation_degraded", tier=self.host.tier, detail=lost)
+    def _judge_tier(self, tier: str, layers: Mapping[str, tuple[bool, str]]) -> None:
+        """Of the first zygote and of each that takes its place.  Raises TierError."""
+        isolation.check(tier, layers, self.settings)
+        if lost := isolation.degraded(tier, layers):
+            self.log.warning("isolation_degraded", tier=tier, detail=lost)
 
     async def close(self) -> None:
         """Stop every agent (drain, checkpoint), end the jails, close the state."""

@@ -35,6 +35,7 @@ __all__ = ["Jail", "JailExit", "JailHost", "JailStartError", "KernelSpec", "Prog
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Layers = dict[str, tuple[bool, str]]
 
 
 class JailHost:
@@ -44,6 +45,7 @@ class JailHost:
     tier: None takes the best one this machine offers; a weaker one may be asked for.  version: of this program.
     groups: the cgroups that its jails get, its own from now on; None: those that can be had without moving anybody.
     own_process: nothing else runs in this process, so it may become the parent of orphans.
+    judge: called with every tier that is new, and what each layer's trial said, before a jail gets it; it may raise.
     """
 
     def __init__(
@@ -57,11 +59,12 @@ class JailHost:
         version: str = "",
         groups: Groups | None = None,
         own_process: bool = False,
+        judge: Callable[[Tier, Layers], None] = lambda _tier, _layers: None,
     ) -> None:
         self._policies = load_policies(policy_dir, own=cache_dir.parent / OWN_POLICIES)
         self.groups = groups or Groups.open(str(cache_dir), may_move=False)
         self.cache = CwasmCache(cache_dir, mac_key, self.binding_here())
-        self._wanted_tier = tier
+        self._wanted_tier, self._judge_tier = tier, judge
         self._program = program or Program()
         self._version = version
         self._zygote: ZygoteProcess | None = None
@@ -77,7 +80,7 @@ class JailHost:
         self._closed = False
         self.zygote_starts = 0
         self.tier: Tier = "D"
-        self.layers: dict[str, tuple[bool, str]] = {}
+        self.layers: Layers = {}
         """What each layer's trial said."""
 
     # --- the zygote -------------------------------------------------------------------------------------------------
@@ -197,8 +200,11 @@ class JailHost:
             return self._zygote
 
     def _take_hello(self, told: Mapping[str, Any]) -> None:
-        self.tier = choose_tier(told, self._wanted_tier)
-        self.layers = {name: (bool(ok), str(detail)) for name, (ok, detail) in told["layers"].items()}
+        tier = choose_tier(told, self._wanted_tier)
+        layers = {name: (bool(ok), str(detail)) for name, (ok, detail) in told["layers"].items()}
+        if tier != self.tier:  # the machine may have become poorer since the last zygote
+            self._judge_tier(tier, layers)
+        self.tier, self.layers = tier, layers
 
     def _on_zygote(self, zygote: ZygoteProcess) -> None:
         try:
@@ -349,7 +355,7 @@ class JailHost:
         began_ns = time.monotonic_ns()
         link = CompileLink(self._next_id(), wasm)
         await self._order(link, BUILD_POLICY)
-        jail = JailLife(self, link, _no_exit)
+        jail = JailLife(self, link, lambda _exit: None)  # its end is awaited below
         self._jails[link.id] = jail
         try:
             await jail.become_ready(began_ns=began_ns, within_ms=within_ms)
@@ -391,7 +397,3 @@ class JailHost:
         self._orphans.sweep()
         self._orphans.end()
         self.groups.close()
-
-
-def _no_exit(_exit: JailExit) -> None:
-    """Its end is awaited, not reported."""

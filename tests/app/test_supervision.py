@@ -21,7 +21,7 @@ from edgeswarm.app import supervisor as supervisor_module
 from edgeswarm.drivers import jails, profiles
 from edgeswarm.drivers.jails import JailHost, Program
 from edgeswarm.drivers.store import Deployed
-from edgeswarm.errors import ConfigError, LocalError, TierError
+from edgeswarm.errors import ConfigError, EdgeSwarmError, LocalError, TierError
 from edgeswarm.ids import AgentName
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
@@ -240,6 +240,30 @@ async def test_machine_of_a_lower_tier_runs_agents_and_shows_its_tier(
     assert await bench.supervisor.ask("a", [0.0] * 4, 5.0) is not None
     [*_, line] = bench.events("supervisor_started")
     assert f'"tier":"{tier}"' in line
+
+
+@pytest.mark.parametrize("word", ["A", "B"])
+async def test_a_zygote_that_finds_a_weaker_tier_later_needs_the_same_word(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    """Somebody sets user.max_user_namespaces to 0, then the zygote dies: no jail is made weaker than was agreed."""
+    await start_on(bench, monkeypatch, offers="A", **{"jails.min_tier": word})
+    supervisor = bench.supervisor
+    await supervisor.deploy([("t", bench.mlp())])
+    monkeypatch.setattr(jails, "choose_tier", lambda told, wanted: "B")
+    assert supervisor.host is not None
+    starts = supervisor.host.zygote_starts
+    os.kill(supervisor.host.zygote_pid, signal.SIGKILL)
+    await until(lambda: supervisor.host is not None and supervisor.host.zygote_starts > starts)
+    if word == "A":
+        with pytest.raises(EdgeSwarmError, match="isolation tier: A or better is wanted .*, this machine has B"):
+            await supervisor.deploy([("t", bench.mlp("b", isolation="own-jail"))])
+    else:
+        await supervisor.deploy([("t", bench.mlp("b", isolation="own-jail"))])
+        assert await supervisor.ask("b", [0.0] * 4, 5.0) is not None
+    assert len(bench.events("isolation_degraded")) == (word == "B")
+    assert supervisor.host.tier == ("A" if word == "A" else "B")
+    assert await supervisor.ask("a", [0.0] * 4, 5.0) is not None, "who has a better jail keeps it"
 
 
 @pytest.mark.parametrize(("offers", "word", "runs"), [

@@ -63,7 +63,7 @@ def check_tier(host: SyncHost | JailHost, state: Path | None, config_file: Path 
     """A command accepts what the supervisor accepts: raises TierError for less, and warns where it is not tier A."""
     from edgeswarm.app import isolation
 
-    isolation.check(host, common.settings_of(state, config_file))
+    isolation.check(host.tier, host.layers, common.settings_of(state, config_file))
     if lost := isolation.degraded(host.tier, host.layers):
         output.warn(f"isolation is degraded, tier {host.tier}: {lost}")
 
