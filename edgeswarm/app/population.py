@@ -4,14 +4,15 @@
 them.  `packed`: equal nets side by side in one memory, four a SIMD vector, for swarms that need no isolation from each
 other (they have it from everybody else: it is a jail too).
 Inputs and outputs are views of memory that the jail's process shares: nothing is copied on the way, and whoever writes
-`inputs` and calls `tick()` has computed.  One thread uses a population.
+`inputs` and calls `tick()` has computed.  One thread at a time uses a population; a second one is refused by name.
 """
 
 from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -70,13 +71,8 @@ class Population:
             raise LocalError(f"isolation: expected one of {', '.join(ISOLATIONS)}, found {isolation!r}")
         if on_fault not in ON_FAULT:
             raise LocalError(f"on_fault: expected one of {', '.join(ON_FAULT)}, found {on_fault!r}")
-        for name, number in (
-            ("count", count),
-            ("deadline_ms", deadline_ms),
-            ("memory_limit_bytes", memory_limit_bytes),
-        ):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-                raise LocalError(f"{name}: expected a whole number from 0, found {number!r}")
+        count, deadline_ms = _whole("count", count), _whole("deadline_ms", deadline_ms)
+        memory_limit_bytes = _whole("memory_limit_bytes", memory_limit_bytes)
         if not 1 <= count <= POPULATION_PACKED_MAX:
             raise LimitError(f"count: expected 1 to {POPULATION_PACKED_MAX} (POPULATION_PACKED_MAX), found {count}")
         source = source_of(model, mode)
@@ -88,7 +84,7 @@ class Population:
             else Packed(source, count, deadline_ms=deadline_ms, host=host)
         )
         self._source: Source = source
-        self._ticking = threading.Lock()
+        self._busy = threading.Lock()
         self._left_out: Faults = {}
         self._faults: Faults = {}
 
@@ -110,19 +106,14 @@ class Population:
         rows: [count, inputs], copied into `inputs`; None: what `inputs` holds.  An agent that faults, or answers with
         NaN or infinity, is in `faults`; its row of outputs is NaN.
         Raises InputError for rows of another shape or not finite, TrapError when a packed population faults as a whole,
-        JailGoneError when the jail ends, LocalError while another thread's tick is under way.
+        JailGoneError when the jail ends, LocalError (as all that follow) while another thread is at work on it.
         """
-        if not self._ticking.acquire(blocking=False):
-            raise LocalError("population: a tick is under way in another thread; one thread at a time")
-        try:
+        with self._alone():
             return self._tick(rows)
-        finally:
-            self._ticking.release()
 
     def _tick(self, rows: Any) -> F32:
         import numpy as np
 
-        self._check_open()
         if rows is not None:
             self.inputs[:] = self._checked(rows)
         late = self._members.tick()
@@ -130,7 +121,7 @@ class Population:
         self._faults = dict(self._left_out)
         if self.on_fault == "reset":
             for agent in late:
-                self.reset(agent)
+                self._reset(agent)
         answers = self._members.answers
         if self._faults:
             answers[list(self._faults)] = np.nan
@@ -146,10 +137,11 @@ class Population:
 
         expected = self.inputs.shape
         try:
-            if np.iscomplexobj(rows):
-                raise TypeError("complex numbers")
+            found = np.asarray(rows)
+            if found.dtype.kind in "cMmV":  # whose parts or counts numpy would take
+                raise TypeError(f"the dtype {found.dtype}")
             with np.errstate(over="ignore"):  # infinity is refused below
-                values: F32 = np.asarray(rows, dtype=np.float32)
+                values: F32 = found.astype(np.float32, copy=False)
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"input: expected numbers, found {type(rows).__name__}: {error}") from None
         if values.shape != expected:
@@ -176,8 +168,11 @@ class Population:
         Packed, there is nothing to make anew: its weights become the model's.  Raises LocalError for no such agent,
         LimitError past POPULATION_RESETS_MAX.
         """
-        self._check_open()
-        self._members.reset(self._index(agent))
+        with self._alone():
+            self._reset(self._index(agent))
+
+    def _reset(self, agent: int) -> None:
+        self._members.reset(agent)
         self._left_out.pop(agent, None)
 
     # --- weights ------------------------------------------------------------------------------------------------------
@@ -187,18 +182,18 @@ class Population:
 
         Raises LocalError where the agent file does not say what its weights mean.
         """
-        self._check_open()
-        return self._members.weights(self._index(agent))
+        with self._alone():
+            return self._members.weights(self._index(agent))
 
     def set_weights(self, agent: int, weights: Any) -> None:
         """Replace one agent's weights between two ticks: a Network, a model.Mlp, or [(matrix, bias), ...].
 
         Its pages of weights are its own from then on.  Raises InputError or ModelError where they do not fit.
         """
-        self._check_open()
-        index = self._index(agent)
-        model = self._source.like(weights)
-        self._members.set_weights(index, [(w[None], b[None]) for w, b in (layer.folded for layer in model.layers)])
+        with self._alone():
+            index = self._index(agent)
+            model = self._source.like(weights)
+            self._members.set_weights(index, [(w[None], b[None]) for w, b in (layer.folded for layer in model.layers)])
 
     def set_all_weights(self, layers: Sequence[tuple[Any, Any]]) -> None:
         """Every agent's weights at once: for each layer weights [count, inputs, outputs] and bias [count, outputs].
@@ -207,21 +202,17 @@ class Population:
         """
         import numpy as np
 
-        self._check_open()
         try:
             with np.errstate(over="ignore"):
                 stacked = [(np.asarray(w, np.float32), np.asarray(b, np.float32)) for w, b in layers]
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"weights: expected (weights, bias) a layer, found {error}") from None
-        self._source.check_stacked(stacked, self.count)
-        self._members.set_weights(0, stacked)
+        with self._alone():
+            self._source.check_stacked(stacked, self.count)
+            self._members.set_weights(0, stacked)
 
     def _index(self, agent: int) -> int:
-        try:
-            found = -1 if isinstance(agent, bool) else operator.index(agent)
-        except TypeError:
-            found = -1
-        if not 0 <= found < self.count:
+        if not 0 <= (found := _number(agent)) < self.count:
             raise LocalError(f"agent: expected 0 to {self.count - 1}, found {agent!r}")
         return found
 
@@ -230,7 +221,7 @@ class Population:
     def memory(self) -> dict[str, int]:
         """Bytes `held` by the jail and the memory it shares, each once; those of its `page_tables`; and `each`: both by
         agent, the jail's interpreter (some 10 MB) included.  `shared` is part of held; `resident` is what ps shows."""
-        self._check_open()
+        self._check_open()  # asks nothing of the jail: also while another thread ticks
         found = self._members.population.memory_bytes()
         return {**found, "each": (found["held"] + found["page_tables"]) // self.count}
 
@@ -243,10 +234,27 @@ class Population:
         if self._closed:
             raise LocalError("population: it is closed")
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Between the jail's pipes there is one question at a time."""
+        self._check_open()
+        if not self._busy.acquire(blocking=False):
+            raise LocalError("population: another thread is at work on it; one thread at a time")
+        try:
+            yield
+        finally:
+            self._busy.release()
+            if self._closed:
+                self.close()
+
     def close(self) -> None:
-        """End the jail.  Arrays that were handed out stay readable."""
+        """End the jail: now, or when what another thread asked of it is done.  Arrays stay readable."""
         self._closed = True
-        self._members.close()
+        if self._busy.acquire(blocking=False):  # a thread that has it looks at `_closed` when it lets go
+            try:
+                self._members.close()
+            finally:
+                self._busy.release()
 
     def __enter__(self) -> Population:
         return self
@@ -255,3 +263,17 @@ class Population:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _number(value: Any) -> int:
+    """A whole number of Python's or numpy's; -1 for anything else."""
+    try:
+        return -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return -1
+
+
+def _whole(name: str, value: Any) -> int:
+    if (number := _number(value)) < 0:
+        raise LocalError(f"{name}: expected a whole number from 0, found {value!r}")
+    return number

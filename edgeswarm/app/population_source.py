@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm.errors import AgentFileError, InputError, LocalError, ModelError, PermissionDeniedError
-from edgeswarm.limits import POPULATION_DEADLINE_MS_DEFAULT
+from edgeswarm.limits import AF_FILE_BYTES_MAX, POPULATION_DEADLINE_MS_DEFAULT
 
 if TYPE_CHECKING:
     from edgeswarm.agentfile import AgentFile
@@ -126,7 +126,8 @@ def source_of(model: Any, mode: str) -> Source:
         case str() | Path():
             path = Path(model)
             try:
-                data = path.read_bytes()
+                with path.open("rb") as file:
+                    data = file.read(AF_FILE_BYTES_MAX + 1)  # one too many is for agentfile to refuse
             except PermissionError:
                 raise PermissionDeniedError(f"{path}: may not be read") from None
             except OSError as error:

@@ -359,7 +359,27 @@ def test_two_threads_that_tick_at_once_get_answers_or_a_clear_word_and_complex_r
             thread.start()
         for thread in threads:
             thread.join()
-        assert set(said) <= {"population: a tick is under way in another thread; one thread at a time"}
+        assert set(said) <= {"population: another thread is at work on it; one thread at a time"}
         assert (population.tick() == expected).all()
-        with pytest.raises(InputError, match="complex"):
-            population.tick(rows + 0j)
+        for other in (rows + 0j, rows.astype("m8[s]"), rows.view("V4"), rows.view([("a", "f4")])):
+            with pytest.raises(InputError, match=r"expected numbers, found ndarray: the dtype"):
+                population.tick(other)
+
+
+def test_a_thread_that_asks_while_another_ticks_is_refused_by_name_and_may_close(zygote: SyncHost) -> None:
+    """The tick takes two deadlines: nobody else's question gets between it and its answer, and it closes at its end."""
+    with Population(MOODY, np.int64(2), deadline_ms=np.int64(500), host=zygote) as population:
+        thread = threading.Thread(target=population.tick, args=(moody(2, _0=k.SPIN, _1=k.SPIN),))
+        thread.start()
+        while thread.is_alive() and not population._busy.locked():
+            pass
+        for ask in (lambda: population.reset(1), population.tick, lambda: population.weights(1)):
+            with pytest.raises(LocalError, match="another thread is at work on it"):
+                ask()
+        assert population.memory()["held"] > 0
+        population.close()
+        thread.join()
+        assert set(population.left_out) == {0, 1}
+        assert population._members.population._closed
+        with pytest.raises(LocalError, match="it is closed"):
+            population.tick()
