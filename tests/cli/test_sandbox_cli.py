@@ -86,6 +86,13 @@ def test_the_policies_are_listed_and_explained(cli: Any) -> None:
     assert "ioctl" in cli("sandbox", "explain", "gpu").out
 
 
+@pytest.mark.parametrize("name", ["no_such", "../policies/strict", ""])
+def test_a_policy_that_is_not_there_is_told_with_those_that_are(cli: Any, name: str) -> None:
+    done = cli("sandbox", "explain", name)
+    text = f"policy {name}: expected one of build, delegate, gpu, strict, or a file"
+    assert (done.code, text in done.err) == (2, True)
+
+
 def test_a_policy_of_ones_own_is_checked(cli: Any, tmp_path: Path) -> None:
     pytest.importorskip("pyseccomp")
     path = tmp_path / "mine.toml"

@@ -10,6 +10,7 @@ import click
 
 from edgeswarm.app.cli import output
 from edgeswarm.app.cli.root import LazyGroup
+from edgeswarm.errors import LocalError
 
 if TYPE_CHECKING:
     from edgeswarm.drivers.jail_policy_file import PolicyFile
@@ -145,10 +146,10 @@ def _read(name_or_path: str) -> PolicyFile:
     from edgeswarm.assets import asset
     from edgeswarm.drivers.jail_policy_file import read_policy_file
 
-    path = Path(name_or_path)
-    if path.suffix != ".toml":
-        path = asset("sandbox", f"policies/{name_or_path}.toml")
-    return read_policy_file(path)
+    shipped = {path.stem: path for path in sorted((asset("sandbox") / "policies").glob("*.toml"))}
+    if name_or_path not in shipped and not name_or_path.endswith(".toml"):
+        raise LocalError(f"policy {name_or_path}: expected one of {', '.join(shipped)}, or a file NAME.toml")
+    return read_policy_file(shipped.get(name_or_path, Path(name_or_path)))
 
 
 @click.command()
