@@ -36,7 +36,8 @@ _FAULT_BYTES: Final = frames.frame_bytes(FAULT_TEXT_BYTES_MAX)
 
 
 class Reply(NamedTuple):
-    """An answer of a jail.  kind: REPLY, FAULT (payload: UTF-8 text, aux: FaultCode) or ACK (aux: the kind)."""
+    """An answer of a jail.  kind: REPLY (aux: us that it took), FAULT (payload: UTF-8 text, rows: us that it took, aux:
+    FaultCode) or ACK (aux: the kind)."""
 
     jail_id: JailId
     slot: int
@@ -342,6 +343,10 @@ class JailLink:
         """The slot whose call is running, by the jail's word."""
         slot: int = self._shared.running[1]
         return slot if self._shared.running[0] and slot in self.specs else None
+
+    def heard_again(self) -> None:
+        """Nobody has read answers for a while: silence counts from now."""
+        self._progress_ns = time.monotonic_ns()
 
     def judge(self, now_ns: int) -> Verdict | None:
         """What the deadlines say; None when nothing is in flight.

@@ -52,6 +52,7 @@ class Jail(JailLife):
         if on:
             if not self._link.answers_ended:
                 self._loop.add_reader(self._link.answers, self._on_answers)
+            self._link.heard_again()
             self._judge()
         else:
             self._loop.remove_reader(self._link.answers)

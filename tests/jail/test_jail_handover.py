@@ -93,6 +93,18 @@ async def test_host_says_what_keeps_it_from_being_packed(host: JailHost, moody: 
 
 
 @pytest.mark.e2e
+async def test_jail_that_answered_while_nobody_read_is_not_taken_for_dead(moody: bytes, spawn: Any) -> None:
+    served = await spawn(k.moody_spec(moody))
+    served.jail.listen(on=False)
+    answer = asyncio.ensure_future(served.ask(0, 1, k.row(k.ADD, 3)))
+    await asyncio.sleep(0.05)
+    served.jail._link._progress_ns -= 60 * 10**9  # an exec on a busy board, and one back
+    served.jail.listen(on=True)
+    assert k.values((await answer).payload)[0] == 6.0
+    assert served.jail.alive
+
+
+@pytest.mark.e2e
 async def test_new_zygote_takes_over_and_the_old_one_ends_with_its_last_jail(
     host: JailHost, moody: bytes, spawn: Any
 ) -> None:
