@@ -77,12 +77,10 @@ class Keeper:
 
     def answered(self, reply: Reply) -> None:
         """One call was answered.  Answers that come together are settled together, by one look at the clock."""
-        took_us = 1
-        if reply.kind == _REPLY:
-            took_us = max(reply.aux, 1)
-        elif reply.fault is FaultCode.DEADLINE:
+        took_us = reply.aux if reply.kind == _REPLY else reply.rows
+        if not took_us and reply.fault is FaultCode.DEADLINE:  # of a worker that an earlier version started
             took_us = self._deadlines_ms.get(reply.slot, 0) * 1000
-        self._answered.append((reply.slot, took_us))
+        self._answered.append((reply.slot, max(took_us, 1)))
         self._later()
 
     def _later(self) -> None:

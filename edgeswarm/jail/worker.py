@@ -334,12 +334,12 @@ class _Desk:
         try:
             answer = agent.run(payload) if rows == 1 else agent.run_rows(payload, rows)
         except CallFaultError as fault:
-            self._fault(slot, seq, fault.code, str(fault))
+            self._fault(slot, seq, fault.code, str(fault), took_us=_since(began))
         else:
             self._put(slot, _REPLY, seq, rows, _since(began), answer)
 
-    def _fault(self, slot: int, seq: int, code: FaultCode, text: str) -> None:
-        self._put(slot, Kind.FAULT, seq, 0, code, text.encode("utf-8")[:FAULT_TEXT_BYTES_MAX])
+    def _fault(self, slot: int, seq: int, code: FaultCode, text: str, *, took_us: int = 0) -> None:
+        self._put(slot, Kind.FAULT, seq, took_us, code, text.encode("utf-8")[:FAULT_TEXT_BYTES_MAX])
 
     def _put(self, slot: int, kind: int, seq: int, rows: int, aux: int, payload: bytes | memoryview) -> None:
         if self._writer.put(slot, kind, seq, rows, aux, payload) is None:

@@ -115,8 +115,8 @@ class Flow:
             self.sent += 1
 
 
-def reply(slot: int, kind: Kind = Kind.REPLY, aux: int = 1) -> Reply:
-    return Reply(JailId(1), slot, int(kind), 1, 1, aux, b"")
+def reply(slot: int, kind: Kind = Kind.REPLY, aux: int = 1, rows: int = 1) -> Reply:
+    return Reply(JailId(1), slot, int(kind), 1, rows, aux, b"")
 
 
 async def test_answers_that_come_together_are_charged_by_what_each_took() -> None:
@@ -125,7 +125,7 @@ async def test_answers_that_come_together_are_charged_by_what_each_took() -> Non
     for slot in range(3):
         keeper.join(slot, Flow(keeper, slot, 0), 1.0)  # type: ignore[arg-type]
         assert keeper.admit(slot)
-    for one in (reply(0, aux=0), reply(1, aux=299_999), reply(2, Kind.FAULT, FaultCode.DEADLINE)):
+    for one in (reply(0, aux=0), reply(1, aux=299_999), reply(2, Kind.FAULT, FaultCode.DEADLINE, rows=0)):
         keeper.answered(one)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -133,6 +133,22 @@ async def test_answers_that_come_together_are_charged_by_what_each_took() -> Non
     assert used[0] == pytest.approx(100, rel=1e-3)
     assert used[1:] == pytest.approx([30_000_000, 60_000_000], rel=1e-3)
     assert sum(used) == pytest.approx(90_000_000)
+
+
+@pytest.mark.parametrize("code", [FaultCode.TRAP, FaultCode.NON_FINITE, FaultCode.DEADLINE], ids=lambda code: code.name)
+async def test_a_call_that_faults_is_paid_by_who_made_it(code: FaultCode) -> None:
+    """One computes for long and answers NaN: its neighbour's answer, which comes with it, is not charged for that."""
+    clock = iter((0, 90_000_000))
+    keeper = Keeper(lambda: next(clock), {0: 100, 1: 100})
+    for slot in range(2):
+        keeper.join(slot, Flow(keeper, slot, 0), 1.0)  # type: ignore[arg-type]
+        assert keeper.admit(slot)
+    keeper.answered(reply(0, Kind.FAULT, code, rows=89_900))
+    keeper.answered(reply(1, aux=100))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    used = [share.used_ns for slot in range(2) if (share := keeper.share(slot)) is not None]
+    assert used == pytest.approx([89_900_000, 100_000])
 
 
 async def test_who_ran_out_of_its_share_is_woken_when_it_has_some_again() -> None:

@@ -55,6 +55,13 @@ async def test_one_bad_row_among_waiting_ones_faults_alone(spawn: Any, moody: by
     }
 
 
+async def test_a_fault_says_how_long_its_call_took_as_an_answer_does(spawn: Any, moody: bytes) -> None:
+    served = await spawn(k.moody_spec(moody, deadline_ms=30))
+    slow = await served.ask(0, 1, k.row(k.SPIN))
+    assert slow.fault is FaultCode.DEADLINE
+    assert slow.rows >= 15_000, "us: it was interrupted past its deadline, and half of that at least was its own"
+
+
 @pytest.mark.parametrize(
     ("mood", "code", "text"),
     [
