@@ -60,10 +60,10 @@ def balanced(sink: Sink) -> dict[str, int]:
 
 
 async def test_records_past_the_bandwidth_wait_and_go_in_order() -> None:
-    sink, behind = make(10_000.0, 50.0)
+    sink, behind = make(2_000.0, 50.0)  # all of it takes 0.4 s
     for number in range(100):
         sink.write({"n": number})
-    assert 0 < len(behind.lines) < 20
+    assert 0 < len(behind.lines) < 100
     assert balanced(sink)["put_off"] == 100 - len(behind.lines)
     await until(lambda: not balanced(sink)["waiting"])
     assert behind.lines == [b'{"n":%d}\n' % number for number in range(100)]
