@@ -13,6 +13,7 @@ from edgeswarm.drivers.keys import SigningKey
 from edgeswarm.errors import AgentFileError, InputError
 
 if TYPE_CHECKING:
+    from edgeswarm.compile import Kernel
     from edgeswarm.model import Mlp
     from edgeswarm.model.graph import Graph, Outline
 
@@ -116,13 +117,20 @@ def build(
     kernel = compile_graph(graph, batch_max=batch_max, mode=header.kernel.mode)
     golden = make_golden(golden_of or model, GOLDEN_ROWS, GOLDEN_SEED)
     sections = {
-        "neural_weights": Section(kernel.weights, "f32", kernel.layout.weights.shape),
+        "neural_weights": weights_section(kernel, graph),
         "wasm_kernel": Section(kernel.wasm),
         "golden": Section(golden.tobytes(), "f32", golden.shape),
     }
     if is_graph:
         sections["model"] = Section(structure_of(graph))
     return agentfile.build(header, sections, publisher_key=key.seed, created=created)
+
+
+def weights_section(kernel: Kernel, graph: Graph) -> Section:
+    """Packed weights as float32, or as bytes where a node's are of 8 bits: four of -1 would be a NaN."""
+    if any(param.dtype == "i8" for index in range(len(graph.nodes)) for param in graph.params_of(index).values()):
+        return Section(kernel.weights, "u8", (len(kernel.weights),))
+    return Section(kernel.weights, "f32", kernel.layout.weights.shape)
 
 
 def repack(
@@ -193,17 +201,26 @@ def _graph_like(outline: Outline, weights: Any) -> Graph:
 
 
 def _added(graph: Graph, running: bytes) -> Graph:
-    """`graph` with the running weights added to its own; ModelError where a sum is not finite any more."""
+    """`graph` with the running weights added to its own; ModelError where a sum is not finite any more.
+
+    Raises InputError for 8-bit nodes, and where a steepness or a sparse net's connections are not those that run.
+    """
     from dataclasses import replace
 
     import numpy as np
 
     from edgeswarm.compile import unpack_graph
 
-    now = unpack_graph(running, graph.outline)
-    with np.errstate(over="ignore"):
-        nodes = tuple(
-            replace(node, params={name: array + node.params[name] for name, array in before.params.items()})
-            for node, before in zip(graph.nodes, now.nodes, strict=True)
-        )
-    return replace(graph, nodes=nodes)
+    nodes = []
+    for index, (node, now) in enumerate(zip(graph.nodes, unpack_graph(running, graph.outline).nodes, strict=True)):
+        params = dict(now.params)
+        if node.op == "dense_i8":
+            raise InputError("weights: 8-bit nodes take whole weights: a small delta would be lost in their rounding")
+        for name, array in node.params.items():
+            if name in ("weights", "bias"):
+                with np.errstate(over="ignore"):
+                    params[name] = params[name] + array
+            elif not np.array_equal(params[name], array):
+                raise InputError(f"weights: node {index}: {name}: expected in a delta what runs, found others")
+        nodes.append(replace(node, params=params))
+    return replace(graph, nodes=tuple(nodes))

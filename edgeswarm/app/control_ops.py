@@ -133,7 +133,8 @@ class ControlOps:
 
     async def _weights(self, args: dict[str, Any]) -> Any:
         name = argument(args, "name", str)
-        await self._sup.swap_weights(name, argument(args, "data", bytes))
+        data, topology = argument(args, "data", bytes), argument(args, "topology", str, "")
+        await self._sup.swap_weights(name, data, topology=topology)
         return {"name": name, "status": "weights_swapped"}
 
     async def _stop(self, args: dict[str, Any]) -> Any:

@@ -331,13 +331,16 @@ class Flows:
     def _probed(self, name: AgentName) -> None:
         self._sup.post(ev.AgentProbed(name, self._sup.cause(f"probe-{name}")))
 
-    async def swap_weights(self, name: AgentName, weights: bytes) -> None:
+    async def swap_weights(self, name: AgentName, weights: bytes, topology: str = "") -> None:
         """Raises LocalError if the agent has no jail, InputError if the weights do not fit or hold NaN."""
         flow = self.flows.get(name)
         if flow is None or not isinstance(flow.port, Jail):
             raise LocalError(f"agent {name}: it is in no jail; start it first")
         artefact = self._sup.shelf.current(name)
-        expected = artefact.layout.weights.size
+        expected, own = artefact.layout.weights.size, artefact.layout.topology
+        if topology not in ("", own):  # as long, and yet of another net: it would answer, and wrongly
+            text = f"expected those of a kernel of topology {own[:16]}..., found {topology[:16]}..."
+            raise InputError(f"agent {name}: weights: {text}; a file with another kernel is swapped whole")
         if len(weights) != expected:
             raise InputError(f"agent {name}: weights: expected {expected} bytes, found {len(weights)}")
         floats = any(entry.name == "neural_weights" and entry.dtype == "f32" for entry in artefact.header.sections)

@@ -230,10 +230,11 @@ class Operations(ControlLoop):
         artefact = hashlib.sha256(data).hexdigest()
         return any(agent.plan.artefact == artefact for agent in self.node.table.agents.values())
 
-    async def swap_weights(self, name: str, weights: bytes) -> None:
+    async def swap_weights(self, name: str, weights: bytes, *, topology: str = "") -> None:
         """Other weights for a running agent, without a compile and without a lost sample.
 
+        topology: that of the kernel for which they are packed; "": nobody says.
         Raises LocalError if the agent has no jail, InputError if the weights do not fit or hold NaN.
         """
         with self._claim([AgentName(name)]):
-            await self.flows.swap_weights(AgentName(name), weights)
+            await self.flows.swap_weights(AgentName(name), weights, topology)

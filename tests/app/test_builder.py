@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from edgeswarm.compile import Kernel, compile_graph, compile_mlp, read_layout, u
 from edgeswarm.drivers import keys
 from edgeswarm.errors import AgentFileError, InputError, ModelError
 from edgeswarm.model import Dense, Mlp, random_mlp
-from edgeswarm.model.graph import graph_of
+from edgeswarm.model.graph import Builder, Graph, Tensor, graph_of
 from edgeswarm.model.shortcut import Shortcut
 from edgeswarm.model.structure import structure_of
 from edgeswarm.schema import decode
@@ -93,6 +95,53 @@ def test_a_graph_travels_with_its_structure_and_takes_new_weights() -> None:
     found = unpack_graph(packed(pairs, True), first.outline)
     for node, a, b in zip(found.nodes, first.nodes, second.nodes, strict=True):
         assert all(np.array_equal(node.params[name], a.params[name] + b.params[name]) for name in a.params)
+
+
+def built(graph: Graph) -> tuple[agentfile.AgentFile, bytes, Callable[[object, bool], bytes]]:
+    """An agent file of it, its weights, and what other weights would be."""
+    width, outputs = graph.tensors[graph.input].size, graph.tensors[graph.output].size
+    tree = graph_header(input_size=width, output_size=outputs)
+    file = agentfile.read(builder.build(tree, graph, key=keys.from_seed(bytes(32))), who="a")
+    layout, running = read_layout(file.section("wasm_kernel")), file.section("neural_weights")
+
+    def packed(weights: object, delta: bool) -> bytes:
+        return builder.repack(file.header, layout, running, weights, delta=delta, structure=file.section("model"))
+
+    return file, running, packed
+
+
+def test_a_graph_of_8_bit_nodes_travels_too_and_takes_whole_weights() -> None:
+    """Four weights of -1 are a NaN to whoever takes them for a float32."""
+    made = []
+    for scale in (0.01, 0.02):
+        make = Builder(Tensor((8,)))
+        q = make.add("quantize", [0], like=Tensor((8,), "u7", 1 / 64))
+        params = {"weights": np.full((8, 4), -1, np.int8), "bias": np.zeros(4, np.int32)}
+        params |= {"multiplier": np.full(4, scale, np.float32)}
+        made.append(make.graph(make.add("dense_i8", [q], params, like=Tensor((4,)), units=4, activation="linear")))
+    file, running, packed = built(made[0])
+    (entry,) = (entry for entry in file.header.sections if entry.name == "neural_weights")
+    assert entry.dtype == "u8" and running == compile_graph(made[0]).weights
+    assert packed(made[1], False) == compile_graph(made[1]).weights
+    with pytest.raises(InputError, match="8-bit nodes take whole weights"):
+        packed(made[1], True)
+
+
+def test_a_delta_of_a_sparse_layer_adds_weights_and_no_connections() -> None:
+    """Sources and counts are numbers of the same region: added up they named other neurons."""
+
+    def sparse(weight: float, steepness: float = 1.0) -> Graph:
+        make = Builder(Tensor((3,)))
+        params = {"weights": np.full(4, weight, np.float32), "sources": np.array([0, 2, 1, 3], np.int32)}
+        params |= {"counts": np.array([1, 3], np.int32), "steepness": np.full(2, steepness, np.float32)}
+        return make.graph(make.add("sparse_fann", [0], params, units=2, activation="tanh", connections=4))
+
+    _, running, packed = built(sparse(0.5))
+    found = unpack_graph(packed(sparse(0.25), True), sparse(0.5).outline).nodes[0].params
+    assert found["weights"].tolist() == [0.75] * 4 and found["sources"].tolist() == [0, 2, 1, 3]
+    assert found["steepness"].tolist() == [1.0, 1.0] and packed(sparse(0.5), False) == running
+    with pytest.raises(InputError, match="node 0: steepness: expected in a delta what runs"):
+        packed(sparse(0.25, 2.0), True)
 
 
 def test_weights_that_are_no_graph_of_this_structure_are_refused() -> None:

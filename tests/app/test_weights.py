@@ -53,6 +53,21 @@ async def test_swapped_weights_that_are_no_numbers_are_refused_and_the_old_ones_
     assert before is not None and after is not None and before.output == after.output
 
 
+async def test_weights_of_another_kernel_are_refused_though_they_are_as_long(bench: Bench) -> None:
+    """An activation, or an order of layers, is in the code: bytes of the same length would answer, and wrongly."""
+    await bench.supervisor.deploy([("t", bench.mlp())])
+    own = bench.supervisor.shelf.current(A)
+    before = await bench.supervisor.ask("a", [1.0] * 4, 5.0)
+    for topology in ("0" * 64, own.layout.topology.upper(), own.layout.topology[:16]):
+        with pytest.raises(InputError, match="agent a: weights: expected those of a kernel of topology"):
+            await bench.supervisor.swap_weights("a", bytes(len(own.weights)), topology=topology)
+    after = await bench.supervisor.ask("a", [1.0] * 4, 5.0)
+    assert before is not None and after is not None and before.output == after.output
+    await bench.supervisor.swap_weights("a", bytes(len(own.weights)), topology=own.layout.topology)
+    outcome = await bench.supervisor.ask("a", [1.0] * 4, 5.0)
+    assert outcome is not None and outcome.output == (0.0, 0.0)
+
+
 async def test_weights_are_swapped_between_two_rows_and_none_is_lost(bench: Bench) -> None:
     await bench.supervisor.deploy([("t", bench.mlp())])
     own = bench.supervisor.shelf.current(A).weights

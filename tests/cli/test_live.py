@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from edgeswarm import agentfile
 from edgeswarm.app import config
 from edgeswarm.drivers.control import ControlServer
 from edgeswarm.errors import LocalError, UnknownPublisherError
@@ -203,6 +204,8 @@ def test_swap_of_a_version_and_of_weights(cli, double: Double, tmp_path: Path, m
     assert cli("agent", "swap", "watch", "--weights", "watch.af").code == 0
     op, args = double.asked[-1]
     assert (op, args["name"], len(args["data"])) == ("weights", "watch", 64)
+    file = agentfile.read(Path("watch.af").read_bytes(), who="watch.af")
+    assert args["topology"] == file.header.kernel.topology  # with which the supervisor compares its own
     assert cli("agent", "swap", "watch").code == 2
     assert cli("agent", "swap", "watch", "watch.af", "--weights", "watch.af").code == 2
     assert cli("agent", "build", "watch/agent.yaml", "--random-seed", 1, "--key", "k", "-o", "other.af").code == 0

@@ -99,20 +99,22 @@ def swap(
             done = client.call("swap", name=name, who=str(file), data=data)
     else:
         assert weights is not None
-        packed = _weights_of(weights, state, config_file)
+        packed, topology = _weights_of(weights, state, config_file)
         with common.connect(state, config_file) as client:
-            done = client.call("weights", name=name, data=packed)
+            done = client.call("weights", name=name, data=packed, topology=topology)
     _print_done([done], as_json)
 
 
-def _weights_of(path: Path, state: Path | None, config_file: Path | None) -> bytes:
-    """The weights of an agent file whose publisher is trusted here; the supervisor checks that they fit."""
+def _weights_of(path: Path, state: Path | None, config_file: Path | None) -> tuple[bytes, str]:
+    """Weights of an agent file whose publisher is trusted here, and their kernel's topology, for the supervisor to
+    compare."""
     from edgeswarm import agentfile
+    from edgeswarm.compile import read_layout
     from edgeswarm.drivers import keys
 
-    found = agentfile.read(common.read_agent_file(path), who=str(path), wanted=["neural_weights"])
+    found = agentfile.read(common.read_agent_file(path), who=str(path), wanted=["neural_weights", "wasm_kernel"])
     agentfile.verify(found, keys.trusted(common.settings_of(state, config_file).state_dir / "trust.d"))
-    return found.section("neural_weights")
+    return found.section("neural_weights"), read_layout(found.section("wasm_kernel"), who=str(path)).topology
 
 
 def _ask_each(op: str, names: tuple[str, ...], state: Path | None, config_file: Path | None, as_json: bool) -> None:
