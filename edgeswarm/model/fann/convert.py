@@ -91,7 +91,8 @@ def convert(net: Net, *, scaled: bool = False, who: str = "") -> Converted:
     if scaled and not net.scaled:
         raise ModelError("scale_included: expected 1, since the scaling is to be applied, found none", who=who)
     try:
-        return _Converter(_plan(net)).run(scaled)
+        with np.errstate(all="ignore"):  # what is past float32 is refused where a layer is made
+            return _Converter(_plan(net)).run(scaled)
     except ModelError as error:
         raise ModelError(str(error), who=who) if not error.who and who else error from None
 
@@ -135,9 +136,8 @@ def _find_held(plan: _Plan) -> None:
                 for end, count in zip(ends[group.units].tolist(), net.num_inputs[group.units].tolist(), strict=True)
             ]
         )
-        with np.errstate(divide="ignore", over="ignore"):
-            bound = SUM_MAX / steep
-            group.hold = bool(((steep * sums > bound) & (bound < kind.settled)).any())
+        bound = SUM_MAX / steep
+        group.hold = bool(((steep * sums > bound) & (bound < kind.settled)).any())
         if kind.largest == np.inf:
             largest[group.units] = np.minimum(np.minimum(steep * sums, bound), np.finfo(np.float32).max)
 
@@ -221,8 +221,7 @@ class _Converter:
         column_of = np.zeros(len(self.plan.layers), np.int64)
         column_of[group.units] = np.arange(len(group.units))
         steep = net.steepness[group.units] / net.multiplier
-        with np.errstate(divide="ignore"):
-            bound = np.where(steep > 0, SUM_MAX / steep, 1.0) if group.hold else np.ones(len(group.units))
+        bound = np.where(steep > 0, SUM_MAX / steep, 1.0) if group.hold else np.ones(len(group.units))
         factor = steep / bound if group.hold else steep * kind.factor
         group.stage = len(self.stages)
         columns = column_of[self.plan.into[connections]]

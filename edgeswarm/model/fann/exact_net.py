@@ -49,8 +49,8 @@ def layers(net: Net) -> list[Layer] | None:
     """The layers of a net that can be computed so; None for any other."""
     rate = net.parameters["connection_rate"]
     assert isinstance(rate, float)
-    as_float = net.weights.astype(np.float32)
-    if net.fixed or rate < 1 or (as_float != net.weights).any() or not (net.steepness[net.num_inputs > 0] > 0).all():
+    as_float = net.as_float32
+    if rate < 1 or not _is_float(net):
         return None
     starts, at = first_neurons(net), 0
     made: list[Layer] = []
@@ -72,6 +72,13 @@ def layers(net: Net) -> list[Layer] | None:
             made.append(Layer(index, weights, steepness, name, bias, at))
             at += count * (end - start)
     return made
+
+
+def _is_float(net: Net) -> bool:
+    """Whether float32 holds the weights, and a steepness above 0 of every neuron that computes."""
+    with np.errstate(over="ignore"):
+        steepness = net.steepness[net.num_inputs > 0].astype(np.float32)
+    return not net.fixed and net.single and bool(((steepness > 0) & np.isfinite(steepness)).all())
 
 
 def exact_graph(net: Net) -> Graph | None:
@@ -131,7 +138,7 @@ def _name(kind: int) -> str:
 def _sparse_runs(net: Net) -> list[I32] | None:
     """Neighbours of one layer and activation, all of them with connections, outputs last; None where that cannot be."""
     active = net.num_inputs > 0
-    if net.fixed or (net.weights.astype(np.float32) != net.weights).any() or not (net.steepness[active] > 0).all():
+    if not _is_float(net):
         return None
     starts = first_neurons(net)
     runs: list[I32] = []

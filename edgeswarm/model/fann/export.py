@@ -102,8 +102,7 @@ def _unfolded(net: Net, made: Converted, cell: F64, new: F32, old: F32) -> F64:
         if (np.abs(weights[changed]) > _I32_MAX).any():
             raise ModelError(f"weights: expected numbers that fit 32 bits at decimal_point {net.multiplier:#x}")
         return weights
-    small = net.weights.astype(np.float32).astype(np.float64)
-    if (small == net.weights).all():  # a file of floats stays one
+    if net.single:  # a file of floats stays one
         weights[changed] = weights[changed].astype(np.float32)
     return weights
 

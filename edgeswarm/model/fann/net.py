@@ -157,6 +157,17 @@ class Net:
         """Values of an answer: the last layer, without the bias neuron that a layered net has there too."""
         return self.layer_sizes[-1] - (not self.shortcut)
 
+    @property
+    def as_float32(self) -> NDArray[np.float32]:
+        """The weights as a float32 holds them, infinity where it cannot."""
+        with np.errstate(over="ignore"):
+            return self.weights.astype(np.float32)
+
+    @property
+    def single(self) -> bool:
+        """Whether a float32 holds every weight."""
+        return bool((self.as_float32 == self.weights).all())
+
     def count(self, name: str) -> int:
         value = self.parameters[name]
         assert isinstance(value, int)

@@ -50,7 +50,7 @@ def encode(item: Imported) -> bytes:
     """The section's bytes."""
     net = item.net
     ordered = bool((in_order(net) == net.sources).all())
-    kind = "i4" if net.fixed else "f4" if _are_float32(net) else "f8"
+    kind = "i4" if net.fixed else "f4" if net.single else "f8"
     first = (
         f"EdgeSwarm-FANN 1 {'packed' if item.as_is is None else 'as_is'} {kind} "
         f"{'in_order' if ordered else 'listed'} {'scaled' if item.scaled else 'plain'}\n"
@@ -94,8 +94,3 @@ def _checked(item: Imported, who: str) -> Imported:
     if item.scaled and not item.net.scaled:
         raise ModelError("section fann: expected scaling parameters, since it is folded in, found none", who=who)
     return item
-
-
-def _are_float32(net: Net) -> bool:
-    with np.errstate(over="ignore"):
-        return net.weights.astype(np.float32).astype(np.float64).tobytes() == net.weights.tobytes()

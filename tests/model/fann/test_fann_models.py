@@ -12,6 +12,7 @@ from edgeswarm.errors import ModelError
 from edgeswarm.model import Dense, Mlp, graph, random_mlp, reference
 from edgeswarm.model.fann import export
 from edgeswarm.model.fann.convert import Converted, convert
+from edgeswarm.model.fann.exact_net import exact_graph
 from edgeswarm.model.fann.noise import spread
 from edgeswarm.model.fann.parse import parse
 from edgeswarm.model.fann.section import imported
@@ -146,6 +147,25 @@ def test_one_changed_weight_leaves_the_digits_of_the_others() -> None:
     assert count == 1
     here, there = data.decode().split(" "), changed.decode().split(" ")
     assert sum(a != b for a, b in zip(here, there, strict=True)) == 1
+
+
+@pytest.mark.parametrize("number", [1e300, 3e38, 1e-30, 1e-300, 5e-324])
+@pytest.mark.parametrize("name", SMALL)
+def test_numbers_at_the_ends_of_a_double_are_computed_or_refused_without_a_warning(name: str, number: float) -> None:
+    """Warnings are errors here; libfann's own arithmetic exists for what a float32 holds alone."""
+    net = parse(net_bytes(name))
+    for field in ("weights", "steepness"):
+        values = getattr(net, field).copy()
+        values[-2 if field == "steepness" else 0] = number
+        changed = replace(net, **{field: values})
+        if changed.fixed:
+            continue
+        exact = exact_graph(changed)
+        assert exact is None or (number != 1e300 and (field, number) not in {("weights", 5e-324), ("weights", 1e-300)})
+        try:
+            forward(convert(changed), np.ones((2, net.inputs)))
+        except ModelError as error:
+            assert "float32" in str(error) or "finite" in str(error)
 
 
 def test_what_a_net_cannot_hold_is_refused() -> None:
