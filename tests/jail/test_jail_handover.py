@@ -101,7 +101,7 @@ async def test_jail_that_answered_while_nobody_read_is_not_taken_for_dead(moody:
     served.jail._link._progress_ns -= 60 * 10**9  # an exec on a busy board, and one back
     served.jail.listen(on=True)
     assert k.values((await answer).payload)[0] == 6.0
-    assert served.jail.alive
+    assert k.values((await served.ask(0, 2, k.row(k.ADD, 4))).payload)[0] == 8.0
 
 
 @pytest.mark.e2e
