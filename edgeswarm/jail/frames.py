@@ -15,9 +15,9 @@ and tail is checked against the reader's own numbers, and RingError says which l
 
 from __future__ import annotations
 
+import _thread
 import platform
 import struct
-import threading
 import time
 from collections.abc import Callable
 from enum import IntEnum
@@ -90,11 +90,12 @@ def _make_fence() -> Callable[[], None]:
     """A full memory barrier, for architectures that reorder stores (arm); x86 does not.
 
     Releasing one lock and taking another is a store-release before a load-acquire, which no later or earlier access
-    passes (Armv8 reference manual, B2.3.11); the interpreter has no other way to say it.
+    passes (Armv8 reference manual, B2.3.11); the interpreter has no other way to say it.  The locks are not of the
+    threading module: that one, once imported, has work to do after every fork, and each jail is two forks away.
     """
     if platform.machine() in ("x86_64", "i686"):
         return lambda: None
-    first, second = threading.Lock(), threading.Lock()
+    first, second = _thread.allocate_lock(), _thread.allocate_lock()
 
     def fence() -> None:
         first.acquire()

@@ -23,6 +23,8 @@ from typing import Final, NamedTuple
 from edgeswarm.errors import TierError
 
 _libc = ctypes.CDLL(None, use_errno=True)
+for _name in ("mmap", "mprotect", "mount", "munmap", "prctl", "sethostname", "syscall", "umount2", "unshare"):
+    getattr(_libc, _name)  # found at its first use, and kept: here once, not in each jail
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
@@ -110,8 +112,7 @@ def map_identity(*, outer_uid: int, outer_gid: int, inner_id: int) -> None:
 
 
 def mount(source: bytes, target: bytes, kind: bytes | None, flags: int, options: bytes | None = None) -> None:
-    result = _libc.mount(source, target, kind, ctypes.c_ulong(flags), options)
-    _check(result, f"mount {target.decode('ascii', 'replace')}")
+    _check(_libc.mount(source, target, kind, ctypes.c_ulong(flags), options), f"mount {os.fsdecode(target)}")
 
 
 def pivot_into_empty_root(*, base: bytes = b"/proc") -> None:
@@ -380,8 +381,7 @@ def _map(size_bytes: int, rights: int, flags: int, fd: int) -> int:
 def protect(start: int, length_bytes: int, *, writable: bool, executable: bool) -> None:
     """mprotect to readable and what is asked for."""
     rights = _PROT_READ | (_PROT_WRITE if writable else 0) | (_PROT_EXEC if executable else 0)
-    result = _libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length_bytes), ctypes.c_int(rights))
-    _check(result, "mprotect")
+    _check(_libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length_bytes), ctypes.c_int(rights)), "mprotect")
 
 
 def map_anonymous(length_bytes: int, *, writable: bool, executable: bool) -> int:

@@ -31,7 +31,7 @@ from typing import Any, Final, NoReturn, Protocol
 
 from edgeswarm import limits
 from edgeswarm.errors import JailError
-from edgeswarm.jail import enter, kernel, plan, policy, tiers, trial, wasm
+from edgeswarm.jail import enter, kernel, plan, policy, sharing, tiers, trial, wasm
 
 UID_FIRST: Final = 300_000
 """Jails of a root supervisor run as users of their own, from here on; nobody's where those are not mapped."""
@@ -155,7 +155,7 @@ class Zygote:
         """In the child: from here to the end of the process."""
         try:
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            sharing.default_signal(signal.SIGCHLD)
 
             def forked(pid: int) -> NoReturn:
                 os.write(told, b"%d" % pid)
