@@ -19,12 +19,13 @@ from edgeswarm.app.golden import check_golden
 from edgeswarm.app.log import Log
 from edgeswarm.app.swarm.rotation_files import KeyFiles
 from edgeswarm.compile.abi import Layout, read_layout
+from edgeswarm.compile.path_i8 import check_path
 from edgeswarm.core.events import AgentPlan, Need, Supervision
 from edgeswarm.drivers import checkpoints, keys
 from edgeswarm.drivers.jail_cache import Binding
 from edgeswarm.drivers.jails import JailHost, KernelSpec
 from edgeswarm.drivers.profiles import Timing
-from edgeswarm.errors import AgentFileError, ConfigError, EdgeSwarmError, KernelError, LimitError
+from edgeswarm.errors import AgentFileError, ConfigError, EdgeSwarmError, InputError, KernelError, LimitError
 from edgeswarm.ids import AgentName, KeyId, NetworkName
 from edgeswarm.limits import AF_FILE_BYTES_MAX
 
@@ -118,6 +119,11 @@ def check_kernel(file: AgentFile, *, who: str) -> Layout:
         raise KernelError(
             f"neural_weights: the kernel expects {layout.weights.size} bytes, found {len(weights)}", who=who
         )
+    if header.kernel.quantization is not None:
+        try:
+            check_path(weights, header.kernel.quantization.path)
+        except InputError as error:
+            raise KernelError(f"neural_{error}", who=who) from None
     limit = header.resources.limits.memory_mb << 20
     if layout.memory_bytes > limit:
         raise KernelError(
