@@ -205,6 +205,7 @@ class SyncPopulation:
         """A fresh instance with the weights that the population began with.  Raises LimitError when none is left."""
         self._check(agent)
         self._ask(RESET, agent)
+        self._owed = [fault for fault in self._owed if fault.agent != agent]  # of the instance that is gone
 
     def weights_of(self, agent: int) -> bytes:
         self._check(agent)

@@ -380,6 +380,15 @@ def test_a_tick_that_was_interrupted_is_not_taken_for_the_next_one(
         monkeypatch.undo()
         assert agents.jail.tick() == []
         assert agents.jail.weights_of(2) == struct.pack("<f", 2.0)
+        agents.inputs[0, 0] = k.TRAP
+        monkeypatch.setattr(agents.jail, "_answer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            agents.jail.tick()
+        monkeypatch.undo()
+        assert readable(agents.jail.link.answers, 10)
+        agents.calm()
+        agents.jail.reset(0)
+        assert agents.jail.tick() == [], "what the instance did that is gone is no fault of the fresh one"
 
 
 def test_a_jail_that_dies_is_gone_for_every_call(sync_host: SyncHost) -> None:
