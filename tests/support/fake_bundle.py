@@ -12,6 +12,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -75,3 +76,15 @@ def install(
     given = [] if {"--root", "--python"} & set(options) else ["--python", python]
     command = ["sh", str(top / "install.sh"), "--prefix", str(prefix), "--no-service", *given, *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/", env={})
+
+
+def launch(prefix: Path, *arguments: str, user: int | None = None) -> subprocess.CompletedProcess[str]:
+    more: dict[str, Any] = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+    command = [str(prefix / "bin" / "edgeswarm"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={}, cwd="/", **more)
+
+
+def said(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

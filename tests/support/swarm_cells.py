@@ -36,6 +36,7 @@ from edgeswarm.app import builder, config
 from edgeswarm.app.swarm import config as cell_config
 from edgeswarm.app.swarm.dev import init_dev
 from edgeswarm.app.swarm.node import SwarmNode
+from edgeswarm.core.cell import commands as cmd
 from edgeswarm.drivers import keys
 from edgeswarm.drivers.control import ControlClient
 from edgeswarm.drivers.mqtt.transport import Broker, Priority, Transport
@@ -373,6 +374,12 @@ class Stranger:
         heard: list[Any] = []
         await self.transport.subscribe(topic_filter, heard.append, qos=1)
         return heard
+
+
+async def commits(device: Member, text: str = "still here") -> int:
+    """The cell takes a command: its index."""
+    index, _ = await device.node.propose(cmd.encode(cmd.Note(device.node.config.device, text)))
+    return int(index)
 
 
 def settings_of(state: Path) -> Any:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from brokers import Mosquitto, mosquitto
+from brokers import Mosquitto
 from swarm_cells import Fleet, fleet, until
 
 from edgeswarm.errors import EdgeSwarmError
@@ -17,12 +16,6 @@ from edgeswarm.wire import codec
 from edgeswarm.wire import messages as msg
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture
-async def broker() -> AsyncIterator[Mosquitto]:
-    async with mosquitto() as found:
-        yield found
 
 
 async def known(cell: Fleet) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import Mosquitto, mosquitto
+from brokers import Mosquitto
 from rollouts import advance_command, plan_of, start_command, steer_command
 from swarm_cells import Fleet, Member, Stranger, fleet, member, until
 
@@ -81,12 +81,6 @@ class Rig:
         self.one = self.cell.members["d1"] = member(self.cell.states["d1"])
         await converge_disk.look(self.one.supervisor.settings, self.one.log)
         await self.one.begin()
-
-
-@pytest.fixture
-async def broker() -> AsyncIterator[Mosquitto]:
-    async with mosquitto() as found:
-        yield found
 
 
 @asynccontextmanager

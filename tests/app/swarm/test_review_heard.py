@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from brokers import Mosquitto, mosquitto
+from brokers import Mosquitto
 from swarm_cells import Stranger, fleet, member, until
 
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.wire import messages as msg
-
-
-@pytest.fixture
-async def broker() -> AsyncIterator[Mosquitto]:
-    async with mosquitto() as found:
-        yield found
 
 
 async def test_what_came_before_a_restart_is_refused_after_it(broker: Mosquitto, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from brokers import Mosquitto, mosquitto
+from brokers import Mosquitto
 from supervised import Bench
 from swarm_cells import fleet, until
 
@@ -82,12 +82,6 @@ async def test_stop_that_lies_on_the_disk_is_obeyed_outside_of_the_cell(tmp_path
         sup: Any = SimpleNamespace(settings=SimpleNamespace(state_dir=states["d1"]), status=status, stop=stop, log=log)
         await Joining(sup, SimpleNamespace())._obey()  # type: ignore[arg-type]
         assert stopped == ["a"]
-
-
-@pytest.fixture
-async def broker() -> AsyncIterator[Mosquitto]:
-    async with mosquitto() as found:
-        yield found
 
 
 async def test_device_that_ends_cleanly_is_given_up_as_after_a_last_will(broker: Mosquitto, tmp_path: Path) -> None:

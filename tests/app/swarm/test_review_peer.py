@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from brokers import Mosquitto, mosquitto
+from brokers import Mosquitto
 from swarm_cells import fleet, until
 
 from edgeswarm.app.swarm.control import SwarmControl
@@ -15,12 +14,6 @@ from edgeswarm.app.swarm.peer import CallError
 from edgeswarm.app.swarm.replica import OutcomeUnknownError
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.limits import MQTT_PAYLOAD_BYTES_MAX
-
-
-@pytest.fixture
-async def broker() -> AsyncIterator[Mosquitto]:
-    async with mosquitto() as found:
-        yield found
 
 
 async def test_leader_hands_over_when_it_is_asked_itself(broker: Mosquitto, tmp_path: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import Mosquitto, mosquitto
+from brokers import Mosquitto
 from swarm_cells import Stranger, fleet, member, until
 
 from edgeswarm.core.cell import commands as cmd
@@ -16,12 +15,6 @@ from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.wire import codec, raft
 from edgeswarm.wire.raft import Entry, EntryType, Message, MessageType
 from edgeswarm.wire.roster import Roster
-
-
-@pytest.fixture
-async def broker() -> AsyncIterator[Mosquitto]:
-    async with mosquitto() as found:
-        yield found
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import Mosquitto, mosquitto
+from brokers import Mosquitto
 from swarm_cells import Fleet, Stranger, agent_file, fleet, member, until
 
 from edgeswarm.core.cell import commands as cmd
@@ -26,12 +26,6 @@ from edgeswarm.wire.roster_form import Entry
 
 WORKER = ("neural.compute",)
 DIGEST = bytes(32)
-
-
-@pytest.fixture
-async def broker() -> AsyncIterator[Mosquitto]:
-    async with mosquitto() as found:
-        yield found
 
 
 async def regrant(cell: Fleet, entries: dict[str, tuple[Any, tuple[str, ...]]]) -> None:
