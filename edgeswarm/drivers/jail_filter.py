@@ -47,8 +47,10 @@ ERRNO: Final = 0x0005_0000
 ALLOW: Final = 0x7FFF_0000
 
 LOAD, JUMP_EQUAL, JUMP_GREATER_EQUAL, JUMP_SET, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-NUMBER_AT, ARCH_AT, ARGUMENT_2_AT = 0, 4, 32  # in struct seccomp_data; the low half of args[2] on little-endian
+NUMBER_AT, ARCH_AT, ARGUMENT_2_AT, ARGUMENT_3_AT = 0, 4, 32, 40  # in struct seccomp_data; low halves, little-endian
 PROT_EXEC: Final = 4
+MAP_SHARED, MAP_ANONYMOUS, MAP_GROWSDOWN = 0x01, 0x20, 0x100
+"""Of mmap, the same on all architectures above: memory that is shared or a stack is none that RLIMIT_DATA counts."""
 
 Resolve = Callable[[str, str], int]
 """(architecture, name) -> number, negative when there is none."""
@@ -60,12 +62,20 @@ class BuildError(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One system call: its number, what is answered, and whether PROT_EXEC in the third argument is refused."""
+    """One system call: its number, what is answered, and whether PROT_EXEC in the third argument is refused.
+
+    mmap never makes new memory that RLIMIT_DATA does not count: with MAP_GROWSDOWN, or with MAP_SHARED and no file.
+    """
 
     name: str
     number: int
     answer: int
     without_exec: bool = False
+
+    @property
+    def counted(self) -> bool:
+        """Makes memory, and may make such only as RLIMIT_DATA counts."""
+        return self.name == "mmap" and self.answer == ALLOW
 
 
 def rules_of(policy_name: str, stage: Stage, arch: str, resolve: Resolve) -> Iterator[Rule]:
@@ -99,7 +109,7 @@ def rules_of(policy_name: str, stage: Stage, arch: str, resolve: Resolve) -> Ite
 
 
 def assemble(rules: list[Rule], arch: str) -> bytes:
-    """The BPF program: every test is followed by its answer, so no jump is longer than four instructions."""
+    """The BPF program: every number is followed by the tests of its arguments and by its answers."""
     code: list[tuple[int, int, int, int]] = [
         (LOAD, 0, 0, ARCH_AT),
         (JUMP_EQUAL, 1, 0, AUDIT_ARCH[arch]),
@@ -109,18 +119,26 @@ def assemble(rules: list[Rule], arch: str) -> bytes:
     if arch == "x86_64":
         code += [(JUMP_GREATER_EQUAL, 0, 1, X32_BIT), (RETURN, 0, 0, KILL_PROCESS)]
     for rule in rules:
-        if rule.without_exec:
-            code += [
-                (JUMP_EQUAL, 0, 4, rule.number),
-                (LOAD, 0, 0, ARGUMENT_2_AT),
-                (JUMP_SET, 0, 1, PROT_EXEC),
-                (RETURN, 0, 0, ERRNO | errno.EACCES),
-                (RETURN, 0, 0, rule.answer),
-            ]
-        else:
-            code += [(JUMP_EQUAL, 0, 1, rule.number), (RETURN, 0, 0, rule.answer)]
+        answers = [*_tests(rule), (RETURN, 0, 0, rule.answer)]
+        if len(answers) > 1:
+            answers.append((RETURN, 0, 0, ERRNO | errno.EACCES))
+        code += [(JUMP_EQUAL, 0, len(answers), rule.number), *answers]
     code.append((RETURN, 0, 0, KILL_PROCESS))
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
+
+
+def _tests(rule: Rule) -> list[tuple[int, int, int, int]]:
+    """What is asked of a call's arguments; the rule's answer follows, and a refusal."""
+    rights = [(LOAD, 0, 0, ARGUMENT_2_AT), (JUMP_SET, 1, 0, PROT_EXEC)] if rule.without_exec else []
+    flags = [
+        (LOAD, 0, 0, ARGUMENT_3_AT),
+        (JUMP_SET, 3, 0, MAP_GROWSDOWN),
+        (JUMP_SET, 0, 1, MAP_ANONYMOUS),
+        (JUMP_SET, 1, 0, MAP_SHARED),
+    ]
+    if not rule.counted:
+        return rights
+    return [*((code, on * (1 + len(flags)), off, k) for code, on, off, k in rights), *flags]
 
 
 def describe(policy_name: str, stage_number: int, arch: str, rules: list[Rule]) -> str:
@@ -138,6 +156,9 @@ def describe(policy_name: str, stage_number: int, arch: str, rules: list[Rule]) 
             answer = f"ERRNO({errno.errorcode[rule.answer & 0xFFFF]})"
         if rule.without_exec:
             answer = f"ERRNO(EACCES) if argument 2 has PROT_EXEC, else {answer}"
+        if rule.counted:
+            flags = "MAP_GROWSDOWN, or MAP_SHARED and MAP_ANONYMOUS"
+            answer = f"ERRNO(EACCES) if argument 3 has {flags}; {answer}"
         lines.append(f"{rule.name} ({rule.number}): {answer}")
     lines.append("everything else: KILL_PROCESS")
     return "\n".join(lines) + "\n"

@@ -165,15 +165,32 @@ _limits("duplicate_by_fcntl", 72, 25, 0, 0, 0, undo=os.close)
 _limits("duplicate_to_a_number", 292, 24, 0, 63, 0, undo=os.close)
 
 
-@probe("resources", "limits")
-def more_memory_than_allowed(_place: Place) -> object:
-    """Mapped, not touched: what RLIMIT_DATA counts, and nothing that the machine would miss."""
+def _map_a_gib(flags: int) -> int:
+    """Mapped, not touched: nothing that the machine would miss."""
     step = 32 << 20
     total, most = 0, min(1 << 30, resource.getpagesize() << 18)
     while total < most:
-        check(libc.mmap(None, ctypes.c_size_t(step), 3, 0x4022, -1, ctypes.c_long(0)))  # MAP_NORESERVE
+        check(libc.mmap(None, ctypes.c_size_t(step), 3, flags | 0x4020, -1, ctypes.c_long(0)))  # MAP_NORESERVE, no file
         total += step
     return total
+
+
+@probe("resources", "limits")
+def more_memory_than_allowed(_place: Place) -> object:
+    """What RLIMIT_DATA counts."""
+    return _map_a_gib(0x02)
+
+
+@probe("resources", "seccomp")
+def shared_memory_of_its_own(_place: Place) -> object:
+    """What RLIMIT_DATA does not count: MAP_SHARED."""
+    return _map_a_gib(0x01)
+
+
+@probe("resources", "seccomp")
+def stack_of_its_own(_place: Place) -> object:
+    """Nor this: MAP_GROWSDOWN."""
+    return _map_a_gib(0x102)
 
 
 @probe("resources", "limits")

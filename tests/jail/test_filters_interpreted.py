@@ -29,7 +29,8 @@ ARCHES = ("x86_64", "aarch64")
 FILES = sorted((k.SANDBOX / "bpf").glob("*.bpf"))
 IDS = [path.stem for path in FILES]
 PROT_EXEC = 4
-NUMBER, ARCH, ARGUMENT_2 = 0, 4, 32
+NUMBER, ARCH, ARGUMENT_2, ARGUMENT_3 = 0, 4, 32, 40
+SHARED, ANONYMOUS, GROWSDOWN = 0x01, 0x20, 0x100
 OTHER_ARCHES = {
     "i386, as of int80": 0x4000_0003, "ARM, 32 bits": 0x4000_0028, "ARM, big-endian": 0x28,
     "aarch64, big-endian": 0x8000_00B7, "aarch64 without its 64 bits": 0x4000_00B7,
@@ -48,6 +49,11 @@ ARGUMENTS = {
     "futex": [(0, operation, 0, 0, 0) for operation in (*range(16), 128, 256)],
     "unshare": [(1 << bit, 0, 0, 0, 0) for bit in range(32)],
     "madvise": [(0, 0, advice, 0, 0) for advice in (*range(26), 100, 101)],
+    "mmap": [
+        (0, 1 << 20, rights, flags, -1 % 2**64)
+        for rights in (0, 1, 3, 7)
+        for flags in (0x01, 0x02, 0x03, 0x21, 0x22, 0x23, 0x102, 0x121, 0x122, 0x20022, 0x4022, 0x4_0021, 1 << 32)
+    ],
 }
 """Argument classes of calls that people filter by argument: what ours would have to say about them, if they looked."""
 
@@ -77,11 +83,14 @@ def numbers(arch: str) -> dict[str, int]:
 
 
 def reference(path: Path, arch: int, number: int, args: tuple[int, ...]) -> int:
-    """What the policy says: its own architecture and numbering; what is named; PROT_EXEC never where it says so."""
+    """What the policy says: its own architecture and numbering; what is named; PROT_EXEC never where it says so; and no
+    new memory that RLIMIT_DATA does not count."""
     name, stage, own = parts(path)
     if arch != AUDIT[own] or (own == "x86_64" and number >= X32):
         return KILL
     answers, without_exec = tables(name, stage, own)
+    if number == numbers(own)["mmap"] and (args[3] & GROWSDOWN or (args[3] & SHARED and args[3] & ANONYMOUS)):
+        return ERRNO | errno.EACCES
     if number in without_exec:
         return ERRNO | errno.EACCES if args[2] & PROT_EXEC else ALLOW
     return answers.get(number, KILL)
@@ -116,6 +125,7 @@ def test_an_answer_depends_on_number_and_architecture_only_and_on_rights_where_m
     _, without_exec = tables(name, stage, own)
     for number in (*range(1024), *FAR):
         looked_at = {NUMBER, ARCH, ARGUMENT_2} if number in without_exec else {NUMBER, ARCH}
+        looked_at |= {ARGUMENT_3} if number == numbers(own)["mmap"] else set()
         assert cbpf.run(program, data_of(AUDIT[own], number)).read <= looked_at
 
 
@@ -127,7 +137,7 @@ def test_no_number_of_all_32_bits_is_allowed_but_those_that_are_named(path: Path
     allowed = {op.code for op in code} - {cbpf.LD_ABS, cbpf.RET_K}
     assert allowed <= {0x15, 0x35, 0x45}
     assert [op.k for op in code if op.code == 0x35] == ([X32] if own == "x86_64" else [])
-    assert {op.k for op in code if op.code == 0x45} <= {PROT_EXEC}
+    assert {op.k for op in code if op.code == 0x45} <= {PROT_EXEC, SHARED, ANONYMOUS, GROWSDOWN}
     compared = {op.k for op in code if op.code == 0x15} - {AUDIT[own]}
     answers, without_exec = tables(name, stage, own)
     assert compared == answers.keys() | without_exec

@@ -19,7 +19,7 @@ NO_CALL = {"x32_getpid", "x32_execve", "number_beyond_the_table", "number_minus_
 NEWER_THAN_LIBSECCOMP = {"list_mounts", "security_attributes"}
 MEMORY = {
     # allowed, but for PROT_EXEC: what stops these is sealing, MDWE and limits
-    *("make_code_writable", "unmap_code", "map_over_code", "move_code", "discard_code", "map_at_address_0"),
+    *("make_code_writable", "unmap_code", "map_over_code", "discard_code", "map_at_address_0"),
     *("make_kernel_code_writable", "unmap_kernel_code", "make_code_writable_and_executable"),
 }
 
