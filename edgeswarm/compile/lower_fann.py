@@ -71,6 +71,15 @@ def _polynomial(variable: str, coefficients: list[float]) -> str:
     return "\n  ".join(step.format(variable, value) for value in coefficients)
 
 
+def call_rows(functions: Functions, row: str, step: Step, rows: str | None) -> str:
+    """The text that calls `row`, a function of one row of x and of y, on row 0 (rows None) or on a block's."""
+    x, y = functions.pointer(step.x, rows), functions.pointer(step.y, rows)
+    if rows is None:
+        return f"(call ${row} {x} {y})"
+    many = functions.function("fann_rows", {"row": row, "x_stride": step.x.stride, "y_stride": step.y.stride})
+    return f"(call ${many} {x} (local.get {rows}) {y})"
+
+
 @dataclass(frozen=True, slots=True)
 class FannStep:
     """One layer.  bias: which connection is the 1.  weights: offset of the packed layer.  scratch: of a row of x."""
@@ -102,11 +111,7 @@ class FannStep:
                 "activation": activation_of(functions, self.activation),
             },
         )
-        x, y = functions.pointer(self.x, rows), functions.pointer(self.y, rows)
-        if rows is None:
-            return f"(call ${row} {x} {y})"
-        many = functions.function("fann_rows", {"row": row, "x_stride": self.x.stride, "y_stride": self.y.stride})
-        return f"(call ${many} {x} (local.get {rows}) {y})"
+        return call_rows(functions, row, self, rows)
 
 
 def activation_of(functions: Functions, name: str) -> str:

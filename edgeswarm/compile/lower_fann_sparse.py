@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeswarm.compile.abi import Rows
-from edgeswarm.compile.lower_fann import activation_of
+from edgeswarm.compile.lower_fann import activation_of, call_rows
 from edgeswarm.compile.lowering import Functions, Lowering, Plan, Step
 from edgeswarm.errors import ModelError
 from edgeswarm.model.graph import Graph, Outline
@@ -45,11 +45,7 @@ class SparseStep:
                 "activation": activation_of(functions, self.activation),
             },
         )
-        x, y = functions.pointer(self.x, rows), functions.pointer(self.y, rows)
-        if rows is None:
-            return f"(call ${row} {x} {y})"
-        many = functions.function("fann_rows", {"row": row, "x_stride": self.x.stride, "y_stride": self.y.stride})
-        return f"(call ${many} {x} (local.get {rows}) {y})"
+        return call_rows(functions, row, self, rows)
 
 
 def _counts(outline: Outline, index: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -69,8 +70,24 @@ class Dense:
         return int(self.weights.shape[1])
 
 
+class Chain:
+    """What layers one behind the other have in common, in float32 and in 8 bits."""
+
+    __slots__ = ()
+    layers: tuple[Any, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Widths from the input to the output: len(layers) + 1 numbers."""
+        return (self.layers[0].inputs, *(layer.outputs for layer in self.layers))
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        return tuple(layer.activation for layer in self.layers)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Mlp:
+class Mlp(Chain):
     """A chain of dense layers.  Raises ModelError naming the layer that does not fit, LimitError past LAYERS_MAX."""
 
     layers: tuple[Dense, ...]
@@ -89,15 +106,6 @@ class Mlp:
             raise LimitError(
                 f"weights: at most {AF_SECTION_BYTES_MAX} bytes (AF_SECTION_BYTES_MAX), found {4 * self.parameters}"
             )
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Widths from the input to the output: len(layers) + 1 numbers."""
-        return (self.layers[0].inputs, *(layer.outputs for layer in self.layers))
-
-    @property
-    def activations(self) -> tuple[str, ...]:
-        return tuple(layer.activation for layer in self.layers)
 
     @property
     def steepness(self) -> tuple[float, ...]:

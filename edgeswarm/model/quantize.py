@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgeswarm.errors import InputError, LimitError, ModelError
 from edgeswarm.limits import KERNEL_WIDTH_MAX, LAYERS_MAX
-from edgeswarm.model.mlp import F32, Mlp
+from edgeswarm.model.mlp import F32, Chain, Mlp
 from edgeswarm.model.reference import FUNCTIONS
 
 I8 = NDArray[np.int8]
@@ -105,7 +105,7 @@ class DenseI8:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class QuantizedMlp:
+class QuantizedMlp(Chain):
     """A chain of such layers on one path.  Raises ModelError where they do not fit, LimitError past the bounds."""
 
     path: str
@@ -146,15 +146,6 @@ class QuantizedMlp:
         least = layer.bias.astype(np.int64) + layer.x.zero_point * layer.weights.astype(np.int64).sum(axis=0)
         if np.abs(least).max() > BIAS_MAX:
             raise ModelError(f"layer {index}: bias: expected at most {BIAS_MAX} steps, found {np.abs(least).max()}")
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Widths from the input to the output."""
-        return (self.layers[0].inputs, *(layer.outputs for layer in self.layers))
-
-    @property
-    def activations(self) -> tuple[str, ...]:
-        return tuple(layer.activation for layer in self.layers)
 
     @property
     def steps(self) -> tuple[Steps, ...]:
