@@ -30,7 +30,7 @@ from edgeswarm.limits import ZYGOTE_MESSAGE_BYTES_MAX
 WORKER: Final = "edgeswarm.jail.worker"
 _BOOT: Final = (
     "import sys; n = int(sys.argv[1]); sys.path[:0] = sys.argv[2:2 + n]; del sys.argv[1:2 + n]; "
-    "from edgeswarm.jail.zygote import main; main()"
+    "from edgeswarm.jail import sharing; sharing.import_early(); from edgeswarm.jail.zygote import main; main()"
 )
 _ENVIRONMENT: Final = {
     "PATH": "/usr/bin:/bin",

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import importlib
 import json
 import mmap
@@ -240,12 +239,6 @@ def _nothing(_signal: int, _frame: object) -> None:
     """SIGCHLD only has to interrupt poll."""
 
 
-def _warm() -> None:
-    """Import now what a jail would otherwise import after the fork, when there are no files any more."""
-    for name in ("encodings.idna", "encodings.latin_1", "encodings.ascii", "traceback", "linecache"):
-        importlib.import_module(name)
-
-
 def _try_library(engine: wasm.Engine, user: tuple[int, int] | None) -> tiers.Tried:
     """In a child, which leaves what it has compiled for the jails' first call: nothing is compiled in here."""
     with mmap.mmap(-1, _TRIAL_BYTES_MAX) as room:
@@ -268,16 +261,15 @@ def main() -> NoReturn:
     forget_signals()
     host = socket.socket(fileno=chosen.socket)
     host.set_inheritable(False)
-    _warm()
     kernel.set_child_subreaper()
     worker: Any = importlib.import_module(chosen.worker)
     engine = wasm.Engine(wasm.Library(chosen.library))
     user = user_of(0)
     tried = tiers.try_layers(user) | {"wasmtime": _try_library(engine, user)}
     getattr(worker, "seal_own_code", enter.seal_own_code)()  # `probe_unsealed` leaves it out, to measure what it stops
-    gc.collect()
-    gc.freeze()  # the collector would write to every object's header, and so unshare its page
-    Zygote(host, worker, engine, tried).serve()
+    zygote = Zygote(host, worker, engine, tried)
+    sharing.settle()
+    zygote.serve()
 
 
 if __name__ == "__main__":
