@@ -16,7 +16,9 @@ def printed(program: str) -> str:
 
 
 def test_a_zygote_imports_nothing_that_works_after_each_fork() -> None:
-    program = "from edgeswarm.jail import worker, zygote; print({'threading', 'random', 'logging'} & sys.modules.keys())"
+    program = (
+        "from edgeswarm.jail import worker, zygote; print({'threading', 'random', 'logging'} & sys.modules.keys())"
+    )
     assert printed(program) == "set()"
 
 
