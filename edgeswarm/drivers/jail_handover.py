@@ -132,7 +132,7 @@ def busy(host: JailHost) -> str:
     """What keeps the host from being packed now; an empty text: nothing."""
     if host._zygote is None or host._hello is None or not host._hello.done():
         return "the zygote is starting"
-    if host._compiling:
+    if host.compiler.pending:
         return "a kernel is being compiled"
     for jail in host._jails.values():
         if not isinstance(jail, Jail):

@@ -115,6 +115,8 @@ class JailLife:
         """Slots whose agents could not be loaded, and why."""
         self.compiled_bytes = 0
         """Of a jail that compiles."""
+        self.late = False
+        """It was not ready in time."""
         self._host = host
         self._life = link
         self._on_exit = on_exit
@@ -154,8 +156,9 @@ class JailLife:
         try:
             async with asyncio.timeout(within_ms / 1000):
                 told = await asyncio.shield(self._told)
-            await asyncio.shield(self._spawned)
+                await asyncio.shield(self._spawned)
         except TimeoutError:
+            self.late, told = True, {}
             self._closing = f"not ready within {within_ms} ms"
             self.kill()
         except asyncio.CancelledError:

@@ -1,7 +1,10 @@
-"""What the zygote is told to make one jail: the order, and the cgroups that are made for it beforehand."""
+"""What the zygote is told to make one jail: the order, the cgroups that are made for it beforehand, and when it may
+be sent."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import resource
 import stat
@@ -10,11 +13,56 @@ from typing import Any, Final
 from edgeswarm.drivers.cgroup import GroupLimits, Groups
 from edgeswarm.drivers.jail_life import Link
 from edgeswarm.jail.policy import Policy, Tier
-from edgeswarm.limits import JAIL_GROUP_SPARE_BYTES, JAIL_PROCESSES_MAX, JAILS_MAX
+from edgeswarm.limits import JAIL_GROUP_SPARE_BYTES, JAIL_PROCESSES_MAX, JAILS_MAX, ZYGOTE_ORDERS_MAX
 
 _DESCRIPTORS_A_JAIL: Final = 9
 """Six while it lives, three more while it starts."""
 _DESCRIPTORS_OTHER: Final = 256
+_HEAR_S_MAX: Final = 0.1
+
+
+class Orders:
+    """Those that were sent and that the zygote has not answered yet.  `async with` it: when the next one's turn comes.
+
+    waiting: how many wait for their turn, or have it.
+    """
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self._turn = asyncio.Lock()
+        self._sent: set[int] = set()
+        self._heard = asyncio.Event()
+
+    async def __aenter__(self) -> None:
+        self.waiting += 1
+        try:
+            await self._turn.acquire()
+        except BaseException:
+            self.waiting -= 1
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self.waiting -= 1
+        self._turn.release()
+
+    @property
+    def full(self) -> bool:
+        return len(self._sent) >= ZYGOTE_ORDERS_MAX
+
+    def sent(self, number: int) -> None:
+        self._sent.add(number)
+
+    def answered(self, number: int) -> None:
+        """The zygote has said what became of it; or its jail has ended, and nobody waits for that any more."""
+        self._sent.discard(number)
+        self._heard.set()
+
+    async def hear(self) -> None:
+        """Wait for an answer; a moment only, as a socket may be full for other reasons than our orders."""
+        self._heard.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HEAR_S_MAX):
+                await self._heard.wait()
 
 
 def group_limits(link: Link, policy: Policy) -> GroupLimits:

@@ -133,7 +133,8 @@ class SyncHost:
         try:
             if policy not in self._policies:
                 raise ConfigError(f"sandbox policy: expected one of {', '.join(self._policies)}, found {policy!r}")
-            self._zygote.send(order_for(link, self._policies[policy], self.tier, self.groups), link.fds)
+            if not self._zygote.send(order_for(link, self._policies[policy], self.tier, self.groups), link.fds):
+                raise JailError(f"the zygote {self._zygote.pid} takes no order now")
         except BaseException:
             link.close()
             self.groups.remove(link.id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import importlib.util
 import json
 import os
@@ -38,6 +39,7 @@ _ENVIRONMENT: Final = {
     "MALLOC_ARENA_MAX": "1",  # the epoch thread then shares the heap that is there
 }
 _DESCRIPTORS_MAX: Final = 4
+_NO_ROOM: Final = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
 _STOP_SECONDS_MAX: Final = 5
 
 
@@ -80,8 +82,12 @@ class ZygoteProcess:
     """A running zygote.  `socket` is SEQPACKET: readable when a message waits, at its end when the zygote is gone."""
 
     def __init__(self, program: Program, policies: Sequence[Policy], *, version: str = "") -> None:
+        """Raises JailError when it cannot be started."""
         self.version = version
-        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise JailError(f"zygote: {error}") from None
         with theirs:
             for end in (self.socket, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * ZYGOTE_MESSAGE_BYTES_MAX)
@@ -112,15 +118,21 @@ class ZygoteProcess:
     def pid(self) -> int:
         return self.process.pid
 
-    def send(self, order: dict[str, Any], fds: Sequence[int] = ()) -> None:
-        """Raises JailGoneError when the zygote is gone, JailError when the order is too large."""
+    def send(self, order: dict[str, Any], fds: Sequence[int] = ()) -> bool:
+        """False: it has so many orders to take that there is no room for this one now.
+
+        Raises JailGoneError when the zygote is gone, JailError when the order is too large.
+        """
         text = json.dumps(order).encode("utf-8")
         if len(text) > ZYGOTE_MESSAGE_BYTES_MAX:
             raise JailError(f"order for the zygote: {len(text)} bytes, at most {ZYGOTE_MESSAGE_BYTES_MAX}")
         try:
             socket.send_fds(self.socket, [text], list(fds))
         except OSError as error:
+            if error.errno in _NO_ROOM:
+                return False
             raise JailGoneError(f"zygote {self.pid} does not take orders: {error.strerror}") from None
+        return True
 
     def receive(self) -> Message | None:
         """The next message; None when the zygote is gone, or was killed for a malformed one.

@@ -17,18 +17,18 @@ from typing import Any, TypeVar
 from edgeswarm.drivers.cgroup import Groups
 from edgeswarm.drivers.handover import Unpacker
 from edgeswarm.drivers.jail_cache import Binding, CwasmCache, binding_here
-from edgeswarm.drivers.jail_compile import CompileLink, compile_error
+from edgeswarm.drivers.jail_compiler import Compiler
 from edgeswarm.drivers.jail_handover import unpack_jail
 from edgeswarm.drivers.jail_life import JailExit, JailLife, JailStartError, Link, end_process, private_bytes
 from edgeswarm.drivers.jail_link import JailLink, KernelSpec, Reply
-from edgeswarm.drivers.jail_order import allow_descriptors, order_for, why_killed
+from edgeswarm.drivers.jail_order import Orders, allow_descriptors, order_for, why_killed
 from edgeswarm.drivers.jail_orphans import Orphans
 from edgeswarm.drivers.jail_policy import BUILD_POLICY, OWN_POLICIES, load_policies
 from edgeswarm.drivers.jail_process import Jail
 from edgeswarm.drivers.jail_zygote import Message, Program, ZygoteProcess, choose_tier
 from edgeswarm.errors import ConfigError, JailError, JailGoneError, LimitError
 from edgeswarm.ids import JailId
-from edgeswarm.jail.policy import Tier
+from edgeswarm.jail.policy import Policy, Tier
 from edgeswarm.limits import COMPILE_MS_DEFAULT, JAIL_READY_MS_MAX, JAILS_MAX, ZYGOTE_STARTS_MAX
 
 __all__ = ["Jail", "JailExit", "JailHost", "JailStartError", "KernelSpec", "Program", "Reply", "private_bytes"]
@@ -75,7 +75,8 @@ class JailHost:
         self._jails: dict[int, JailLife] = {}
         self._next = 1
         self._tasks: set[asyncio.Task[None]] = set()
-        self._compiling: dict[bytes, asyncio.Future[bytes]] = {}
+        self.compiler = Compiler(self)
+        self._orders = Orders()
         self._failed_starts = 0
         self._closed = False
         self.zygote_starts = 0
@@ -187,8 +188,11 @@ class JailHost:
     async def _ready_zygote(self) -> ZygoteProcess:
         """The zygote, once it takes orders."""
         while True:
-            if (hello := self._hello) is None or self._closed:
+            if self._hello is None or self._closed:
                 raise JailError("the host of the jails is closed" if self._closed else "start() the host first")
+            if self._zygote is None:  # the last one died, and no other could be started then
+                self._start_zygote()
+            hello = self._hello
             try:
                 async with asyncio.timeout(JAIL_READY_MS_MAX / 1000):
                     told = await asyncio.shield(hello)
@@ -223,6 +227,7 @@ class JailHost:
             self._hello.set_result(body["hello"])
             return
         number = body.get("spawned", body.get("refused", body.get("exited", 0)))
+        self._orders.answered(number)
         jail = self._jails.get(number)
         if jail is None:
             for pidfd in message.fds:
@@ -260,7 +265,10 @@ class JailHost:
                 hello.set_exception(error)
                 hello.exception()
             return
-        self._start_zygote()
+        try:
+            self._start_zygote()
+        except JailError as error:  # no memory, no descriptors: who wants a jail tries again
+            log.warning("zygote_not_started", extra={"error": str(error)})
         if not hello.done():
             hello.set_result({})  # whoever waits for the old one looks again
 
@@ -282,16 +290,21 @@ class JailHost:
         began_ns = time.monotonic_ns()
 
         async def start() -> Jail:
-            link = JailLink(self._next_id(), specs, ring_bytes=ring_bytes)
-            await self._order(link, policy)
-            jail = Jail(self, link, on_reply, on_exit)
-            self._jails[link.id] = jail
-            await jail.become_ready(began_ns=began_ns, within_ms=JAIL_READY_MS_MAX)
+            link = JailLink(self.next_id(), specs, ring_bytes=ring_bytes)
+            await self.order(link, policy)
+            jail, parent = Jail(self, link, on_reply, on_exit), self._parents[link.id]
+            self.know(jail)
+            try:
+                await jail.become_ready(began_ns=began_ns, within_ms=JAIL_READY_MS_MAX)
+            except JailStartError:
+                if jail.late and not jail.pid:  # in all that time its zygote has not answered: it never will
+                    parent.process.kill()
+                raise
             return jail
 
-        return await self._outliving_the_zygote(start)
+        return await self.outliving_the_zygote(start)
 
-    async def _outliving_the_zygote(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def outliving_the_zygote(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Start a jail; once more when the zygote died with the order."""
         seen = self.zygote_starts
         try:
@@ -301,31 +314,40 @@ class JailHost:
                 raise
         return await start()
 
-    def _next_id(self) -> JailId:
-        if len(self._jails) >= JAILS_MAX:
+    def next_id(self) -> JailId:
+        """A number for one more jail.  Raises LimitError."""
+        if len(self._jails) + self._orders.waiting >= JAILS_MAX:
             raise LimitError(f"jails: at most {JAILS_MAX} (JAILS_MAX) at a time")
         self._next += 1
         return JailId(self._next - 1)
 
-    async def _order(self, link: Link, policy: str) -> None:
-        """Order a jail from the zygote.  The link is closed when that fails."""
+    async def order(self, link: Link, policy: str) -> None:
+        """Order a jail from the zygote, when its turn comes.  The link is closed when that fails."""
         try:
             if policy not in self._policies:
                 raise ConfigError(f"sandbox policy: expected one of {', '.join(self._policies)}, found {policy!r}")
-            while True:
-                zygote = await self._ready_zygote()
-                try:
-                    zygote.send(order_for(link, self._policies[policy], self.tier, self.groups), link.fds)
-                    break
-                except JailGoneError:  # it died, and nobody has noticed yet
-                    if zygote is self._zygote:
-                        self._zygote_gone(zygote)
-            self._parents[link.id] = zygote
+            async with self._orders:
+                self._parents[link.id] = await self._order_in_turn(link, self._policies[policy])
+                self._orders.sent(link.id)
         except BaseException:
             link.close()
             self.groups.remove(link.id)
             raise
         link.hand_over()
+
+    async def _order_in_turn(self, link: Link, policy: Policy) -> ZygoteProcess:
+        while True:
+            while self._orders.full:
+                await self._orders.hear()
+            zygote = await self._ready_zygote()
+            order = order_for(link, policy, self.tier, self.groups)
+            try:
+                while not zygote.send(order, link.fds):
+                    await self._orders.hear()
+                return zygote
+            except JailGoneError:  # it died, and nobody has noticed yet
+                if zygote is self._zygote:
+                    self._zygote_gone(zygote)
 
     async def compile(self, wasm: bytes, *, deadline_s: float = COMPILE_MS_DEFAULT / 1000) -> bytes:
         """Machine code for a kernel: from the cache, or compiled in a jail of policy `build`.
@@ -333,43 +355,20 @@ class JailHost:
         Raises KernelError when the module does not keep the ABI, LimitError past the deadline or the size, JailError
         when the jail ended otherwise.
         """
-        found = self.cache.get(wasm)
-        if found is not None:
-            return found
-        waiting = self._compiling.get(wasm)
-        if waiting is None:
-            waiting = asyncio.ensure_future(self._compile(wasm, deadline_s))
-            self._compiling[wasm] = waiting
-            waiting.add_done_callback(lambda _: self._compiling.pop(wasm, None))
-        try:
-            return await asyncio.shield(waiting)
-        except JailStartError as error:
-            raise compile_error(error, int(deadline_s * 1000)) from None
-
-    async def _compile(self, wasm: bytes, deadline_s: float) -> bytes:
-        code = await self._outliving_the_zygote(lambda: self._compile_once(wasm, int(deadline_s * 1000)))
-        self.cache.put(wasm, code)
-        return code
-
-    async def _compile_once(self, wasm: bytes, within_ms: int) -> bytes:
-        began_ns = time.monotonic_ns()
-        link = CompileLink(self._next_id(), wasm)
-        await self._order(link, BUILD_POLICY)
-        jail = JailLife(self, link, lambda _exit: None)  # its end is awaited below
-        self._jails[link.id] = jail
-        try:
-            await jail.become_ready(began_ns=began_ns, within_ms=within_ms)
-            return link.code(jail.compiled_bytes)
-        finally:
-            await jail.close()
+        return self.cache.get(wasm) or await self.compiler.compile(wasm, deadline_s)
 
     def why_killed(self, number: JailId) -> str:
         return why_killed(self.groups, number)
+
+    def know(self, jail: JailLife) -> None:
+        """It has been ordered: what the zygote says of its number is for it."""
+        self._jails[jail.id] = jail
 
     def forget(self, jail: JailLife) -> None:
         """It has ended (called by the jail)."""
         self._jails.pop(jail.id, None)
         self._parents.pop(jail.id, None)
+        self._orders.answered(jail.id)
         self.groups.remove(jail.id)
         self._orphans.sweep()
         if self._elders:

@@ -55,6 +55,7 @@ CWASM_BYTES_MAX = 64 * MIB  # compiled code of one kernel: a generated one is 30
 CWASM_CACHE_BYTES_MAX = 256 * MIB  # compiled kernels kept on disk; the longest unused go first
 COMPILE_MS_DEFAULT = 30_000  # a generated kernel takes 10-100 ms on a PC, ten times that on a Pi Zero
 KERNEL_LOG_RECORDS_MAX = 16_384  # searched for a forbidden call: more than fit into the ring of a kernel log
+ZYGOTE_ORDERS_MAX = 32  # sent and not answered: what waits in its socket is forked well within JAIL_READY_MS_MAX
 ZYGOTE_STARTS_MAX = 5  # zygotes in a row that die before they are ready: then something is wrong with the machine
 
 # --- streams ----------------------------------------------------------------------------------------------------------
