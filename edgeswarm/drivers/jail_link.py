@@ -30,6 +30,8 @@ _OWN_SEQ: Final = 1 << 63
 """Sequence numbers from here on are ours, of weights, memory and pings; callers' frames stay below."""
 _GRACE_NS: Final = 1_000_000_000
 """Beyond two deadlines without any answer: whatever the jail claims to be doing, it is not serving."""
+_LATE_NS: Final = 250_000_000
+"""Who is so late was stopped, by SIGSTOP or a freezer, and the jail perhaps as well; or is far behind."""
 # an enumeration's members are slow to look up
 _RUN, _REPLY, _FAULT, _ACK = int(Kind.RUN), int(Kind.REPLY), int(Kind.FAULT), int(Kind.ACK)
 _FAULT_BYTES: Final = frames.frame_bytes(FAULT_TEXT_BYTES_MAX)
@@ -346,7 +348,13 @@ class JailLink:
 
     def heard_again(self) -> None:
         """Nobody has read answers for a while: silence counts from now."""
-        self._progress_ns = time.monotonic_ns()
+        self._progress_ns = self._poked_ns = time.monotonic_ns()
+
+    def forgive(self, late_ns: int) -> None:
+        """Nobody looked for so long after the time that `judge` gave: much of that is not the jail's fault."""
+        if late_ns > _LATE_NS:
+            self._progress_ns += late_ns
+            self._poked_ns += late_ns
 
     def judge(self, now_ns: int) -> Verdict | None:
         """What the deadlines say; None when nothing is in flight.

@@ -38,7 +38,9 @@ class Jail(JailLife):
         self._own: dict[int, asyncio.Future[Reply]] = {}
         self._senders: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._due_ns = 0
         if listens:
+            self._link.heard_again()  # it was made before its order, which had to wait its turn
             self._loop.add_reader(link.answers, self._on_answers)
             self._judge()
 
@@ -206,10 +208,12 @@ class Jail(JailLife):
 
     def _judge(self) -> None:
         """Poke or kill what is past its deadline, and come back when the next one is due."""
+        now = time.monotonic_ns()
+        if self._timer is not None:
+            self._link.forgive(now - self._due_ns)
         self._timer = None
         if self._gone:
             return
-        now = time.monotonic_ns()
         verdict = self._link.judge(now)
         if verdict is None:
             return
@@ -218,7 +222,8 @@ class Jail(JailLife):
             return
         if verdict.poke:
             self._link.poke()
-        self._timer = self._loop.call_later(max(verdict.at_ns - now, _TIMER_MIN_NS) / 1e9, self._judge)
+        wait_ns = max(verdict.at_ns - now, _TIMER_MIN_NS)
+        self._timer, self._due_ns = self._loop.call_later(wait_ns / 1e9, self._judge), now + wait_ns
 
     def _drain(self) -> None:
         if not self._lie:

@@ -296,7 +296,9 @@ class SyncJail:
         began_ns, timeout_ms = time.monotonic_ns(), self._patience_ms
         seen = self._spins and self._link.spin()
         while True:
+            looked_ns = time.monotonic_ns()
             if not seen and not self._poll.poll(timeout_ms):
+                self._link.forgive(time.monotonic_ns() - looked_ns - int(1e6 * timeout_ms))
                 timeout_ms = self._life.judge(self._link) * 1000
                 if self._life.gone:
                     raise self._gone("")
