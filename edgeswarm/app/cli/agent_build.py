@@ -109,8 +109,7 @@ def build(
     wanted = agent_quantize.Wanted.take(options)
     chosen = Options(**options, quantize=wanted)
     chosen.check()
-    if unsigned and key is not None:
-        raise click.UsageError("--key and --unsigned contradict each other")
+    signing.check(key, unsigned=unsigned)
     header = read_source(source)
     pair = None if unsigned else signing.publisher(key, state, config_file)
     with output.progress(STEPS, "building", quiet=as_json) as step:

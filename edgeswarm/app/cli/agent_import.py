@@ -112,8 +112,7 @@ def import_(
     """
     from edgeswarm import agentfile
 
-    if unsigned and key is not None:
-        raise click.UsageError("--key and --unsigned contradict each other")
+    signing.check(key, unsigned=unsigned)
     data = common.read_file(model, bytes_max=MODEL_FILE_BYTES_MAX, bound="MODEL_FILE_BYTES_MAX", error=ModelError)
     found = _importer(data, model)(data, chosen := Options(**options), str(model))
     header, sections = _assembled(_header(source, name or "", model, found), found, chosen)

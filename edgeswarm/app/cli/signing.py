@@ -29,6 +29,12 @@ def key_options(function: F) -> F:
     return key_option(flag(function))
 
 
+def check(key: Path | None, *, unsigned: bool) -> None:
+    """Raises UsageError when both were given."""
+    if unsigned and key is not None:
+        raise click.UsageError("--key and --unsigned contradict each other")
+
+
 def publisher(key: Path | None, state: Path | None, config_file: Path | None) -> SigningKey:
     """The key to sign with.
 
