@@ -105,9 +105,7 @@ class Space:
     def forget(self, name: AgentName) -> None:
         """The agent is removed: its volumes go with it."""
         self._quotas.pop(name, None)
-        folder = self.folder(name)
-        if not folder.is_symlink():
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self.folder(name), ignore_errors=True)  # a link in its place is left, and what it leads to
 
     def code(self, name: AgentName, limit_bytes: int, size_bytes: int) -> None:
         """Its compiled code is kept.  Raises QuotaError."""

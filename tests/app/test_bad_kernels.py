@@ -97,6 +97,13 @@ async def test_kernel_that_needs_more_than_its_limit_is_refused_before_it_runs(b
         await bench.supervisor.deploy([("x.af", hand_made(bench, TIMES, pages="32", resources=resources))])
 
 
+async def test_kernel_that_needs_more_than_its_class_allows_is_refused_before_it_runs(bench: Bench) -> None:
+    strict = bench.make(**{"classes.agent.memory_mb": 1})
+    file = hand_made(bench, TIMES, pages="32", resources={"limits": {"memory_mb": 8}})
+    with pytest.raises(KernelError, match="x.af: kernel memory: class agent allows 1048576, found 2097152"):
+        strict.shelf.admit(file, who="x.af")
+
+
 async def test_kernel_that_writes_over_its_weights_gets_a_new_jail_and_no_frame_pays_for_it(bench: Bench) -> None:
     """Its jail cannot mend it: the frame that did it is set aside, those behind it are answered in the next jail."""
     together = {"supervision": {"network": "n", "backoff_ms": 10.0}}

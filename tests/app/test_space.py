@@ -90,6 +90,9 @@ async def test_a_frame_that_nobody_could_answer_is_kept_as_far_as_there_is_room(
     assert bench.events("frame_not_kept")
     assert bench.supervisor.store is not None
     assert len(await bench.supervisor.store.frames_set_aside("a")) == 1
+    quota_of(bench).found(AGENT_DATA, "frames set aside", 999)  # more than there are by now
+    bench.supervisor.flows._set_aside(A, flow.pipeline.counters.last_set_aside)  # type: ignore[arg-type]
+    await until(lambda: quota_of(bench).size(AGENT_DATA, "frames set aside") == 4)
 
 
 async def test_temp_workspace_is_empty_whenever_the_agent_starts(bench: Bench) -> None:
@@ -121,6 +124,19 @@ async def test_a_link_in_a_volumes_place_is_refused(bench: Bench, tmp_path_facto
             [("t", bench.mlp(wiring=to_file("agent_data/x.jsonl"), capabilities=["file_sink"]))]
         )
     assert list(elsewhere.iterdir()) == []
+
+
+def test_volumes_that_go_take_nothing_along_that_a_link_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").touch()
+    space = Space(config.load(state=tmp_path / "state", environ={}))
+    for place in (space.folder(A), space.folder(A) / "agent_data"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(tmp_path / "elsewhere")
+        space.forget(A)
+        assert (tmp_path / "elsewhere" / "kept").exists()
+        if place.is_symlink():
+            place.unlink()
 
 
 async def test_another_version_brings_its_own_disk_limit(bench: Bench) -> None:

@@ -9,6 +9,7 @@ import pytest
 from fann_nets import FOLDER, SMALL, answers
 
 from edgeswarm import agentfile
+from edgeswarm.app.shelf import check_kernel
 
 SOURCE = """\
 version: "1.0"
@@ -16,6 +17,12 @@ name: judge
 neural_config: {input_size: 21, output_size: 3}
 wiring: {sources: [{type: api, width: 21}], decision: {type: argmax, labels: [hyper, hypo, normal]}}
 kernel: {batch_max: 8}
+"""
+LITTLE = """\
+version: "1.0"
+name: judge
+neural_config: {input_size: 125, output_size: 2}
+resources: {limits: {memory_mb: 1}}
 """
 
 
@@ -71,6 +78,24 @@ def test_wiring_comes_from_an_agent_yaml(cli) -> None:
     done = cli("agent", "import", FOLDER / "cascade.net", "--source", "agent.yaml")
     assert done.code == 3
     assert "expected input_size 2 and output_size 1, found 21 and 3" in done.err
+
+
+def test_a_file_is_signed_with_a_key_or_not_at_all(cli) -> None:
+    done = cli("agent", "import", FOLDER / "cascade.net", "--key", "site.key", "--unsigned", "-o", "c.af")
+    assert (done.code, "contradict" in done.err) == (2, True)
+    assert not Path("c.af").exists() and not Path("site.key").exists()
+    made = cli("agent", "import", FOLDER / "cascade.net", "--unsigned", "-o", "c.af", "--json").json()
+    assert made["publisher"] is None
+    assert agentfile.read(Path("c.af").read_bytes()).signature is None
+
+
+def test_an_agent_yaml_that_allows_too_little_memory_is_given_what_the_net_needs(cli) -> None:
+    Path("agent.yaml").write_text(LITTLE)
+    net = FOLDER / "mushroom_cascade2_final.net"
+    assert cli("agent", "import", net, "--source", "agent.yaml", "--batch-max", 4096, "-o", "t.af").code == 0
+    file = agentfile.read(Path("t.af").read_bytes())
+    needs = check_kernel(file, who="t.af").memory_bytes
+    assert 1 << 20 < needs <= file.header.resources.limits.memory_mb << 20
 
 
 def test_scaling_is_applied_when_asked_and_mentioned_otherwise(cli) -> None:

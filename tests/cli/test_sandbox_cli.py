@@ -59,6 +59,24 @@ def test_an_open_probe_ends_with_7_and_is_named(cli: Any, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
+    "lacks", [{"seccomp": 0}, {"filters": 1}, {"no_new_privs": 0}, {"capabilities": 1}], ids=lambda lacks: str(lacks)
+)
+def test_a_thread_that_lacks_a_lock_ends_with_7_although_no_probe_is_open(
+    cli: Any, monkeypatch: pytest.MonkeyPatch, lacks: dict[str, int]
+) -> None:
+    thread = {"thread": 7, "seccomp": 2, "filters": 2, "no_new_privs": 1, "capabilities": 0, **lacks}
+
+    def run(_folder: Path, rows: Any, picked: Any, _told: Any) -> probe_matrix.Matrix:
+        answers = {column.name: {row.name: Answer("blocked", "EPERM") for row in rows} for column in picked}
+        return probe_matrix.Matrix("A", tuple(rows), tuple(answers), answers, (thread,))
+
+    monkeypatch.setattr(probe_matrix, "run", run)
+    monkeypatch.setattr(probe_matrix, "offered_tier", lambda _: "A")
+    done = cli("sandbox", "probe", "--full-only", "--name", "open_passwd")
+    assert (done.code, "Every thread of a jail" in done.out) == (7, False)
+
+
+@pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (("--name", "no_such_probe"), "no probe is chosen"),
@@ -77,7 +95,7 @@ def test_what_does_not_exist_is_told(
 def test_the_policies_are_listed_and_explained(cli: Any) -> None:
     rows = {row["name"]: row for row in cli("sandbox", "policies", "--json").json()}
     assert rows.keys() == {"build", "delegate", "gpu", "strict"}
-    assert rows["strict"]["calls_serving"] == 16
+    assert rows["strict"]["calls_serving"] == 15
     assert rows["gpu"]["tier_min"] == "A"
     calls = {row["call"]: row for row in cli("sandbox", "explain", "strict", "--json").json()}
     assert calls["mmap"]["answer"] == "not executable"

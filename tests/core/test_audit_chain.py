@@ -148,6 +148,25 @@ def test_removed_old_segment_that_the_head_still_names_is_missing() -> None:
     assert fault is not None and fault.kind == "missing" and "7 to 11" in fault.text
 
 
+def test_first_line_of_all_names_none_before_it() -> None:
+    line = audit.checkpoint_line("start", seq=1, prev="ab" * 32, time=TIME, public=PUBLIC, sign=SIGN)
+    head = audit.head_line(first=1, seq=1, hash_=audit.line_hash(line), public=PUBLIC, sign=SIGN)
+    fault = find([with_lines(Segment("000000000001.jsonl", b""), [line])], head)
+    assert fault is not None and (fault.line, fault.kind) == (1, "tampered")
+
+
+def test_last_line_with_a_number_of_its_own_is_tampered_unless_the_head_names_it() -> None:
+    """Lines that are gone before it are missing only where something signed says that it is as it was written."""
+    segments, head = a_log(4)
+    line = audit.record_line(Record("agent.deploy", "d1"), seq=9, prev="ab" * 32, time=TIME)
+    grown = [with_lines(segments[0], [*lines_of(segments[0]), line])]
+    fault = find(grown, head)
+    assert fault is not None and (fault.line, fault.kind, fault.text) == (5, "tampered", "it says 9, expected 5")
+    head = audit.head_line(first=1, seq=9, hash_=audit.line_hash(line), public=PUBLIC, sign=SIGN)
+    fault = find(grown, head)
+    assert fault is not None and (fault.line, fault.kind, fault.text) == (5, "missing", "lines 5 to 8 are not here")
+
+
 def test_log_of_another_key_is_refused() -> None:
     segments, head = a_log(4, 4, seed=OTHER)
     assert find(segments, head) is None

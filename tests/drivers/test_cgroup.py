@@ -165,6 +165,27 @@ def test_a_busy_group_is_removed_later(tmp_path: Path, monkeypatch: pytest.Monke
     assert not Path(door).parent.exists()
 
 
+def test_only_groups_of_dead_processes_of_the_same_state_are_removed_at_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel(tmp_path, monkeypatch)
+    alive = kernel.open()
+    (door,) = alive.make(1, LIMITS)
+    name = Path(door).parent.name
+    owner, process, rest = name.split("-")[1], *name.split("-", 3)[2:]
+    pid, started = process.split(".")
+    others = [
+        f"es-{owner}-{pid}.{int(started) + 1}-{rest}",  # the number is used again
+        f"es-{owner}-4194305.7-0-1",  # nobody has it
+        f"es-{'0' * 12}-4194305.7-0-1",  # of another state directory
+        f"es-{owner}-4194305.7-0-1-mine",
+    ]
+    for other in others:
+        kernel.make(kernel.own / other)
+    kernel.open()
+    assert {path.name for path in kernel.own.iterdir() if path.is_dir()} == {LEAF, name, *others[2:]}
+
+
 DOCKER = """\
 30 29 0:26 /docker/abc /sys/fs/cgroup/memory ro,nosuid - cgroup cgroup rw,memory
 31 29 0:27 /docker/abc /sys/fs/cgroup/cpu,cpuacct ro,nosuid - cgroup cgroup rw,cpu,cpuacct

@@ -175,6 +175,8 @@ async def test_bad_revocations_change_nothing(tmp_path: Path) -> None:
             await revoke({"data": good}, "local")
         with pytest.raises(RemoteError):
             await r.controller.revoker.kick({"device": "../x"}, "local")
+        with pytest.raises(RemoteError, match="d7: not in the roster"):
+            await r.controller.revoker.kick({"device": "d7"}, "local")
 
 
 async def test_audit_logs_and_folders_of_a_fleet_hold_no_secret(tmp_path: Path) -> None:

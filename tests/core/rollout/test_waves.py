@@ -89,6 +89,9 @@ def test_too_many_silent_devices_hold_the_next_wave() -> None:
     plan = replace(PLAN, gate=replace(GATE, silent_max="20%"))
     step = decide(plan, replace(reached(2, 10, *["healthy"] * 7), there=set(), well_at=0.0), 1e6)
     assert isinstance(step, Hold) and step.why == "3 of 10 devices are silent, the gate allows 20%"
+    plan = replace(PLAN, gate=replace(GATE, silent_max="25%"))
+    step = decide(plan, replace(reached(2, 10, *["healthy"] * 7), there=set(), well_at=0.0), 1e6)
+    assert isinstance(step, Hold) and step.why.endswith("allows 25%"), "2.5 devices are 2"
 
 
 def test_device_that_is_there_and_never_says_a_word_of_it_is_silent_in_the_end() -> None:
