@@ -173,9 +173,12 @@ class Engine:
 
     def load(self, code: bytes) -> Module:
         """A module that was compiled before.  Only inside a jail: damaged code may do anything."""
+        return self.load_at(ctypes.cast(ctypes.c_char_p(code), ctypes.c_void_p), len(code))
+
+    def load_at(self, address: ctypes.c_void_p | int, size_bytes: int) -> Module:
+        """The same of code that is in memory already; it is copied once, to where it will be executed."""
         made = ctypes.c_void_p(0)
-        at = ctypes.cast(ctypes.c_char_p(code), ctypes.c_void_p)
-        error = self.library.wasmtime_module_deserialize(self.address, at, len(code), ctypes.addressof(made))
+        error = self.library.wasmtime_module_deserialize(self.address, address, size_bytes, ctypes.addressof(made))
         self.library.check(error)
         return Module(self, made.value or 0)
 

@@ -122,7 +122,7 @@ class Jail:
         for tree in self.order["agents"]:
             spec = AgentSpec.from_json(tree)
             try:
-                module = self.engine.load(bytes(self._part(tree["cwasm"])))
+                module = self.engine.load_at(self._payload_at + tree["cwasm"][0], len(self._part(tree["cwasm"])))
                 self.loaded.append((spec, module, tree["weights"]))
             except JailError as error:
                 self.faults[spec.slot] = f"{error}"[:500]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib
 import json
 import mmap
@@ -205,9 +206,15 @@ def user_of(number: int) -> tuple[int, int] | None:
     if os.geteuid() != 0:
         return None
     wanted = UID_FIRST + number % UIDS
-    with open("/proc/self/uid_map", encoding="ascii") as uids, open("/proc/self/gid_map", encoding="ascii") as gids:
-        mapped = is_mapped(uids.read(), wanted) and is_mapped(gids.read(), wanted)
+    mapped = all(is_mapped(id_map, wanted) for id_map in _id_maps())
     return (wanted, wanted) if mapped else (UID_NOBODY, UID_NOBODY)
+
+
+@functools.cache
+def _id_maps() -> tuple[str, str]:
+    """Of the user namespace we are in; each is written once in its life (user_namespaces(7))."""
+    with open("/proc/self/uid_map", encoding="ascii") as uids, open("/proc/self/gid_map", encoding="ascii") as gids:
+        return uids.read(), gids.read()
 
 
 def is_mapped(id_map: str, wanted: int) -> bool:
