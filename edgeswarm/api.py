@@ -14,7 +14,7 @@ Leaves learning from feedback to a later version: it raises LearningNotAvailable
 from __future__ import annotations
 
 import asyncio
-import tempfile
+import os
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
@@ -28,6 +28,7 @@ from edgeswarm.app.network import Network
 from edgeswarm.app.shelf import Artefact
 from edgeswarm.app.supervisor import Supervisor
 from edgeswarm.drivers import checkpoints, keys
+from edgeswarm.drivers.temporary import TemporaryFolder
 from edgeswarm.errors import AgentFileError, LearningNotAvailableError, LocalError
 from edgeswarm.ids import AgentName
 
@@ -121,7 +122,7 @@ class Runtime:
     def __init__(
         self, *, state: Path | str | None = None, profile: str | None = None, trust: Sequence[Path | str] = ()
     ) -> None:
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: TemporaryFolder | None = None
         self._asked_state = state
         self._state = Path()
         self._profile = profile
@@ -141,8 +142,8 @@ class Runtime:
         if self._supervisor is not None:
             raise LocalError("runtime: it is open already")
         if self._asked_state is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="edgeswarm-")
-        self._state = Path(self._temporary.name if self._temporary else self._asked_state or "")
+            self._temporary = TemporaryFolder()
+        self._state = self._temporary.path if self._temporary else Path(self._asked_state or "")
         try:
             settings = config.load(profile=self._profile, state=self._state)
             publisher, _ = keys.load_or_make(self._state / "keys" / "publisher.key")
@@ -166,7 +167,7 @@ class Runtime:
 
     def _clean_up(self) -> None:
         if self._temporary is not None:
-            self._temporary.cleanup()
+            self._temporary.remove()
             self._temporary = None
 
     def __enter__(self) -> BlockingRuntime:
@@ -266,6 +267,7 @@ class BlockingRuntime:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._pid = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="edgeswarm", daemon=True)
         self._thread.start()
@@ -276,9 +278,12 @@ class BlockingRuntime:
             raise
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop.is_closed():
+        if self._loop.is_closed() or os.getpid() != self._pid:
             work.close()
-            raise LocalError("runtime: it is closed")
+            whose = (
+                "it is closed" if os.getpid() == self._pid else f"it is process {self._pid}'s, which forked this one"
+            )
+            raise LocalError(f"runtime: {whose}")
         future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
         return future.result()
 
@@ -288,6 +293,9 @@ class BlockingRuntime:
         self._loop.close()
 
     def close(self) -> None:
+        """In a forked child nothing happens: agents and their jails are the parent's."""
+        if os.getpid() != self._pid:
+            return
         try:
             self._wait(self._runtime.__aexit__(None, None, None))
         finally:

@@ -11,6 +11,7 @@ import itertools
 import os
 import select
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -65,6 +66,7 @@ class SyncHost:
         self._processes: dict[int, Process] = {}
         self._jails: list[SyncJail] = []
         self._zygote = ZygoteProcess(program or Program(), tuple(self._policies.values()))
+        _HOSTS.add(self)
         try:
             hello = self._await_hello()
             self.tier = choose_tier(hello, tier)
@@ -92,6 +94,10 @@ class SyncHost:
         self._zygote.socket.setblocking(False)
         hello: dict[str, Any] = message.body["hello"]
         return hello
+
+    def forsake(self) -> None:
+        """In a child that this process has forked: the zygote is the parent's.  See `jail_sync_life`."""
+        self._zygote.socket.close()
 
     def close(self) -> None:
         """End every jail, then the zygote."""
@@ -173,6 +179,17 @@ class SyncHost:
         return True
 
 
+_HOSTS: weakref.WeakSet[SyncHost] = weakref.WeakSet()
+
+
+def _forsake_all() -> None:
+    for host in tuple(_HOSTS):
+        host.forsake()
+
+
+os.register_at_fork(after_in_child=_forsake_all)
+
+
 class SyncJail:
     """A ready jail.  Made by `SyncHost.spawn`."""
 
@@ -226,6 +243,7 @@ class SyncJail:
         faulted (the jail stays usable), JailGoneError when the jail ends, LocalError for other than `rows` rows.
         """
         self._settle()
+        self._check_alive()
         step = self._link.rows_max(slot)
         if rows == 1 or rows <= step:
             reply = self._one(slot, payload, rows)
@@ -253,7 +271,7 @@ class SyncJail:
 
     def _one(self, slot: int, payload: bytes | bytearray | memoryview, rows: int) -> Reply:
         self._seq += 1
-        if self._life.gone or not self._link.submit(slot, self._seq, rows, payload):
+        if not self._link.submit(slot, self._seq, rows, payload):
             raise self._gone("no room in the ring")
         while True:
             for reply in self._answers():
@@ -266,6 +284,7 @@ class SyncJail:
 
     def swap_weights(self, slot: int, weights: bytes) -> None:
         """Replace an agent's weights.  Raises LocalError when they have the wrong size."""
+        self._check_alive()
         self._settle()
         self._link.check_weights(slot, weights)
         seq, step = self._link.next_own_seq(), self._link.chunk_bytes()
@@ -279,6 +298,7 @@ class SyncJail:
 
     def set_memory(self, slot: int, content: bytes) -> None:
         """Replace the values that an agent keeps between its calls."""
+        self._check_alive()
         self._settle()
         self._link.check_memory(slot, content)
         self._link.send_own(slot, Kind.MEMORY, self._link.next_own_seq(), content)
@@ -317,6 +337,10 @@ class SyncJail:
                 return found
             if self._link.answers_ended:
                 raise self._gone("")
+
+    def _check_alive(self) -> None:
+        if self._life.gone:
+            raise self._gone("")
 
     def _ended(self) -> bool:
         return self._life.gone or (readable(self._link.control.fileno(), 0) and not self._life.receive())

@@ -1,4 +1,8 @@
-"""A jail's life without an event loop, from the order to its end: what `jail_life` is to asyncio."""
+"""A jail's life without an event loop, from the order to its end: what `jail_life` is to asyncio.
+
+A program may fork (multiprocessing does).  Jails stay with the process that made them: in the child they are gone, its
+copies of their descriptors are closed, and whatever it does, they serve on in the parent.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import select
 import signal
 import socket
 import time
+import weakref
 from typing import Any, Final, Protocol
 
 from edgeswarm.drivers.jail_life import JailExit, JailStartError, Link, how_it_ended, parse_told
@@ -57,6 +62,7 @@ class SyncLife:
         self._host = host
         self._life = link
         self.process = host.order(link, policy)
+        _LIVES.add(self)
 
     def become_ready(self, *, within_ms: int, judge: JailLink | None) -> dict[str, Any]:
         """What it says when it is ready.  Raises JailStartError."""
@@ -133,6 +139,26 @@ class SyncLife:
             self.process.pidfd = -1
         self._host.forget(self, self._life.id)
         self._life.close()
+
+    def forsake(self) -> None:
+        """In a child that this process has forked: it is the parent's, and stays as it is."""
+        self.gone, self.reason = True, "it belongs to the process that this one was forked from"
+        if self.process.pidfd >= 0:
+            os.close(self.process.pidfd)
+            self.process.pidfd = -1
+        with contextlib.suppress(BufferError):  # an array still looks at its memory
+            self._life.close()
+
+
+_LIVES: weakref.WeakSet[SyncLife] = weakref.WeakSet()
+
+
+def _forsake_all() -> None:
+    for life in tuple(_LIVES):
+        life.forsake()
+
+
+os.register_at_fork(after_in_child=_forsake_all)
 
 
 def readable(fd: int, timeout_s: float) -> bool:

@@ -35,11 +35,11 @@ SIGNALS = {
 }
 
 
-def program(script: str, cache: Path) -> subprocess.Popen[bytes]:
+def program(script: str, cache: Path, **environ: str) -> subprocess.Popen[bytes]:
     path = f"{k.ROOT}:{k.ROOT / 'tests' / 'support'}"
     return subprocess.Popen(
         [sys.executable, "-c", BEGIN + script, str(cache)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path, **environ},
     )  # fmt: skip
 
 
@@ -93,3 +93,38 @@ with host() as one, spawn(one) as jail:
         process.wait()
         wait_for(lambda: has_ended(zygote) and has_ended(jail), "the zygote and the jail end")
         assert not has_ended(child)
+
+
+OPENED = {
+    "a jail": "{kernel}with host() as one, spawn(one) as opened:\n compute = lambda: answer(opened)\n{body}",
+    "Network": "{net}with net as opened:\n compute = lambda: opened.forward(ROW).shape[0]\n{body}",
+    "Population": "{net}with edgeswarm.Population(net, 4) as opened:\n"
+    " compute = lambda: opened.tick([ROW] * 4).shape[0]\n{body}",
+    "Runtime": "{net}with edgeswarm.Runtime() as opened:\n agent = opened.spawn(3, (4,), 2)\n"
+    " compute = lambda: len(agent.process_input(ROW).values)\n{body}",
+}
+FORKED = """
+ before = compute()
+ child = os.fork()
+ if child == 0:
+  try:
+   compute()
+  except edgeswarm.errors.EdgeSwarmError as error:
+   assert "fork" in str(error), error
+   sys.exit(7)
+  sys.exit(8)
+ status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+ say(status, compute() == before)
+"""
+
+
+@pytest.mark.parametrize("kind", list(OPENED))
+def test_a_forked_child_that_computes_or_ends_leaves_the_jails_to_its_parent(
+    kind: str, cache_dir: Path, tmp_path: Path
+) -> None:
+    """Its `with` blocks end too: that closed the parent's jail, hung, or removed the parent's state directory."""
+    net = "import edgeswarm.errors\nROW = [1.0, 2.0, 3.0]\nnet = edgeswarm.Network.random((3, 4, 2))\n"
+    script = OPENED[kind].format(net="import edgeswarm\n" + net, kernel="import edgeswarm.errors\n", body=FORKED)
+    with program(script, cache_dir, HOME=str(tmp_path), EDGESWARM_JAILS__MIN_TIER="C") as process:
+        out, _ = process.communicate(timeout=120)
+    assert (process.returncode, json.loads(out)) == (0, [7, True])
