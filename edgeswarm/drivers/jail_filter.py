@@ -1,9 +1,10 @@
 """Compiles the stages of a sandbox policy into raw seccomp filters (classic BPF).
 
 A filter is a straight list of comparisons: wrong architecture, x32 number, then one test for each system call of the
-stage, then the end of the process.  It is assembled here, so that the bytes depend on nothing but the policy; only the
-numbers come from libseccomp (pyseccomp).  A name without a number on an architecture is an error, never a gap: such a
-rule says `arch = [...]` or, for a call newer than libseccomp, `number = N`.
+stage (and of the values that an argument may have), then the end of the process.  It is assembled here, so that the
+bytes depend on nothing but the policy; only the numbers come from libseccomp (pyseccomp).  A name without a number on
+an architecture is an error, never a gap: such a rule says `arch = [...]` or, for a call newer than libseccomp,
+`number = N`.
 Who runs it: `make seccomp` for the architectures whose filters are committed (sandbox/build_filters.py), and a device
 of another architecture, or with a policy of its operator's, for itself.
 
@@ -47,7 +48,7 @@ ERRNO: Final = 0x0005_0000
 ALLOW: Final = 0x7FFF_0000
 
 LOAD, JUMP_EQUAL, JUMP_GREATER_EQUAL, JUMP_SET, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-NUMBER_AT, ARCH_AT, ARGUMENT_2_AT, ARGUMENT_3_AT = 0, 4, 32, 40  # in struct seccomp_data; low halves, little-endian
+NUMBER_AT, ARCH_AT, ARGUMENTS_AT = 0, 4, 16  # in struct seccomp_data; 8 bytes each, the low half first
 PROT_EXEC: Final = 4
 MAP_SHARED, MAP_ANONYMOUS, MAP_GROWSDOWN = 0x01, 0x20, 0x100
 """Of mmap, the same on all architectures above: memory that is shared or a stack is none that RLIMIT_DATA counts."""
@@ -62,8 +63,9 @@ class BuildError(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One system call: its number, what is answered, and whether PROT_EXEC in the third argument is refused.
+    """One system call: its number, what is answered, and what of its arguments is refused.
 
+    without_exec: PROT_EXEC in the third.  argument: the one that must have one of the values, if there are any.
     mmap never makes new memory that RLIMIT_DATA does not count: with MAP_GROWSDOWN, or with MAP_SHARED and no file.
     """
 
@@ -71,11 +73,33 @@ class Rule:
     number: int
     answer: int
     without_exec: bool = False
+    argument: int = 0
+    values: tuple[int, ...] = ()
 
     @property
     def counted(self) -> bool:
         """Makes memory, and may make such only as RLIMIT_DATA counts."""
         return self.name == "mmap" and self.answer == ALLOW
+
+    def body(self) -> list[tuple[int, int, int, int]]:
+        """What follows the test of the number: tests of the arguments, each with its refusal, then the answer."""
+        refused = (RETURN, 0, 0, ERRNO | errno.EACCES)
+        code: list[tuple[int, int, int, int]] = []
+        if self.without_exec:
+            code += [(LOAD, 0, 0, ARGUMENTS_AT + 8 * 2), (JUMP_SET, 0, 1, PROT_EXEC), refused]
+        if self.counted:
+            code += [
+                (LOAD, 0, 0, ARGUMENTS_AT + 8 * 3),
+                (JUMP_SET, 2, 0, MAP_GROWSDOWN),
+                (JUMP_SET, 0, 2, MAP_ANONYMOUS),
+                (JUMP_SET, 0, 1, MAP_SHARED),
+                refused,
+            ]
+        if self.values:
+            code.append((LOAD, 0, 0, ARGUMENTS_AT + 8 * self.argument))
+            code += [(JUMP_EQUAL, len(self.values) - at, 0, value) for at, value in enumerate(self.values)]
+            code.append((RETURN, 0, 0, ERRNO | errno.EPERM))
+        return [*code, (RETURN, 0, 0, self.answer)]
 
 
 def rules_of(policy_name: str, stage: Stage, arch: str, resolve: Resolve) -> Iterator[Rule]:
@@ -101,7 +125,9 @@ def rules_of(policy_name: str, stage: Stage, arch: str, resolve: Resolve) -> Ite
     for table, without_exec in ((stage.allow, False), (stage.allow_without_exec, True)):
         for name, allowed in table.items():
             if holds(name, allowed.arch):
-                yield Rule(name, number_of(name, allowed.arch, allowed.number), ALLOW, without_exec)
+                number, only = number_of(name, allowed.arch, allowed.number), stage.only.get(name)
+                narrowed = (only.argument, only.values) if only else (0, ())
+                yield Rule(name, number, ALLOW, without_exec, *narrowed)
     for name, refused in stage.refuse.items():
         if holds(name, refused.arch):
             code: int = getattr(errno, refused.errno)
@@ -119,26 +145,10 @@ def assemble(rules: list[Rule], arch: str) -> bytes:
     if arch == "x86_64":
         code += [(JUMP_GREATER_EQUAL, 0, 1, X32_BIT), (RETURN, 0, 0, KILL_PROCESS)]
     for rule in rules:
-        answers = [*_tests(rule), (RETURN, 0, 0, rule.answer)]
-        if len(answers) > 1:
-            answers.append((RETURN, 0, 0, ERRNO | errno.EACCES))
-        code += [(JUMP_EQUAL, 0, len(answers), rule.number), *answers]
+        body = rule.body()
+        code += [(JUMP_EQUAL, 0, len(body), rule.number), *body]
     code.append((RETURN, 0, 0, KILL_PROCESS))
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
-
-
-def _tests(rule: Rule) -> list[tuple[int, int, int, int]]:
-    """What is asked of a call's arguments; the rule's answer follows, and a refusal."""
-    rights = [(LOAD, 0, 0, ARGUMENT_2_AT), (JUMP_SET, 1, 0, PROT_EXEC)] if rule.without_exec else []
-    flags = [
-        (LOAD, 0, 0, ARGUMENT_3_AT),
-        (JUMP_SET, 3, 0, MAP_GROWSDOWN),
-        (JUMP_SET, 0, 1, MAP_ANONYMOUS),
-        (JUMP_SET, 1, 0, MAP_SHARED),
-    ]
-    if not rule.counted:
-        return rights
-    return [*((code, on * (1 + len(flags)), off, k) for code, on, off, k in rights), *flags]
 
 
 def describe(policy_name: str, stage_number: int, arch: str, rules: list[Rule]) -> str:
@@ -154,6 +164,9 @@ def describe(policy_name: str, stage_number: int, arch: str, rules: list[Rule]) 
             answer = "ALLOW"
         else:
             answer = f"ERRNO({errno.errorcode[rule.answer & 0xFFFF]})"
+        if rule.values:
+            values = ", ".join(f"{value:#x}" for value in rule.values)
+            answer = f"{answer} if argument {rule.argument} is one of {values}, else ERRNO(EPERM)"
         if rule.without_exec:
             answer = f"ERRNO(EACCES) if argument 2 has PROT_EXEC, else {answer}"
         if rule.counted:

@@ -54,6 +54,15 @@ class Allowed:
 
 
 @dataclass(frozen=True, slots=True)
+class Only:
+    """What the low half of an argument of an allowed call must be one of, else EPERM.  argument: 0 is the first."""
+
+    reason: _Reason
+    argument: Annotated[int, schema.Range(0, 5)]
+    values: Annotated[tuple[Annotated[int, schema.Range(0, 0xFFFF_FFFF)], ...], schema.Length(1, 32)]
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """A system call that fails with `errno` instead of killing the jail."""
 
@@ -64,17 +73,23 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One seccomp filter.  allow_without_exec: allowed unless the third argument asks for PROT_EXEC."""
+    """One seccomp filter.  allow_without_exec: allowed unless the third argument asks for PROT_EXEC.
+
+    only: what narrows a call of these two tables further.
+    """
 
     allow: Mapping[str, Allowed]
     refuse: Mapping[str, Refused]
     allow_without_exec: Mapping[str, Allowed] = field(default_factory=dict)
+    only: Mapping[str, Only] = field(default_factory=dict)
 
     def faults(self) -> Iterator[tuple[str, str]]:
         tables = (self.allow, self.refuse, self.allow_without_exec)
         names = [name for table in tables for name in table]
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield name, "is in more than one table"
+        for name in sorted(self.only.keys() - self.allow.keys() - self.allow_without_exec.keys()):
+            yield f"only.{name}", "narrows a call that no table of this stage allows"
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,8 @@ class Probe:
     """Called with what the attempt returned: nothing is left behind."""
     numbers: tuple[int, int] | None = None
     """Of one that is a single system call: on x86_64, on aarch64; -1 where it has none."""
+    words: tuple[int, ...] = ()
+    """Its arguments, as far as they are numbers; 0 for the others."""
 
     def outcome(self, place: Place) -> tuple[bool, str]:
         """Make the attempt: whether it worked, and in words how it went."""
@@ -153,7 +155,8 @@ class Group:
         def attempt(place: Place) -> int:
             return call(x86, arm, *(a(place) if callable(a) else a for a in arguments))
 
-        add(Probe(name, layer or self.layer, self.name, attempt, frozenset(reached), careful, undo, (x86, arm)))
+        words = tuple(a if isinstance(a, int) else 0 for a in arguments)
+        add(Probe(name, layer or self.layer, self.name, attempt, frozenset(reached), careful, undo, (x86, arm), words))
 
 
 def sibling(place: Place) -> int:

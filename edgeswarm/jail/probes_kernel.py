@@ -9,7 +9,7 @@ import struct
 from errno import EBADF, EBUSY, EFAULT, EINVAL, ENOENT, ENOTTY
 from typing import Final
 
-from edgeswarm.jail.probes import SPARE, X86, Group, Place, call, check, control, libc, probe
+from edgeswarm.jail.probes import SPARE, X86, Group, Place, call, check, control, libc, map_private, probe
 
 _kernel: Final = Group("kernel", "seccomp")
 _admin: Final = Group("kernel", "capabilities")
@@ -37,6 +37,9 @@ _kernel("secret_memory", 447, 447, 0, undo=os.close)
 _kernel("memory_file", 319, 279, b"edgeswarm-probe", 1, undo=os.close)
 _kernel("protection_key", 330, 289, 0, 0)
 _kernel("policy_of_memory", 239, 236, SPARE, None, 0, 0, 0)
+_kernel("merge_pages_with_others", 28, 233, lambda _: map_private(3), 4096, 12, reached=(EINVAL,))  # MADV_MERGEABLE
+_kernel("lend_priority", 202, 98, ctypes.create_string_buffer(4), 6, 0, None)  # FUTEX_LOCK_PI
+_kernel("requeue_to_priority", 202, 98, SPARE, 12, 1, None, SPARE, 0, reached=(EINVAL,))  # FUTEX_CMP_REQUEUE_PI
 _kernel("membarrier", 324, 283, 0, 0, 0)
 _kernel("remap_file_pages", 216, 234, 0, 0, 0, 0, 0, reached=(EINVAL,))
 _kernel("process_memory_advice", 440, 440, control, None, 0, 4, 0, reached=(EBADF, EINVAL))

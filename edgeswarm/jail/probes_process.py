@@ -101,6 +101,21 @@ def signal_process_1(_place: Place) -> object:
     return call(62, 129, 1, 0) + 1
 
 
+def _processor_time(pid: int) -> int:
+    """clock_gettime of another process's CPU clock, which asks nobody whether it may (time/posix-cpu-timers.c)."""
+    return call(228, 113, ~pid << 3 | 2, SPARE)
+
+
+@probe("others", "namespaces")
+def processor_time_of_sibling(place: Place) -> object:
+    return _processor_time(place.sibling)
+
+
+@probe("others", "namespaces")
+def processor_time_of_supervisor(place: Place) -> object:
+    return _processor_time(place.supervisor)
+
+
 def _of_sibling(place: Place, number_x86: int, number_arm: int) -> object:
     """One byte at an address where nothing is: EFAULT tells that it would have been allowed."""
     local, remote = struct.pack("QQ", ctypes.addressof(SPARE), 1), struct.pack("QQ", 8, 1)

@@ -42,7 +42,10 @@ RIGHTS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 0x10, 0x14, 0x20, 0x24, 0x0100_0000, 0x0200
 FAR = [1024, 4096, 0xF_0001, 0xF_0005, X32 - 1, X32, X32 | 1, X32 | 59, X32 | 520, X32 | 547, 0x7FFF_FFFF, 0x8000_0000,
        0xFFFF_FFFE, 0xFFFF_FFFF]  # fmt: skip
 ARGUMENTS = {
-    "clone": [(flags, 0, 0, 0, 0) for flags in (0x11, 0x3D_0F00, 0x1000_0000, 0x2000_0000, 0x7E02_0000, 0x4000_0011)],
+    "clone": [
+        (flags, 0, 0, 0, 0)
+        for flags in (0x11, 0x3D_0F00, 0x7D_0F00, 0x3D_0F11, 0x1000_0000, 0x2000_0000, 0x7E02_0000, 0x4000_0011)
+    ],
     "socket": [(family, kind, 0, 0, 0) for family in range(46) for kind in (1, 2, 3, 5)],
     "ioctl": [(0, request, 0, 0, 0) for request in (0x5401, 0x5412, 0x541C, 0x8913, 0x4B49, 0xC018_4600, 0xFFFF_FFFF)],
     "prctl": [(option, 1, 0, 0, 0) for option in (*range(80), 0x5961_6D61)],
@@ -54,8 +57,11 @@ ARGUMENTS = {
         for rights in (0, 1, 3, 7)
         for flags in (0x01, 0x02, 0x03, 0x21, 0x22, 0x23, 0x102, 0x121, 0x122, 0x20022, 0x4022, 0x4_0021, 1 << 32)
     ],
+    "clock_gettime": [(clock, 0, 0, 0, 0) for clock in (*range(16), 0xFFFF_FFF6, 0xFFFF_FFFF_FFFF_FFF6, 1 << 32)],
+    "prlimit64": [(pid, 7, 0, 0, 0) for pid in (0, 1, 1000, 0xFFFF_FFFF)],
+    "seccomp": [(operation, flags, 0, 0, 0) for operation in range(4) for flags in range(32)],
 }
-"""Argument classes of calls that people filter by argument: what ours would have to say about them, if they looked."""
+"""Argument classes of calls that people filter by argument."""
 
 
 def parts(path: Path) -> tuple[str, int, str]:
@@ -64,8 +70,9 @@ def parts(path: Path) -> tuple[str, int, str]:
 
 
 @cache
-def tables(name: str, stage: int, arch: str) -> tuple[dict[int, int], frozenset[int]]:
-    """Number -> answer, and the numbers that are allowed without PROT_EXEC, as the policy's text has them."""
+def tables(name: str, stage: int, arch: str) -> tuple[dict[int, int], frozenset[int], dict[int, tuple[int, list[int]]]]:
+    """Number -> answer; the numbers that are allowed without PROT_EXEC; number -> argument and the values that it may
+    have: as the policy's text has them."""
     text: dict[str, Any] = tomllib.loads((k.SANDBOX / "policies" / f"{name}.toml").read_text())[f"stage_{stage}"]
     known = numbers(arch)
 
@@ -74,7 +81,10 @@ def tables(name: str, stage: int, arch: str) -> tuple[dict[int, int], frozenset[
 
     answers = {known[call]: ALLOW for call in here("allow")}
     answers |= {known[call]: ERRNO | getattr(errno, rule["errno"]) for call, rule in here("refuse").items()}
-    return answers, frozenset(known[call] for call in here("allow_without_exec"))
+    without_exec = here("allow_without_exec")
+    answers |= {known[call]: ALLOW for call in without_exec}
+    only = {known[call]: (rule["argument"], rule["values"]) for call, rule in here("only").items()}
+    return answers, frozenset(known[call] for call in without_exec), only
 
 
 @cache
@@ -83,16 +93,18 @@ def numbers(arch: str) -> dict[str, int]:
 
 
 def reference(path: Path, arch: int, number: int, args: tuple[int, ...]) -> int:
-    """What the policy says: its own architecture and numbering; what is named; PROT_EXEC never where it says so; and no
-    new memory that RLIMIT_DATA does not count."""
+    """What the policy says: its own architecture and numbering; what is named; PROT_EXEC never where it says so; no new
+    memory that RLIMIT_DATA does not count; of an argument only the values that it lists."""
     name, stage, own = parts(path)
     if arch != AUDIT[own] or (own == "x86_64" and number >= X32):
         return KILL
-    answers, without_exec = tables(name, stage, own)
+    answers, without_exec, only = tables(name, stage, own)
     if number == numbers(own)["mmap"] and (args[3] & GROWSDOWN or (args[3] & SHARED and args[3] & ANONYMOUS)):
         return ERRNO | errno.EACCES
-    if number in without_exec:
-        return ERRNO | errno.EACCES if args[2] & PROT_EXEC else ALLOW
+    if number in without_exec and args[2] & PROT_EXEC:
+        return ERRNO | errno.EACCES
+    if number in only and args[only[number][0]] & 0xFFFF_FFFF not in only[number][1]:
+        return ERRNO | errno.EPERM
     return answers.get(number, KILL)
 
 
@@ -119,12 +131,13 @@ def test_every_number_and_every_class_of_arguments_is_answered_as_the_policy_say
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_an_answer_depends_on_number_and_architecture_only_and_on_rights_where_memory_is_made(path: Path) -> None:
+def test_an_answer_depends_on_number_and_architecture_and_on_the_arguments_that_are_narrowed(path: Path) -> None:
     """So the numbers above stand for all arguments: no other word of a call is ever looked at."""
     program, (name, stage, own) = path.read_bytes(), parts(path)
-    _, without_exec = tables(name, stage, own)
+    _, without_exec, only = tables(name, stage, own)
     for number in (*range(1024), *FAR):
         looked_at = {NUMBER, ARCH, ARGUMENT_2} if number in without_exec else {NUMBER, ARCH}
+        looked_at |= {16 + 8 * only[number][0]} if number in only else set()
         looked_at |= {ARGUMENT_3} if number == numbers(own)["mmap"] else set()
         assert cbpf.run(program, data_of(AUDIT[own], number)).read <= looked_at
 
@@ -138,14 +151,26 @@ def test_no_number_of_all_32_bits_is_allowed_but_those_that_are_named(path: Path
     assert allowed <= {0x15, 0x35, 0x45}
     assert [op.k for op in code if op.code == 0x35] == ([X32] if own == "x86_64" else [])
     assert {op.k for op in code if op.code == 0x45} <= {PROT_EXEC, SHARED, ANONYMOUS, GROWSDOWN}
-    compared = {op.k for op in code if op.code == 0x15} - {AUDIT[own]}
-    answers, without_exec = tables(name, stage, own)
-    assert compared == answers.keys() | without_exec
+    compared = numbers_compared(code)
+    answers, _, _ = tables(name, stage, own)
+    assert compared == answers.keys()
     edges = sorted({0, 0xFFFF_FFFF, X32 - 1, X32, *compared})
     gaps = {number for edge in edges for number in (edge - 1, edge + 1)} - compared
     for number in (*gaps, *((a + b) // 2 for a, b in pairwise(edges) if b - a > 1)):
         if 0 <= number <= 0xFFFF_FFFF:
             assert cbpf.run(program, data_of(AUDIT[own], number)).value == KILL, number
+
+
+def numbers_compared(code: tuple[cbpf.Op, ...]) -> set[int]:
+    """What the number is tested for; a test that fails skips what is asked about the arguments."""
+    at = next(i for i, op in enumerate(code) if (op.code, op.k) == (cbpf.LD_ABS, NUMBER)) + 1
+    found = set()
+    while at < len(code):
+        op = code[at]
+        if op.code == 0x15:
+            found.add(op.k)
+        at += 1 + op.no
+    return found
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)

@@ -149,6 +149,8 @@ def copy_of(tmp_path: Path) -> Path:
         ('read = { reason = "wait for frames" }', 'reboot = { reason = "no idea at all" }', "stage 1 stays in force"),
         ("[stage_2.refuse]", '[stage_2.refuse]\nread = { errno = "EPERM", reason = "both at once" }', "more than one"),
         ("NPROC = 0", "PROCESSES = 0", "expected one of CORE"),
+        ("[stage_2.only]", '[stage_2.only]\nkill = { argument = 0, values = [0], reason = "of itself" }', "narrows a"),
+        ("argument = 0, values = [0, 1]", "argument = 6, values = [0, 1]", "argument"),
         ('namespaces = ["user", ', "namespaces = [", "the others need `user`"),
         ("data_mb = 64", "data_mb = 1", "data_mb"),
         ("name =", "name ==", "strict.toml"),
@@ -347,10 +349,16 @@ def test_a_filter_answers_as_its_policy_says_for_every_number(name: str, stage: 
         if arch in item.arch
     }
     without_exec = {number(c, i.number) for c, i in rules.allow_without_exec.items() if arch in i.arch}
+    narrowed = {number(call, None): only for call, only in rules.only.items()}
     assert min(expected) >= 0
     for call in range(1024):
         for rights in (0, 1, 3, 4, 5, 7, 0xFFFF_FFFF_FFFF_FFFB):
-            answer = run_filter(program, arch=AUDIT[arch], number=call, arguments=(0, 0, rights, 0, 0, 0))
+            few = [0, 0, rights, 0, 0, 0]
+            if (only := narrowed.get(call)) is not None and only.argument != 2:
+                few[only.argument] = only.values[-1]
+            elif only is not None:
+                expected[call] = ALLOW if rights in only.values else ERRNO | errno.EPERM
+            answer = run_filter(program, arch=AUDIT[arch], number=call, arguments=tuple(few))
             if call in without_exec:
                 assert answer == (ERRNO | errno.EACCES if rights & 4 else ALLOW)
             else:

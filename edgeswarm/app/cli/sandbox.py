@@ -13,7 +13,7 @@ from edgeswarm.app.cli.root import LazyGroup
 from edgeswarm.errors import LocalError
 
 if TYPE_CHECKING:
-    from edgeswarm.drivers.jail_policy_file import PolicyFile
+    from edgeswarm.drivers.jail_policy_file import Only, PolicyFile
     from edgeswarm.drivers.probe_matrix import Matrix
 
 
@@ -198,6 +198,10 @@ def policies(as_json: bool, file: Path | None) -> int:
     return 0
 
 
+def _narrowed(only: Only) -> str:
+    return f"argument {only.argument}: {', '.join(f'{value:#x}' for value in only.values)}; {only.reason}"
+
+
 @click.command()
 @output.json_option
 @click.argument("policy")
@@ -210,10 +214,13 @@ def explain(as_json: bool, policy: str, stage: int) -> int:
       edgeswarm sandbox explain strict
       edgeswarm sandbox explain gpu --stage 1
     """
+    from edgeswarm.drivers.jail_policy_file import ARCHES
+
     item = _read(policy)
     chosen = item.stage_1 if stage == 1 else item.stage_2
     rows = [(name, "allowed", rule.reason, rule.arch) for name, rule in chosen.allow.items()]
     rows += [(name, "not executable", rule.reason, rule.arch) for name, rule in chosen.allow_without_exec.items()]
+    rows += [(name, "else EPERM", _narrowed(only), ARCHES) for name, only in chosen.only.items()]
     rows += [(name, rule.errno, rule.reason, rule.arch) for name, rule in chosen.refuse.items()]
     output.emit(
         [dict(zip(("call", "answer", "reason", "arch"), row, strict=True)) for row in rows],
