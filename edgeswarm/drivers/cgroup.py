@@ -176,7 +176,10 @@ class Groups:
             self.remove(number)
 
     def close(self) -> None:
-        """Remove what is left, and leave the leaf that we moved into."""
+        """Remove what is left, and leave the leaf that we moved into, if nobody else is there.
+
+        With others in it, another supervisor's jails may be beside it: without controllers they would have no limits.
+        """
         for _ in range(_TRIES):
             self.retry()
             if not self._busy:
@@ -185,6 +188,8 @@ class Groups:
         if self._home is not None:
             home, self._home = self._home, None
             with contextlib.suppress(OSError):
+                if set(_words(home / LEAF / "cgroup.procs")) - {str(os.getpid())}:
+                    return
                 on = (home / "cgroup.subtree_control").read_text(encoding="ascii").split()
                 for name in on:
                     _put(home / "cgroup.subtree_control", f"-{name}")

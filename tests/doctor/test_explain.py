@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -59,7 +60,7 @@ def report(*missing: str, known: advice.Facts | None = None, detail: str = "Oper
     layers["seccomp_filters"] = layers["seccomp"]
     has = tuple(name not in missing for name in ("seccomp", "namespaces", "landlock"))
     tier: doctor.Tier = TIERS.get(has, "D")
-    groups = {} if "cgroups" in missing else {"v2": Check(True, "took a process")}
+    groups = {} if "cgroups" in missing else {"v2": Check(True, "took a process; limits: memory pids cpu")}
     return Report(tier, doctor.TIERS[tier], {}, layers, groups, Check(True, "fine"), {}, {}, 1)
 
 
@@ -91,6 +92,23 @@ def test_every_missing_layer_has_its_worth_and_a_way_to_it_and_none_weakens_the_
     text = explain.text(found)
     assert all(item.title in text for item in found)
     assert not WEAKENING.search(text)
+
+
+@pytest.mark.parametrize(
+    ("groups", "lost"),
+    [
+        ({"v2": "a group took a process; limits: memory pids"}, "none for cpu: "),
+        ({"v1_memory": "", "v1_cpu": "", "v2": None}, "none for pids: "),
+        ({"v1_memory": "", "v2": "limits: pids cpu"}, ""),
+        ({"v2": None, "v1_pids": None}, "refused; refused"),
+    ],
+    ids=["v2 without cpu", "v1 without pids", "both together", "nothing"],
+)
+def test_a_controller_that_no_group_has_is_missing(groups: dict[str, str | None], lost: str) -> None:
+    """systemd passes memory and pids on to a user, and often not cpu: then nothing bounds a jail's processor time."""
+    checks = {name: Check(said is not None, said or "refused") for name, said in groups.items()}
+    found = explain.explain(dataclasses.replace(report(), cgroups=checks), facts(), MATRIX)
+    assert [(item.layer, item.said.startswith(lost)) for item in found] == ([("cgroups", True)] if lost else [])
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,17 @@ def test_who_is_in_the_leaf_already_makes_groups_beside_it(tmp_path: Path, monke
     assert Path(door).parent.parent == kernel.own
 
 
+def test_a_leaf_with_others_in_it_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor that another one's exec source started: its end must not take the limits of the other's jails."""
+    kernel = Kernel(tmp_path, monkeypatch)
+    kernel.open()
+    again = kernel.open(at=kernel.own / LEAF)
+    (kernel.own / LEAF / "cgroup.procs").write_text(f"{os.getpid()}\n1\n")
+    again.close()
+    assert (kernel.own / "cgroup.subtree_control").read_text().split() == ["cpu", "memory", "pids"]
+    assert kernel.procs(kernel.own) == ""
+
+
 @pytest.mark.parametrize("may_move", [True, False])
 def test_a_group_with_others_in_it_or_without_leave_to_move_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may_move: bool

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from edgeswarm.assets import asset
+from edgeswarm.drivers.cgroup_find import CONTROLLERS
 from edgeswarm.drivers.doctor import Check, Report, advice
 from edgeswarm.drivers.doctor.advice import Facts
 from edgeswarm.errors import LocalError
@@ -96,10 +98,19 @@ def explain(report: Report, facts: Facts, matrix: Matrix) -> tuple[Missing, ...]
         check = report.layers.get(layer)
         if check is not None and not check.ok:
             found.append(_missing(layer, check, how(layer, check, facts), matrix))
-    if not any(check.ok for check in report.cgroups.values()):
+    if lost := _unbounded(report.cgroups):
         said = "; ".join(check.detail for check in report.cgroups.values()) or "no cgroup of ours is mounted"
+        said = said if len(lost) == len(CONTROLLERS) else f"none for {', '.join(lost)}: {said}"
         found.append(_missing("cgroups", Check(False, said), how("cgroups", Check(False, said), facts), matrix))
     return tuple(found)
+
+
+def _unbounded(groups: Mapping[str, Check]) -> list[str]:
+    """The controllers by which no group of a jail would be bounded."""
+    bounded = {name.removeprefix("v1_") for name, check in groups.items() if check.ok}
+    if (both := groups.get("v2")) is not None and both.ok and (limits := re.search(r"limits: ([a-z ]+)", both.detail)):
+        bounded |= set(limits[1].split())
+    return [name for name in CONTROLLERS if name not in bounded]
 
 
 def _missing(layer: str, check: Check, steps: tuple[str, ...], matrix: Matrix) -> Missing:
