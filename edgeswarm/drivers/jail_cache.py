@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import struct
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,8 @@ _LENGTH: Final = struct.Struct("<I")
 _HEADER_BYTES_MAX: Final = 4096
 _MAC_BYTES: Final = 32
 _PURPOSE: Final = b"es-cwasm"
+_DRAFT_NS_MAX: Final = 3_600_000_000_000
+"""No draft is written for so long: who began an older one has died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +95,16 @@ class CwasmCache:
         """The code for this module if we compiled it, for this machine; None otherwise."""
         header = self.binding.header(wasm)
         path = self._path(header)
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
+        content = _read(path)
+        if content is None:
             return None
-        with os.fdopen(descriptor, "rb") as file:
-            content = file.read(CWASM_BYTES_MAX + _HEADER_BYTES_MAX)
         code = self._open(content, header)
-        if code is None:
-            self.rejected += 1
-            path.unlink(missing_ok=True)
-            return None
-        os.utime(path)
+        with contextlib.suppress(OSError):  # a disk that takes no writes; another process that was faster
+            if code is None:
+                self.rejected += 1
+                path.unlink()
+            else:
+                os.utime(path)
         return code
 
     def put(self, wasm: bytes, code: bytes) -> bool:
@@ -118,11 +119,12 @@ class CwasmCache:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
             os.replace(draft, path)
-            self._prune(keep=path)
         except OSError:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
             return False
+        with contextlib.suppress(OSError):
+            self._prune(keep=path)
         return True
 
     def drop(self, wasm: bytes) -> None:
@@ -150,12 +152,31 @@ class CwasmCache:
         return code if hmac.compare_digest(mac, self._mac(header, code)) else None
 
     def _prune(self, *, keep: Path) -> None:
-        """Delete the longest unused files while the folder holds more than its bound."""
-        files = sorted(((path.stat(), path) for path in self._folder.glob("*.cwasm")), key=lambda e: e[0].st_mtime_ns)
+        """Delete the longest unused files while the folder holds more than its bound, and drafts of the dead."""
+        files = []
+        for path in self._folder.iterdir():
+            with contextlib.suppress(OSError):  # another process is pruning, too
+                files.append((path.stat(follow_symlinks=False), path))
+        files.sort(key=lambda entry: entry[0].st_mtime_ns)
         total = sum(stat.st_size for stat, _ in files)
+        now_ns = time.time_ns()
         for stat, path in files:
-            if total <= CWASM_CACHE_BYTES_MAX:
-                return
-            if path != keep:
-                path.unlink(missing_ok=True)
-                total -= stat.st_size
+            if path.suffix == ".tmp":
+                is_over = now_ns - stat.st_mtime_ns > _DRAFT_NS_MAX
+            else:
+                is_over = path.suffix == ".cwasm" and path != keep and total > CWASM_CACHE_BYTES_MAX
+            if is_over:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                    total -= stat.st_size
+
+
+def _read(path: Path) -> bytes | None:
+    """A file's content, as far as one of ours can go; None where there is none, or something else."""
+    try:
+        # what is no file (a FIFO) must not be waited for
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(CWASM_BYTES_MAX + _HEADER_BYTES_MAX)
+    except OSError:
+        return None

@@ -101,6 +101,88 @@ def test_the_longest_unused_code_goes_first(tmp_path: Path, monkeypatch: pytest.
     assert [number for number in range(4) if cache.get(b"%d" % number)] == [0, 3]
 
 
+# --- disks, and other processes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["utime", "unlink"])
+@pytest.mark.parametrize("problem", [FileNotFoundError, PermissionError, OSError])
+def test_what_the_disk_refuses_is_no_error_of_a_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, problem: type[OSError]
+) -> None:
+    """A disk that takes no writes any more; or another supervisor of this folder deleted the file just now."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise problem
+
+    cache = CwasmCache(tmp_path, k.MAC_KEY, BINDING)
+    cache.put(WASM, CODE)
+    (path,) = tmp_path.iterdir()
+    if call == "unlink":
+        path.write_bytes(b"damaged")
+        monkeypatch.setattr(Path, "unlink", refuse)
+        assert cache.get(WASM) is None
+        assert cache.rejected == 1
+    else:
+        monkeypatch.setattr(os, "utime", refuse)
+        assert cache.get(WASM) == CODE
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "unreadable"])
+def test_what_is_no_file_of_ours_is_absent_and_never_waited_for(tmp_path: Path, kind: str) -> None:
+    cache = CwasmCache(tmp_path, k.MAC_KEY, BINDING)
+    cache.put(WASM, CODE)
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/proc/self/mem")
+    assert cache.get(WASM) is None
+    assert cache.put(WASM, CODE) == (kind != "folder")
+
+
+def test_a_full_disk_keeps_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_from: object, _to: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    cache = CwasmCache(tmp_path, k.MAC_KEY, BINDING)
+    monkeypatch.setattr(os, "replace", full)
+    assert not cache.put(WASM, CODE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_drafts_of_processes_that_died_are_deleted_and_others_left(tmp_path: Path) -> None:
+    cache = CwasmCache(tmp_path, k.MAC_KEY, BINDING)
+    old, young, foreign = tmp_path / "a.1.tmp", tmp_path / "b.2.tmp", tmp_path / "notes.txt"
+    for path in (old, young, foreign):
+        path.write_bytes(CODE)
+        os.utime(path, (0, 0))
+    os.utime(young)
+    assert cache.put(WASM, CODE)
+    assert not old.exists()
+    assert young.exists() and foreign.exists()
+    assert cache.get(WASM) == CODE
+
+
+def test_two_processes_prune_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the other one has deleted between listing and looking is not missed, and the new code is kept."""
+    monkeypatch.setattr(jail_cache, "CWASM_CACHE_BYTES_MAX", len(CODE))
+    cache = CwasmCache(tmp_path, k.MAC_KEY, BINDING)
+    cache.put(b"1", CODE)
+    stat = Path.stat
+
+    def gone(self: Path, **more: Any) -> os.stat_result:
+        if self.suffix == ".cwasm" and cache._path(cache.binding.header(b"2")) != self:
+            self.unlink(missing_ok=True)
+        return stat(self, **more)
+
+    monkeypatch.setattr(Path, "stat", gone)
+    assert cache.put(b"2", CODE)
+    assert cache.get(b"2") == CODE
+
+
 def test_a_key_of_the_wrong_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="16 to 64 bytes"):
         CwasmCache(tmp_path, b"short", BINDING)
