@@ -22,6 +22,8 @@ from edgeswarm.limits import JAIL_READY_MS_MAX
 
 _CONTROL_BYTES_MAX: Final = 256 * 1024
 _STATUS_WAIT_S: Final = 0.25
+_STATUS_WAITS: Final = 8
+"""As in `jail_life`: a busy zygote takes its time to say how a jail ended, and SIGSYS must not go unnoticed."""
 
 
 class Process:
@@ -116,8 +118,9 @@ class SyncLife:
                     signal.pidfd_send_signal(self.process.pidfd, signal.SIGKILL)
             with contextlib.suppress(OSError):
                 self._life.control.shutdown(socket.SHUT_RDWR)
-            while self.process.status is None and self._host.listen(_STATUS_WAIT_S):
-                pass
+            waits = 0
+            while self.process.status is None and waits < _STATUS_WAITS:
+                waits += not self._host.listen(_STATUS_WAIT_S)
         code, number = self.process.status or (None, None)
         sigsys = number == signal.SIGSYS
         reason = self.reason or self._host.why_killed(self._life.id)

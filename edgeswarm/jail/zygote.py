@@ -136,7 +136,12 @@ class Zygote:
             )
             self.remember(order.get("groups", ()))
             report, told = os.pipe()
-            child = os.fork()
+            try:
+                child = os.fork()
+            except OSError:  # no more processes: refused as often as asked, so nothing may be left of it
+                os.close(report)
+                os.close(told)
+                raise
         except Exception as error:  # a field of the order, or the kernel: the supervisor hears it either way
             self.tell({"refused": number, "text": str(error) or type(error).__name__})
             return
@@ -147,7 +152,12 @@ class Zygote:
         os.close(report)
         pid = int(text) if text else child
         self.jails[pid] = number
-        pidfd = os.pidfd_open(pid)  # cannot be another process: only we reap it, later
+        try:
+            pidfd = os.pidfd_open(pid)  # cannot be another process: only we reap it, later
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)
+            self.tell({"refused": number, "text": str(error)})
+            return
         self.tell({"spawned": number, "pid": pid}, (pidfd,))
         os.close(pidfd)
 

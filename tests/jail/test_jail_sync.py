@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import jail_kernels as k
@@ -128,6 +130,21 @@ def test_a_jail_that_died_says_so(sync_host: SyncHost) -> None:
     other = sync_host.spawn([k.moody_spec(sync_host.compile(k.assemble(k.MOODY)))])
     ended = other.kill()
     assert (ended.signal, ended.text) == (9, "killed")
+
+
+def test_how_a_jail_ended_is_learned_of_a_zygote_that_is_busy(sync_host: SyncHost) -> None:
+    """Else a forbidden call would go unnoticed, and nobody would be put into quarantine."""
+    jail = sync_host.spawn([k.moody_spec(sync_host.compile(k.assemble(k.MOODY)))])
+    os.kill(sync_host._zygote.pid, signal.SIGSTOP)
+    awake = threading.Timer(0.7, os.kill, (sync_host._zygote.pid, signal.SIGCONT))
+    awake.start()
+    os.kill(jail.pid, signal.SIGKILL)
+    with pytest.raises(JailGoneError, match="ended by signal 9"):
+        while True:
+            jail.call(0, k.row(k.ADD))
+    ended = jail._life.end("")
+    assert ended.signal == signal.SIGKILL
+    awake.join()
 
 
 def test_a_jail_that_never_answers_is_killed(sync_host: SyncHost, monkeypatch: pytest.MonkeyPatch) -> None:
