@@ -195,7 +195,7 @@ def verdict(samples: list[dict[str, Any]], rest: dict[str, Any], soak: Soak) -> 
 
 async def soak(seconds: float, count: int, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        host = JailHost(policy_dir=ROOT / "sandbox", cache_dir=Path(folder), mac_key=bytes(32))
+        host = JailHost(policy_dir=ROOT / "sandbox", cache_dir=Path(folder), mac_key=bytes(32), own_process=True)
         await host.start()
         try:
             spec = k.moody_spec(await host.compile(k.assemble(k.MOODY)), deadline_ms=DEADLINE_MS)
@@ -205,7 +205,6 @@ async def soak(seconds: float, count: int, seed: int) -> dict[str, Any]:
             while host.jails:
                 await asyncio.gather(*(jail.close() for jail in host.jails))
             for _ in range(100):
-                host.sweep()
                 if not (rest := run.sample(seconds))["zombies"]:
                     break
                 await asyncio.sleep(0.02)
