@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from edgeswarm.agentfile.header import Header
+from edgeswarm.agentfile.header import Dtype, Header
 from edgeswarm.errors import AgentFileError
 from edgeswarm.ids import KeyId
 
@@ -35,7 +35,7 @@ class Section:
     """Content of one section before it is stored.  dtype and shape as in the section table."""
 
     raw: bytes = field(repr=False)
-    dtype: str | None = None
+    dtype: Dtype | None = None
     shape: tuple[int, ...] = ()
 
 

@@ -243,6 +243,9 @@ class GoldenSpec:
     absolute: Annotated[Tolerance, Doc("absolute tolerance")] = 1e-6
 
 
+Dtype = Literal["f32", "i8", "u8"]
+
+
 @dataclass(frozen=True, slots=True)
 class SectionEntry:
     """One row of the section table."""
@@ -254,7 +257,7 @@ class SectionEntry:
     encoding: Annotated[Literal["none", "zstd"], Doc("zstd: one frame of RFC 8878 that states its content size")] = (
         "none"
     )
-    dtype: Annotated[Literal["f32", "i8", "u8"] | None, Doc("items, little-endian; absent: opaque bytes")] = None
+    dtype: Annotated[Dtype | None, Doc("items, little-endian; absent: opaque bytes")] = None
     shape: Annotated[
         tuple[Annotated[int, Range(0, AF_SECTION_BYTES_MAX)], ...], Length(0, 8), Doc("items a dimension, row-major")
     ] = ()

@@ -49,7 +49,7 @@ def store(name: SectionName, section: Section, *, encoding: Encoding | None = No
         sha256=hashlib.sha256(stored).hexdigest(),
         raw_length=len(raw),
         encoding="zstd" if used == "zstd" else "none",
-        dtype=section.dtype,  # type: ignore[arg-type]  # the writer decodes the finished header again
+        dtype=section.dtype,
         shape=section.shape,
     )
     return entry, stored
