@@ -105,7 +105,7 @@ def judge(model: QuantizedMlp, samples: Samples, expected: F64) -> Report:
     error = np.abs(found - expected)
     values: dict[str, float | None] = {}
     spread = float(expected.max() - expected.min()) or float(np.abs(expected).max()) or 1.0
-    loss, measure = float(error.mean()) / spread, "mean error as a share of the answers' spread"
+    loss, measure = min(1.0, float(error.mean()) / spread), "mean error as a share of the answers' spread"
     if samples.classifies or samples.classes is not None:
         before, after = expected.argmax(axis=1), found.argmax(axis=1)
         agreement = float((before == after).mean())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -89,6 +91,20 @@ def test_graphs_of_any_form_agree_with_the_reference(load, data):
             builder.add("slice", [x], start=start, stop=data.draw(st.integers(start + 1, width)))
     graph = builder.graph(data.draw(st.integers(1, len(builder.tensors) - 1)))
     agrees(load, graph, batch_max=data.draw(st.sampled_from([1, 5, 40])))
+
+
+@pytest.mark.parametrize("mode", ["fast", "deterministic"])
+@pytest.mark.parametrize("order", list(permutations(range(3))), ids=lambda order: "".join(map(str, order)))
+def test_what_is_joined_in_another_order_than_computed_is_not_written_over(load, order, mode):
+    """Kernels write whole vectors: a part that lies left of one that was there before it would reach into that."""
+    builder, random = Builder(Tensor((5,))), np.random.default_rng(1)
+    parts = []
+    for units in (3, 2, 5):
+        params = {"weights": random.normal(size=(5, units)), "bias": random.normal(size=units)}
+        params = {name: value.astype(np.float32) for name, value in params.items()}
+        parts.append(builder.add("dense", [0], params, units=units, activation="tanh"))
+    inner = builder.add("concat", [parts[order[0]], parts[order[1]]])
+    agrees(load, builder.graph(builder.add("concat", [inner, parts[order[2]]])), mode=mode, batch_max=7)
 
 
 def test_concat_costs_nothing_in_a_shortcut_net():

@@ -147,6 +147,12 @@ def test_nodes_that_do_not_fit_are_refused_by_name(changes, text):
         one(**changes)
 
 
+def test_operators_of_rows_take_tensors_of_one_axis():
+    for op, attrs in (("dense", DENSE), ("concat", {}), ("slice", {"start": 0, "stop": 1})):
+        with pytest.raises(ModelError, match=r"expected one axis of f32, found f32 \[3, 1\]"):
+            Builder(Tensor((3, 1))).add(op, [0], **attrs)
+
+
 def test_structures_that_do_not_hold_are_refused():
     node = Node("dense", (0,), 1, DENSE, PARAMS)
     tensors = (Tensor((3,)), Tensor((2,)))

@@ -233,6 +233,14 @@ def test_too_few_too_many_or_too_narrow_rows_are_refused() -> None:
         choose(model, Samples(np.zeros(((1 << 21) + 1, 4), np.float32)))
 
 
+def test_a_loss_is_never_more_than_all_of_it() -> None:
+    """Weights that cancel out: the error is 26 times the answers' spread, and a header takes a share."""
+    weights = np.array([[127.0], [-31.6], [-31.6], [-63.79]]) * 1000 / 127
+    rows = np.repeat(np.linspace(-1, 1, 64, dtype=np.float32)[:, None], 4, axis=1)
+    _, reports = choose(from_arrays([weights], [np.zeros(1)]), Samples(rows))
+    assert [report.loss for report in reports] == [1.0] * 3
+
+
 @pytest.mark.parametrize(("activation", "classifies"), [("linear", False), ("linear", True), ("softmax", True)])
 def test_answers_past_float32_have_no_loss_to_accept(activation: str, classifies: bool) -> None:
     """Their loss was NaN, which no bound is below, and the build went through."""
