@@ -22,6 +22,7 @@ from edgeswarm.model.quantize import (
     forward,
     group_sums,
     quantize,
+    trace,
 )
 
 numbers = st.floats(-1e6, 1e6, width=32)
@@ -231,6 +232,28 @@ def test_too_few_too_many_or_too_narrow_rows_are_refused() -> None:
         choose(model, Samples(random_rows(9, 5)))
     with pytest.raises(LimitError, match="CALIBRATION_VALUES_MAX"):
         choose(model, Samples(np.zeros(((1 << 21) + 1, 4), np.float32)))
+
+
+def test_a_loss_of_just_the_bound_is_within_it() -> None:
+    net, samples = random_mlp((6, 16, 3), "tanh", "linear", 1), Samples(random_rows(50, 6, seed=1))
+    _, reports = choose(net, samples, loss_max=0.0)
+    assert len(reports) == len(PATHS) and reports[0].loss > 0
+    taken, tried = choose(net, samples, loss_max=reports[0].loss)
+    assert (taken.path, len(tried)) == ("i7x4", 1)
+
+
+def test_golden_rows_are_those_furthest_from_the_middle_between_two_steps() -> None:
+    """There kernels and numpy may round to either side."""
+    net = random_mlp((6, 24, 3), "tanh", "linear", 1)
+    made = quantized(net, random_rows(100, 6, seed=2), "exact")
+    kept = golden_rows(made, 8, seed=1)[:, :6]
+    any_rows = random_rows(64, 6, seed=3)
+
+    def margins(rows: np.ndarray) -> np.ndarray:
+        t = trace(made, rows)[1].astype(np.float64)
+        return np.abs(t - np.floor(t) - 0.5).min(axis=1)
+
+    assert margins(kept).min() > np.median(margins(any_rows))
 
 
 def test_a_loss_is_never_more_than_all_of_it() -> None:
