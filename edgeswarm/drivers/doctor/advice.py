@@ -127,9 +127,9 @@ def for_cgroup(name: str, number: int, facts: Facts, *, has_v1: bool) -> str:
     if name == "v2":
         if refused(number, "", errno.EACCES, errno.EPERM, errno.EROFS):
             return (
-                "Run under a systemd unit with Delegate=memory pids cpu (firmware_configs/linux/systemd), or "
-                "by hand: systemd-run --user --scope -p Delegate=yes edgeswarm run. Without it RLIMIT_DATA and deadlines "
-                "bound jails."
+                "Run under a systemd unit with Delegate=memory pids cpu (firmware_configs/linux/systemd), or by hand: "
+                "systemd-run --user --scope -p Delegate=yes edgeswarm run. Without it RLIMIT_DATA and deadlines bound "
+                "jails."
             )
         return "No controller is passed on to our group: Delegate=memory pids cpu in a unit does. Jails do without."
     if not facts.is_root:
