@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import sys
 from typing import Final
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -53,6 +54,8 @@ def settle() -> None:
     gc.collect()
     _fill_pools()
     _fill_chunks()
+    if sys.version_info < (3, 12):  # a new entry of the type cache lets go of the old one's name, on a page elsewhere
+        sys._clear_type_cache()
     gc.freeze()
 
 
