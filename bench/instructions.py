@@ -29,7 +29,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _peers_measure import Contestant, PeerError, difference, machine
-from peers import LARGE, TINY, Spec, available, contestants_of, write_case
+from peers import LARGE, TINY, Spec, available, contestants_of, run_cases, show_head, write_case
 
 HERE = Path(__file__).resolve().parent
 SPECS = [
@@ -96,12 +96,17 @@ def run_case(spec: Spec, commands: dict[str, list[str | Path]], stepper: Path) -
     return {"case": spec.name, "rows": rows}
 
 
+def show(spec: Spec, found: dict[str, Any]) -> None:
+    print(f"\n{found['case']}")
+    for row in found["rows"]:
+        print(f"  {row['contestant']:<18}{row['instructions']:>12,}{row['ratio']:>9.2f}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="", help="only cases whose name holds this")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    status, cases = 0, []
     with tempfile.TemporaryDirectory() as folder:
         stepper = compile_stepper(Path(folder))
         if isinstance(stepper, str):
@@ -109,26 +114,13 @@ def main() -> int:
             return 2
         commands, absent = available(Path(folder))
         if not options.json:
-            print(f"{machine()}\ninstructions a row; ratio: the peer's over ours")
-            for name, why in absent.items():
-                print(f"absent: {name}: {why}")
-        for spec in SPECS:
-            if options.only not in spec.name:
-                continue
-            try:
-                found = run_case(spec, commands, stepper)
-            except PeerError as error:
-                print(f"{spec.name}: {error}", file=sys.stderr)
-                status = 2
-                continue
-            cases.append(found)
-            if not options.json:
-                print(f"\n{found['case']}")
-                for row in found["rows"]:
-                    print(f"  {row['contestant']:<18}{row['instructions']:>12,}{row['ratio']:>9.2f}")
+            show_head("instructions a row; ratio: the peer's over ours", absent)
+        cases, failed = run_cases(
+            SPECS, options.only, lambda spec: run_case(spec, commands, stepper), None if options.json else show
+        )
     if options.json:
         print(json.dumps({"machine": machine(), "absent": absent, "cases": cases}, indent=1))
-    return status
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":

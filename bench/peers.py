@@ -33,6 +33,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -253,6 +254,34 @@ def show(found: dict[str, Any], most: str) -> None:
         print(f"  {most}")
 
 
+def show_head(what: str, absent: Mapping[str, str]) -> None:
+    print(f"{machine()}\n{what}")
+    for name, why in absent.items():
+        print(f"absent: {name}: {why}")
+
+
+def run_cases(
+    specs: Sequence[Spec],
+    only: str,
+    run: Callable[[Spec], dict[str, Any]],
+    show: Callable[[Spec, dict[str, Any]], None] | None,
+) -> tuple[list[dict[str, Any]], bool]:
+    """What was found of each case whose name holds `only`, shown as it comes; and whether one failed, which is said."""
+    cases, failed = [], False
+    for spec in specs:
+        if only not in spec.name:
+            continue
+        try:
+            cases.append(run(spec))
+        except PeerError as error:
+            print(f"{spec.name}: {error}", file=sys.stderr)
+            failed = True
+            continue
+        if show is not None:
+            show(spec, cases[-1])
+    return cases, failed
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="", help="only cases whose name holds this")
@@ -262,32 +291,21 @@ def main() -> int:
     options = parser.parse_args()
     if options.rounds < 2 or not 0.1 <= options.slice_ms <= 1000:
         parser.error("expected at least 2 rounds, and slices of 0.1 to 1000 ms")
-    status, cases = 0, []
     with tempfile.TemporaryDirectory() as folder:
         commands, absent = available(Path(folder))
         peak = peak_gflops(Path(folder))
-        said: set[str] = set()
         if not options.json:
-            print(f"{machine()}\none thread each; ratio: the peer's time over ours")
-            for name, why in absent.items():
-                print(f"absent: {name}: {why}")
-        for spec in SPECS:
-            if options.only not in spec.name:
-                continue
-            try:
-                found = run_case(spec, commands, options.rounds, int(options.slice_ms * 1e6))
-            except PeerError as error:
-                print(f"{spec.name}: {error}", file=sys.stderr)
-                status = 2
-                continue
-            cases.append(found)
-            if not options.json:
-                show(found, ceiling(spec, found, peak))
-                said |= {f"{row['contestant']}: {row['says']}" for row in found["rows"]}
-            if any(row["met"] is False for row in found["rows"]):
-                status = max(status, 1)
+            show_head("one thread each; ratio: the peer's time over ours", absent)
+        cases, failed = run_cases(
+            SPECS,
+            options.only,
+            lambda spec: run_case(spec, commands, options.rounds, int(options.slice_ms * 1e6)),
+            None if options.json else lambda spec, found: show(found, ceiling(spec, found, peak)),
+        )
+    rows = [row for found in cases for row in found["rows"]]
+    status = 2 if failed else int(any(row["met"] is False for row in rows))
     if not options.json:
-        print("\n" + "\n".join(sorted(said)))
+        print("\n" + "\n".join(sorted({f"{row['contestant']}: {row['says']}" for row in rows})))
     else:
         print(json.dumps({"machine": machine(), "peak_gflops": peak, "absent": absent, "cases": cases}, indent=1))
     return status
