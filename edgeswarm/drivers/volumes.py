@@ -45,6 +45,8 @@ class Volume:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._opened() as handle, os.scandir(handle) as entries:
             for entry in list(entries):
+                if entry.is_dir(follow_symlinks=False):
+                    continue  # none of ours
                 if entry.name.endswith(_DRAFT):
                     os.unlink(entry.name, dir_fd=handle)
                 elif entry.is_file(follow_symlinks=False):
@@ -72,11 +74,11 @@ class Volume:
     def write(self, name: str, data: bytes) -> None:
         """Replace a file, or make it: after a power cut the old one is there or the new one.
 
-        Raises VolumeError, QuotaError, OSError: then the old file is as it was.
+        Raises VolumeError, QuotaError, OSError: then the old file is as it was, or, where the disk fails at the very
+        end, the new one is there.
         """
         check_name(self.name, name)
-        old = self.quota.size(self.name, name)
-        if not old and len(self.names()) >= VOLUME_FILES_MAX:
+        if not self.quota.size(self.name, name) and len(self.names()) >= VOLUME_FILES_MAX:
             raise VolumeError(f"{self.name}: at most {VOLUME_FILES_MAX} files (VOLUME_FILES_MAX)")
         if len(data) > VOLUME_FILE_BYTES_MAX:
             raise VolumeError(f"{self.name}/{name}: at most {VOLUME_FILE_BYTES_MAX} bytes, found {len(data)}")
@@ -85,7 +87,7 @@ class Volume:
             with self._opened() as handle:
                 self._write(handle, name, data)
         except BaseException:
-            self.quota.found(self.name, name, old)
+            self.quota.found(self.name, name, self._size(name))
             raise
 
     def _write(self, handle: int, name: str, data: bytes) -> None:
@@ -105,6 +107,13 @@ class Volume:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(draft, dir_fd=handle)
             raise
+
+    def _size(self, name: str) -> int:
+        """Of the file as it lies there; 0 for what is none."""
+        with contextlib.suppress(OSError):
+            found = (self.folder / name).lstat()
+            return found.st_size if stat.S_ISREG(found.st_mode) else 0
+        return 0
 
     def remove(self, name: str) -> None:
         """One file; it may be gone already.  Raises VolumeError."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeswarm.drivers import volumes
@@ -64,6 +65,7 @@ def volume(tmp_path: Path) -> Volume:
     return made
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["x", "y", "z.json"]), st.integers(-1, 500)), max_size=25))
 def test_the_account_is_what_lies_on_the_disk(
     tmp_path_factory: pytest.TempPathFactory, done: list[tuple[str, int]]
@@ -180,6 +182,31 @@ def test_a_write_that_fails_leaves_the_old_file_and_its_size(volume: Volume, mon
     with pytest.raises(OSError, match="No space"):
         volume.write("x", b"new and longer")
     assert (volume.read("x"), volume.quota.used_bytes, volume.names()) == (b"old", 3, ["x"])
+
+
+def test_a_disk_that_fails_once_the_file_is_replaced_counts_what_is_there(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume.write("x", b"old")
+    fsync = os.fsync
+
+    def fails(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(5, "Input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match="Input/output"):
+        volume.write("x", b"new and longer")
+    assert volume.quota.used_bytes == len(volume.read("x"))
+
+
+def test_a_folder_in_a_volume_stops_no_start(volume: Volume) -> None:
+    (volume.folder / "x.draft").mkdir()
+    (volume.folder / "y").mkdir()
+    volume.write("z", b"3 b")
+    volume.open()
+    assert (volume.names(), volume.quota.used_bytes) == (["z"], 3)
 
 
 def test_what_was_half_written_is_removed_at_the_next_start(volume: Volume) -> None:
