@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
+import stat
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,12 +61,30 @@ def load_policies(folder: Path, *, own: Path | None = None, machine: str = "") -
         else:
             stages = jail_filter.filters_here(file, machine)
         found[file.name] = _join(file, *stages)
-    for path in sorted(own.glob("*.toml"))[:_POLICIES_MAX] if own else ():
+    for path in _own_files(own) if own else ():
         item = load_own_policy(path, machine=machine)
         if item.name in found:
             raise ConfigError(f"{path}: name: {item.name!r} is the name of a shipped policy")
         found[item.name] = item
     return found
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """The operator's policies.  Raises ConfigError for what somebody else could have written, or put in its place."""
+    paths = sorted(folder.glob("*.toml"))
+    if len(paths) > _POLICIES_MAX:
+        raise ConfigError(f"{folder}: at most {_POLICIES_MAX} policies expected, found {len(paths)}")
+    for path in (folder, *paths) if paths else ():
+        found = path.lstat()
+        mode = stat.S_IMODE(found.st_mode)
+        if not (stat.S_ISDIR if path == folder else stat.S_ISREG)(found.st_mode):
+            raise ConfigError(f"{path}: a {'folder' if path == folder else 'file'} expected, no link and no device")
+        if found.st_uid not in (0, os.geteuid()) or mode & 0o022:
+            raise ConfigError(
+                f"{path}: nobody but you and root may write a sandbox policy; found owner {found.st_uid}, mode "
+                f"{mode:o}; chmod go-w, or chown"
+            )
+    return paths
 
 
 def load_own_policy(path: Path, *, machine: str = "") -> policy.Policy:

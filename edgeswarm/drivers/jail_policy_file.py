@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from edgeswarm import schema
+from edgeswarm.drivers import syscall_names
 from edgeswarm.errors import ConfigError
 
 ArchName = Literal["x86_64", "aarch64"]
@@ -30,12 +31,18 @@ NEVER: Final = frozenset(
     "open openat openat2 creat mknod mknodat link linkat symlink symlinkat rename renameat renameat2 unlink unlinkat "
     "mkdir mkdirat rmdir chmod fchmodat chown fchownat truncate name_to_handle_at open_by_handle_at open_tree "
     "mount umount2 move_mount fsopen fsconfig fsmount pivot_root chroot acct swapon quotactl inotify_init "
-    "fanotify_init "
+    "fanotify_init open_tree_attr mount_setattr fspick "
     # other processes, and more of this one
-    "fork vfork clone3 execve execveat ptrace process_vm_readv process_vm_writev kill tkill tgkill pidfd_open "
-    "pidfd_getfd pidfd_send_signal unshare setns setuid setgid setresuid setresgid capset personality modify_ldt "
+    "fork vfork clone clone3 execve execveat ptrace process_vm_readv process_vm_writev process_madvise "
+    "process_mrelease kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_open pidfd_getfd "
+    "pidfd_send_signal kcmp migrate_pages move_pages sched_setscheduler sched_setattr setpriority unshare setns "
+    "setuid setgid setresuid setresgid capset personality modify_ldt "
     # the network
-    "socket socketpair connect bind listen accept accept4 sendto sendmsg sendmmsg "
+    "socket socketpair connect bind listen accept accept4 sendto sendmsg sendmmsg recvmsg recvmmsg "
+    # limits and filters, which are final by then, and new code past `allow_without_exec`
+    "prctl seccomp setrlimit prlimit64 pkey_mprotect remap_file_pages shmat uselib "
+    # objects that outlive a process
+    "shmget msgget semget mq_open "
     # the kernel's attack surface
     "bpf io_uring_setup io_uring_enter io_uring_register userfaultfd perf_event_open keyctl add_key request_key "
     "init_module finit_module delete_module kexec_load kexec_file_load reboot syslog iopl ioperm "
@@ -120,10 +127,18 @@ class PolicyFile:
         for table in ("allow", "allow_without_exec"):
             for name in sorted(NEVER & getattr(self.stage_2, table).keys()):
                 yield f"stage_2.{table}.{name}", "no policy may allow this once agents are served"
+        for stage, rules in (("stage_1", self.stage_1), ("stage_2", self.stage_2)):
+            for table, calls in (("allow", rules.allow), ("allow_without_exec", rules.allow_without_exec)):
+                for name, rule in calls.items():
+                    known = _NAMES.get(rule.number, name) if rule.number is not None else name
+                    if known != name:
+                        yield f"{stage}.{table}.{name}.number", f"{rule.number} is {known}"
         if self.namespaces and "user" not in self.namespaces:
             yield "namespaces", "the others need `user`"
 
 
+_NAMES: Final = syscall_names.names(0xC000_003E)
+"""Of x86_64; the numbers that a rule may give, from 400 on, are the same everywhere."""
 _HEADER: Final = re.compile(r"\s*\[([\w.-]+)\]\s*(?:#.*)?")
 _KEY: Final = re.compile(r"\s*([\w.-]+)\s*=")
 

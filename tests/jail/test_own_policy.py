@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import jail_kernels as k
 import pytest
 
-from edgeswarm.drivers.jail_policy import OWN_POLICIES
+from edgeswarm.drivers.jail_policy import OWN_POLICIES, load_policies
 from edgeswarm.drivers.jail_sync import SyncHost
 from edgeswarm.errors import ConfigError
 
@@ -37,3 +38,23 @@ def test_a_policy_with_a_fault_keeps_the_host_from_starting_and_is_named(tmp_pat
     write_own(tmp_path, **{'tier_min = "C"': 'tier_min = "none"'})
     with pytest.raises(ConfigError, match=r"mine.toml.*tier_min"):
         SyncHost(policy_dir=k.SANDBOX, cache_dir=tmp_path / "cache", mac_key=k.MAC_KEY)
+
+
+@pytest.mark.parametrize("harm", ["group may write", "anybody may write to the folder", "a link", "a pipe"])
+def test_a_policy_that_somebody_else_could_have_written_is_not_taken(tmp_path: Path, harm: str) -> None:
+    write_own(tmp_path)
+    folder = tmp_path / OWN_POLICIES
+    file = folder / "mine.toml"
+    match harm:
+        case "group may write":
+            file.chmod(0o664)
+        case "anybody may write to the folder":
+            folder.chmod(0o777)
+        case "a link":
+            file.rename(tmp_path / "elsewhere.toml")
+            file.symlink_to(tmp_path / "elsewhere.toml")
+        case "a pipe":
+            file.unlink()
+            os.mkfifo(file, 0o600)
+    with pytest.raises(ConfigError, match=r"sandbox\.d.*: (nobody but you and root may write|a file expected)"):
+        load_policies(k.SANDBOX, own=folder)

@@ -287,15 +287,6 @@ def test_a_fault_of_an_own_policy_is_told_with_its_line_and_field(
     assert str(line) in str(caught.value)
 
 
-def test_no_policy_may_allow_what_leads_out_of_a_jail(tmp_path: Path) -> None:
-    rule = 'execve = { reason = "somebody wants it" }\n'
-    path = own_policy(tmp_path / "own", "[stage_1.allow]\n", "[stage_1.allow]\n" + rule)
-    text = path.read_text().replace("[stage_2.allow]\n", "[stage_2.allow]\n" + rule)
-    path.write_text(re.sub(r"\nexecve = \{ errno.*", "", text))
-    with pytest.raises(ConfigError, match=r"stage_2.allow.execve: no policy may allow this"):
-        read_policy_file(path)
-
-
 @pytest.mark.parametrize("machine", ["riscv64"])
 def test_a_filter_for_an_architecture_without_a_committed_one_is_made_here(machine: str) -> None:
     seccomp = libseccomp()
