@@ -43,8 +43,7 @@ class PopulationJail(Jail):
 
     def load(self) -> None:
         """Deserialise the code; where that fails, slot 0 of the faults says why."""
-        self.start_watching()
-        trial.call(self.engine)
+        self.start_watching(meanwhile=lambda: trial.call(self.engine))
         self._staging_at = int(self.order["staging_at"])
         order = self.order["population"]
         try:

@@ -117,8 +117,7 @@ class Jail:
 
     def load(self) -> None:
         """Deserialise the code of every agent; one that fails is a fault of its slot alone."""
-        self.start_watching()
-        trial.call(self.engine)
+        self.start_watching(meanwhile=lambda: trial.call(self.engine))
         for tree in self.order["agents"]:
             spec = AgentSpec.from_json(tree)
             try:
@@ -154,12 +153,16 @@ class Jail:
             raise JailError(f"payload: {size_bytes} bytes at {offset} are not within {len(self.payload)}")
         return self.payload[offset : offset + size_bytes]
 
-    def start_watching(self) -> None:
-        """Start the epoch thread, without the threading module's wrapping, which costs every jail 200 KiB."""
+    def start_watching(self, *, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Start the epoch thread, without the threading module's wrapping, which costs every jail 200 KiB.
+
+        meanwhile: what there is to do until it runs.
+        """
         _thread.stack_size(_EPOCH_STACK_BYTES)
         started = _thread.allocate_lock()
         started.acquire()
         _thread.start_new_thread(self._watch, (started,))
+        meanwhile()
         started.acquire()  # what the C library calls in a new thread, stage 2 forbids
 
     def _watch(self, started: _thread.LockType) -> None:
