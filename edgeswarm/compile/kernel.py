@@ -88,7 +88,7 @@ def unpack_graph(weights: bytes, outline: Outline) -> Graph:
     places = node_weights(outline)
     expected = -(-(places[-1][0] + places[-1][1]) // ALIGN_BYTES) * ALIGN_BYTES
     if len(weights) != expected:
-        raise ModelError(f"weights: expected {expected} bytes for {_described(outline)}, found {len(weights)}")
+        raise ModelError(f"weights: expected {expected} bytes for a model {_described(outline)}, found {len(weights)}")
     nodes = [
         replace(node, params=lowering_of(node).unpack(weights[at : at + size], outline, index))
         for index, (node, (at, size)) in enumerate(zip(outline.nodes, places, strict=True))

@@ -126,8 +126,10 @@ def test_graphs_of_one_structure_share_their_code_and_only_they_share_weights():
     again = unpack_graph(second.weights, a.outline)
     for x, y in zip(again.nodes, b.nodes, strict=True):
         assert all((x.params[name] == y.params[name]).all() for name in y.params)
-    with pytest.raises(ModelError, match="weights: expected 256 bytes for of 3 nodes, found 255"):
+    with pytest.raises(ModelError, match="weights: expected 256 bytes for a model of 3 nodes, found 255"):
         unpack_graph(second.weights[:-1], a.outline)
+    with pytest.raises(ModelError, match="found 320"):
+        unpack_graph(second.weights + bytes(64), a.outline)
 
 
 def test_a_chain_that_is_a_graph_compiles_to_what_the_network_does():

@@ -13,7 +13,7 @@ from edgeswarm.model import Dense, Mlp, graph, random_mlp, reference
 from edgeswarm.model.fann import export
 from edgeswarm.model.fann.convert import Converted, convert
 from edgeswarm.model.fann.exact_net import exact_graph
-from edgeswarm.model.fann.noise import spread
+from edgeswarm.model.fann.noise import spread, steady_rows
 from edgeswarm.model.fann.parse import parse
 from edgeswarm.model.fann.section import imported
 from edgeswarm.model.fann.write import write
@@ -47,6 +47,13 @@ def test_the_noise_of_float32_is_large_where_weights_are() -> None:
     for name, low, high in [(SENSITIVE, 1e-5, 1e-1), ("thyroid_init", 1e-8, 1e-6)]:
         rows, _ = answers(name, 21)
         assert low < spread(convert(parse(net_bytes(name))), rows.astype(float), 1).max() < high
+
+
+def test_golden_rows_are_those_that_rounding_moves_least() -> None:
+    made = convert(parse(net_bytes(SENSITIVE)))
+    golden, moved, usual = steady_rows(made, 8, 128, seed=1)
+    assert golden.shape == (8, 21 + 3)
+    assert 0 < moved < usual / 4
 
 
 def test_a_plain_net_is_an_mlp_and_others_are_graphs() -> None:
