@@ -203,12 +203,15 @@ async def test_a_malformed_message_on_the_control_socket_ends_the_jail(liars: Ja
     with pytest.raises(JailStartError) as caught:
         await spawn(k.replace(k.moody_spec(code), name="bad_control_message"), on=liars)
     assert caught.value.ended.quarantine
+    assert caught.value.ended.text == "broke the protocol: malformed message on the control socket"
 
 
 async def test_a_second_message_on_the_control_socket_ends_the_jail(liars: JailHost, spawn: Any) -> None:
     code = await liars.compile(k.assemble(k.MOODY))
     served = await spawn(k.replace(k.moody_spec(code), name="second_control_message"), on=liars)
-    assert (await served.exit()).quarantine
+    ended = await served.exit()
+    assert ended.quarantine
+    assert ended.text == "broke the protocol: a second message on the control socket"
 
 
 # --- deaths ---------------------------------------------------------------------------------------------------------
