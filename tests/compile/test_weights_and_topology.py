@@ -91,7 +91,7 @@ def test_weights_of_another_topology_are_refused():
 def test_unpack_refuses_what_does_not_fit():
     net = random_mlp([3, 4, 2])
     packed = pack_weights(net, schedule_mlp(net).layout)
-    with pytest.raises(ModelError, match=r"weights: expected 192 bytes for a model 3-4-2 \(sigmoid, linear\), found 191"):
+    with pytest.raises(ModelError, match=r"expected 192 bytes for a model 3-4-2 \(sigmoid, linear\), found 191"):
         unpack_weights(packed[:-1], net.sizes, net.activations)
     with pytest.raises(ModelError, match="activations: expected 2, found 1"):
         unpack_weights(packed, net.sizes, ["relu"])
