@@ -12,10 +12,10 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NoReturn
+from collections.abc import Sequence
+from typing import Any, Final
 
-from edgeswarm.jail import plan, wasm, worker
+from edgeswarm.jail import wasm, worker
 
 FDS: Final = worker.FDS
 CALL_AT: Final = 40
@@ -66,13 +66,4 @@ class DiagnoseJail(worker.Jail):
         _words.append(self.shared.view[: 8 * (CALL_AT + 2)].cast("Q"))
 
 
-def start(
-    job: dict[str, Any],
-    fds: Sequence[int],
-    engine: wasm.Engine,
-    steps: Sequence[plan.Step],
-    forked: Callable[[int], NoReturn],
-) -> NoReturn:
-    if job["kind"] != "serve":
-        worker.start(job, fds, engine, steps, forked)
-    DiagnoseJail(job, fds, engine).become(steps, forked=forked)
+start: Final = worker.start_with(DiagnoseJail)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import importlib
 import mmap
 import os
 import platform
@@ -189,12 +190,6 @@ add(Probe("does_nothing", "none", "none", _nothing))
 
 def load_all() -> dict[str, Probe]:
     """Every probe that this architecture has, by name, in the order of the groups."""
-    from edgeswarm.jail import (  # noqa: F401  each registers its own
-        probes_code,
-        probes_files,
-        probes_kernel,
-        probes_network,
-        probes_process,
-    )
-
+    for group in ("code", "files", "kernel", "network", "process"):
+        importlib.import_module(f"edgeswarm.jail.probes_{group}")  # each registers its own
     return PROBES

@@ -54,22 +54,6 @@ def tell(control: int, message: dict[str, Any]) -> None:
     os.write(control, json.dumps(message).encode("utf-8"))
 
 
-def start(
-    job: dict[str, Any],
-    fds: Sequence[int],
-    engine: wasm.Engine,
-    steps: Sequence[plan.Step],
-    forked: Callable[[int], NoReturn],
-) -> NoReturn:
-    """In a fresh child of the zygote: become the jail that the job describes."""
-    kinds: dict[str, type[Jail]] = {"serve": Jail, "compile": CompileJail}
-    if job["kind"] == "population":
-        from edgeswarm.jail.population import PopulationJail  # for these jails alone; the files are still in sight
-
-        kinds["population"] = PopulationJail
-    kinds[job["kind"]](job, fds, engine).become(steps, forked=forked)
-
-
 class Jail:
     """One jail's life from the fork to its end; `steps` come from the plan, the rest from the supervisor's order."""
 
@@ -371,3 +355,32 @@ class _Desk:
 def _since(began_ns: int) -> int:
     """How long a call took, in us: its answer says so, and the supervisor divides the jail's CPU time by that."""
     return min((time.monotonic_ns() - began_ns) // 1000, _AUX_MAX)
+
+
+Start = Callable[[dict[str, Any], Sequence[int], wasm.Engine, Sequence[plan.Step], Callable[[int], NoReturn]], NoReturn]
+
+
+def start_with(serving: type[Jail]) -> Start:
+    """What a worker module offers as `start`: in a fresh child of the zygote, become the jail that the job describes.
+
+    serving: of jobs that serve frames.
+    """
+
+    def start(
+        job: dict[str, Any],
+        fds: Sequence[int],
+        engine: wasm.Engine,
+        steps: Sequence[plan.Step],
+        forked: Callable[[int], NoReturn],
+    ) -> NoReturn:
+        kinds: dict[str, type[Jail]] = {"serve": serving, "compile": CompileJail}
+        if job["kind"] == "population":
+            from edgeswarm.jail.population import PopulationJail  # for these jails alone; the files are still in sight
+
+            kinds["population"] = PopulationJail
+        kinds[job["kind"]](job, fds, engine).become(steps, forked=forked)
+
+    return start
+
+
+start: Final = start_with(Jail)

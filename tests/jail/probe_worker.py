@@ -8,10 +8,10 @@ of the two messages on the control socket that no jail may send.  What came of a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from edgeswarm.jail import plan, probes, wasm, worker
+from edgeswarm.jail import probes, wasm, worker
 
 FDS = worker.FDS
 PROBES = probes.load_all()
@@ -51,13 +51,4 @@ class ProbeJail(worker.Jail):
             os.read(self.wake, 8)
 
 
-def start(
-    job: dict[str, Any],
-    fds: Sequence[int],
-    engine: wasm.Engine,
-    steps: Sequence[plan.Step],
-    forked: Callable[[int], NoReturn],
-) -> NoReturn:
-    if job["kind"] != "serve":
-        worker.start(job, fds, engine, steps, forked)
-    ProbeJail(job, fds, engine).become(steps, forked=forked)
+start = worker.start_with(ProbeJail)
