@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from edgeswarm.drivers.jail_orphans import orphan_end
+from edgeswarm.drivers.jail_orphans import orphan_end, zombie_end
 from edgeswarm.drivers.kernel_log import forbidden_call
 from edgeswarm.errors import JailError
 from edgeswarm.ids import JailId
@@ -271,6 +271,8 @@ class JailLife:
             await asyncio.wait((self._status,), timeout=_STATUS_WAIT_S)
             if self._status.done():
                 return self._status.result()
+            if (end := zombie_end(self.pidfd)) is not None:  # its new parent, whoever that is, is slow to reap it
+                return _Status(*end)
         return _Status(None, None)
 
     async def _learn_end(self) -> None:

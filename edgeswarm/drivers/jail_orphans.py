@@ -122,11 +122,17 @@ def _children() -> list[int]:
 
 def _zombie(pid: int) -> _Zombie | None:
     """A process that has ended and waits to be reaped; None for one that lives, or is gone.  proc_pid_stat(5)."""
-    with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
-        fields = file.read().rpartition(b") ")[2].split()
-        if fields[0] == b"Z":
-            return _Zombie(pid, session=int(fields[3]), started=int(fields[19]))
-    return None
+    fields = _stat(pid)
+    if not fields or fields[0] != b"Z":
+        return None
+    return _Zombie(pid, session=int(fields[3]), started=int(fields[19]))
+
+
+def _stat(pid: int) -> list[bytes]:
+    """What follows the name of a process in its stat; empty for one that is gone."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b") ")[2].split()
+    return []
 
 
 async def orphan_end(pidfd: int) -> End | None:
@@ -143,6 +149,26 @@ async def orphan_end(pidfd: int) -> End | None:
     return found
 
 
+def zombie_end(pidfd: int) -> End | None:
+    """How a process ended badly that nobody has reaped yet; None for one that lives, is gone, or ended well.
+
+    Source: proc_pid_stat(5), exit_code; who may not trace the process is shown a 0.
+    """
+    pid = _pid_of(pidfd)
+    fields = _stat(pid)
+    if not fields or fields[0] != b"Z" or _pid_of(pidfd) != pid:  # its number may be another's by now
+        return None
+    status = int(fields[49])
+    return _end(status) if status else None
+
+
+def _pid_of(pidfd: int) -> int:
+    """-1 once it is reaped."""
+    with contextlib.suppress(OSError, ValueError), open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
+    return -1
+
+
 def told_end(pidfd: int) -> End | None:
     """How a process ended that somebody else has reaped; None where the kernel does not say (before Linux 6.15).
 
@@ -156,6 +182,11 @@ def told_end(pidfd: int) -> End | None:
     mask, *_, status = _PIDFD_INFO.unpack(answer)
     if not mask & _PIDFD_INFO_EXIT:
         return None
+    return _end(status)
+
+
+def _end(status: int) -> End:
+    """status: as of waitpid(2)."""
     how = os.waitstatus_to_exitcode(status)
     return (how, None) if how >= 0 else (None, -how)
 

@@ -20,7 +20,7 @@ import pytest_asyncio
 
 from edgeswarm.drivers import jail_orphans, jail_zygote, kernel_log, syscall_names
 from edgeswarm.drivers.jail_filter import AUDIT_ARCH
-from edgeswarm.drivers.jail_orphans import Orphans, told_end
+from edgeswarm.drivers.jail_orphans import Orphans, told_end, zombie_end
 from edgeswarm.drivers.jail_zygote import parse_message
 from edgeswarm.drivers.jails import JailHost, Program
 from edgeswarm.jail.frames import Kind
@@ -104,6 +104,26 @@ def test_the_kernel_tells_how_a_process_ended_that_others_reaped(code: str, end:
             os.close(pidfd)
     if found is None:
         pytest.skip("this kernel does not tell (before Linux 6.15)")
+    assert found == end
+
+
+@pytest.mark.parametrize(
+    ("code", "end"), [("raise SystemExit(3)", (3, None)), (SUICIDE, (None, 31)), ("", None)], ids=["3", "SIGSYS", "0"]
+)
+def test_a_process_that_waits_to_be_reaped_says_how_it_ended(code: str, end: tuple[int | None, int | None]) -> None:
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", f"input()\n{code}"], stdin=subprocess.PIPE) as process:
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            assert zombie_end(pidfd) is None
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            found = zombie_end(pidfd)
+            process.wait()
+            assert zombie_end(pidfd) is None
+        finally:
+            os.close(pidfd)
     assert found == end
 
 
