@@ -115,7 +115,9 @@ async def test_liar_is_blamed_and_the_rest_comes_from_others(bus: Bus) -> None:
 async def test_offer_that_no_artefact_has_is_blamed(bus: Bus) -> None:
     device = bus.devices["a"]
     task = asyncio.create_task(device.exchange.fetch(bytes(32)))
-    await asyncio.sleep(0.02)
+    async with asyncio.timeout(30):
+        while device.exchange.progress(bytes(32)) is None:  # noqa: ASYNC110 - the disk is asked first
+            await asyncio.sleep(0.005)
     device.exchange.on_offer("x", bytes(32), 100, 100, (b"short",), b"")
     device.exchange.on_offer("y", bytes(32), -5, 100, (bytes(32),), b"")
     assert device.blamed.keys() == {"x", "y"}
