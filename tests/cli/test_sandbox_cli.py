@@ -116,7 +116,10 @@ def test_a_policy_of_ones_own_is_checked(cli: Any, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     text = (k.SANDBOX / "policies" / "strict.toml").read_text().replace('name = "strict"', 'name = "mine"')
     path.write_text(text)
-    assert cli("sandbox", "policies", "--check", path, "--json").json()["name"] == "mine"
+    found = cli("sandbox", "policies", "--check", path, "--json").json()
+    assert (found["name"], found["weaker_than_strict"]) == ("mine", [])
+    path.write_text(text.replace("landlock = true", "landlock = false"))
+    assert "Weaker than strict:\n  no Landlock\n" in cli("sandbox", "policies", "--check", path).out
     path.write_text(text.replace('tier_min = "C"', 'tier_min = "E"'))
     done = cli("sandbox", "policies", "--check", path)
     assert done.code == 2

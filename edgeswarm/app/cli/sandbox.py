@@ -158,7 +158,8 @@ def _read(name_or_path: str) -> PolicyFile:
     "--check", "file", type=click.Path(path_type=Path, dir_okay=False), help="Check a policy file of your own."
 )
 def policies(as_json: bool, file: Path | None) -> int:
-    """List the sandbox policies, or check one of your own: its form, and that filters can be made of it here.
+    """List the sandbox policies, or check one of your own: its form, that filters can be made of it here, and in what
+    it is weaker than strict.
 
     Your own policies belong in the folder sandbox.d of the state directory; filters are made of them where they are
     used, which needs pyseccomp and libseccomp.
@@ -171,16 +172,16 @@ def policies(as_json: bool, file: Path | None) -> int:
     from edgeswarm.assets import asset
     from edgeswarm.drivers.jail_policy import load_own_policy, load_policies
     from edgeswarm.drivers.jail_policy_file import read_policy_file
+    from edgeswarm.drivers.jail_policy_weaker import weaker
 
     if file is not None:
         made = load_own_policy(file)
         sizes = [len(item.program) // 8 for item in (made.stage_1, made.stage_2)]
-        tree = {"name": made.name, "tier_min": made.tier_min, "instructions": sizes}
-        output.emit(
-            tree,
-            as_json=as_json,
-            text=lambda: f"{file}: policy {made.name}, filters of {sizes[0]} and {sizes[1]} instructions.",
-        )
+        lost = weaker(_read(str(file)), _read("strict"))
+        tree = {"name": made.name, "tier_min": made.tier_min, "instructions": sizes, "weaker_than_strict": lost}
+        lines = [f"{file}: policy {made.name}, filters of {sizes[0]} and {sizes[1]} instructions."]
+        lines += ["Weaker than strict:", *(f"  {line}" for line in lost)] if lost else ["As strong as strict."]
+        output.emit(tree, as_json=as_json, text=lambda: "\n".join(lines))
         return 0
     names = sorted(load_policies(asset("sandbox")))
     files = [read_policy_file(asset("sandbox", f"policies/{name}.toml")) for name in names]
