@@ -209,8 +209,9 @@ class Health:
     def away(self, device: str, until: float) -> None:
         """It has said, and proved, that it is silent until then: not given up before, unless it is heard again."""
         watch = self._watches.get(device)
-        if watch is not None:
-            watch.away_until = until
+        if watch is not None and watch.life in (Life.ALIVE, Life.SUSPECT):
+            watch.away_until, watch.asked_at = until, None  # what was told of it is told again, or never
+            self._queue(device, watch)
 
     def will(self, device: str, now: float) -> None:
         """The broker tells the device's last will.  It is unsigned: it shortens the wait, and decides nothing."""

@@ -69,6 +69,14 @@ def test_a_device_that_said_that_it_is_away_is_given_up_once_that_is_over() -> N
     assert listener.due(5_000) == [Lost("a", 4_999, will=True)]
 
 
+def test_a_device_told_lost_that_says_that_it_is_away_is_told_lost_once_that_is_over() -> None:
+    listener = watching("a")
+    assert listener.due(1_500) == [Lost("a", 1_500, will=False)]
+    listener.away("a", 5_000)
+    assert listener.due(4_999) == [Suspected("a", 4_999)]  # and not for ever
+    assert listener.due(5_000) == [Lost("a", 5_000, will=False)]
+
+
 def test_a_device_that_is_back_from_away_is_given_up_as_any_other() -> None:
     listener = watching("a")
     listener.away("a", 9_000)
