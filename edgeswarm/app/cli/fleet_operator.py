@@ -66,11 +66,11 @@ def add(
     from edgeswarm.app.fleet import operators
     from edgeswarm.app.fleet.folder import FleetFolder, default_path
     from edgeswarm.app.fleet.link import open_link
+    from edgeswarm.app.fleet.roster_put import put_next
     from edgeswarm.drivers.pki import sealed
     from edgeswarm.errors import LocalError
     from edgeswarm.wire import topics
     from edgeswarm.wire.certificate import Signatory
-    from edgeswarm.wire.roster import Roster
 
     if not topics.is_fleet(name):
         raise LocalError(f"operator: expected a-z, 0-9 and -, at most 32, found {name[:60]!r}")
@@ -82,18 +82,20 @@ def add(
     operator_seed, console_seed = operators.fresh_seeds()
     now_s = int(time.time())
     with open_link(fleet_dir) as link:
-        found: dict[str, Any] = link.call("roster.get")
-        roster = operators.appoint(
-            folder,
-            Roster.open(found["data"], root_public=root.public),
-            name,
-            root=root,
-            by=by,
-            operator_seed=operator_seed,
-            console_seed=console_seed,
-            now_s=now_s,
+        roster = put_next(
+            link,
+            root.public,
+            lambda before: operators.appoint(
+                folder,
+                before,
+                name,
+                root=root,
+                by=by,
+                operator_seed=operator_seed,
+                console_seed=console_seed,
+                now_s=now_s,
+            ),
         )
-        link.call("roster.put", data=roster.data)
     data = operators.kit(
         folder,
         roster,

@@ -57,12 +57,12 @@ def operator(name: str, force: bool, passphrase_file: Path | None, fleet_dir: Pa
     from edgeswarm.app.fleet import authorities
     from edgeswarm.app.fleet.folder import FleetFolder, default_path
     from edgeswarm.app.fleet.link import open_link
+    from edgeswarm.app.fleet.roster_put import put_next
     from edgeswarm.drivers import keys
     from edgeswarm.drivers.files import write_whole
     from edgeswarm.drivers.pki import sealed
     from edgeswarm.errors import LocalError
     from edgeswarm.wire.certificate import Signatory
-    from edgeswarm.wire.roster import Roster
 
     folder = FleetFolder(fleet_dir or default_path())
     name = name or folder.config.operator
@@ -77,16 +77,18 @@ def operator(name: str, force: bool, passphrase_file: Path | None, fleet_dir: Pa
                 "the cell is stopped, or rollouts run: what was signed for them would hold no more (--force)"
             )
         new = authorities.next_operator(folder, name, word)
-        roster = Roster.open(link.call("roster.get")["data"], root_public=root.public)
-        fresh = authorities.rotate_operator(roster, name, new, root, now_s=int(time.time()))
-        if fresh is not None:
-            link.call("roster.put", data=fresh.data)
+        now_s = int(time.time())
+        roster = put_next(link, root.public, lambda r: authorities.rotate_operator(r, name, new, root, now_s=now_s))
     old = authorities.use_operator(folder, name)
     line = keys.pub_line(new.public, name)
     write_whole(folder.operator_key(name).with_suffix(".pub"), line.encode(), mode=0o644)
-    version = roster.version if fresh is None else fresh.version
-    found = {"operator": name, "key": new.kid.decode(), "roster_version": version, "old_key": str(old) if old else ""}
-    text = f"operator {name} signs with key {new.kid.decode()} from roster {version} on"
+    found = {
+        "operator": name,
+        "key": new.kid.decode(),
+        "roster_version": roster.version,
+        "old_key": str(old) if old else "",
+    }
+    text = f"operator {name} signs with key {new.kid.decode()} from roster {roster.version} on"
     output.emit(found, as_json=as_json, text=lambda: text + (f"; destroy {old}" if old else ""))
 
 
@@ -113,10 +115,10 @@ def issuer(finish: bool, force: bool, passphrase_file: Path | None, fleet_dir: P
     from edgeswarm.app.fleet.folder import FleetFolder, default_path
     from edgeswarm.app.fleet.link import open_link
     from edgeswarm.app.fleet.root_rotation import change_path
+    from edgeswarm.app.fleet.roster_put import put_next
     from edgeswarm.drivers.pki import sealed
     from edgeswarm.errors import LocalError
     from edgeswarm.wire.certificate import Signatory
-    from edgeswarm.wire.roster import Roster
 
     folder = FleetFolder(fleet_dir or default_path())
     if not folder.issuer_key.exists():
@@ -128,15 +130,13 @@ def issuer(finish: bool, force: bool, passphrase_file: Path | None, fleet_dir: P
     now_s = int(time.time())
     with open_link(fleet_dir) as link:
         left: dict[str, Any] = link.call("issuer.left")
-        roster = Roster.open(link.call("roster.get")["data"], root_public=root.public)
         if finish:
             if left["devices"] and not force:
                 count, some = len(left["devices"]), ", ".join(left["devices"][:8])
                 raise LocalError(f"{count} devices have not renewed yet ({some}): wait for them, or --force")
             by = passphrase.operator(folder, passphrase_file)
-            fresh = authorities.retire_issuers(roster, left["issuer"].encode(), root, by, now_s=now_s)
-            if fresh is not None:
-                link.call("roster.put", data=fresh.data)
+            stays = left["issuer"].encode()
+            put_next(link, root.public, lambda r: authorities.retire_issuers(r, stays, root, by, now_s=now_s))
             link.call("issuer.retired")
             authorities.old_path(folder.issuer_key).unlink(missing_ok=True)
             found: dict[str, Any] = {"issuer": left["issuer"], "shut_out": left["devices"]}
@@ -145,9 +145,7 @@ def issuer(finish: bool, force: bool, passphrase_file: Path | None, fleet_dir: P
         under_way = authorities.old_path(folder.issuer_key).exists()
         if not under_way or authorities.next_path(folder.issuer_key).exists():  # else only the controller is told again
             new = authorities.next_issuer(folder, root_key.seed, now_s=now_s)
-            fresh = authorities.rotate_issuer(roster, new, root, now_s=now_s)
-            if fresh is not None:
-                link.call("roster.put", data=fresh.data)
+            put_next(link, root.public, lambda r: authorities.rotate_issuer(r, new, root, now_s=now_s))
             authorities.use_issuer(folder)
         found = link.call("issuer.changed")
     text = f"issuer {found['issuer']} signs from now on; {len(found['tokens_revoked'])} tokens revoked"
@@ -194,13 +192,15 @@ def _rotate_root(folder: FleetFolder, link: Link, passphrase_file: Path | None) 
     import time
 
     from edgeswarm.app.fleet import root_rotation
+    from edgeswarm.app.fleet.roster_put import put_next
     from edgeswarm.drivers import keys
     from edgeswarm.drivers.pki import sealed
     from edgeswarm.wire.root_change import open_change
     from edgeswarm.wire.roster import Roster
 
     now_s = int(time.time())
-    roster = Roster.open(link.call("roster.get")["data"], root_public=keys.read_pub(folder.root_pub))
+    public = keys.read_pub(folder.root_pub)
+    roster = Roster.open(link.call("roster.get")["data"], root_public=public)
     path = root_rotation.change_path(folder)
     old = None
     if root_rotation.read_change(folder) is None:
@@ -214,9 +214,7 @@ def _rotate_root(folder: FleetFolder, link: Link, passphrase_file: Path | None) 
     data = path.read_bytes()
     change = open_change(data, fleet=folder.config.fleet)
     link.call("root.change", data=data)
-    fresh = root_rotation.rotate_root(roster, data, new, by, now_s=now_s)
-    if fresh is not None:
-        link.call("roster.put", data=fresh.data)
+    roster = put_next(link, public, lambda r: root_rotation.rotate_root(r, data, new, by, now_s=now_s))
     root_rotation.use_authorities(folder, change)
     link.call("root.changed")  # the broker trusts both before anybody shows what the new one signed
     kept = root_rotation.use_root(folder, change)
@@ -225,7 +223,7 @@ def _rotate_root(folder: FleetFolder, link: Link, passphrase_file: Path | None) 
         "root": keys.key_id(change.new),
         "old": keys.key_id(change.old),
         "number": change.number,
-        "roster_version": (fresh or roster).version,
+        "roster_version": roster.version,
         "old_key": str(kept) if kept.exists() else "",
     }
 
@@ -234,6 +232,7 @@ def _finish_root(folder: FleetFolder, link: Link, passphrase_file: Path | None) 
     import time
 
     from edgeswarm.app.fleet import root_rotation
+    from edgeswarm.app.fleet.roster_put import put_next
     from edgeswarm.drivers import keys
     from edgeswarm.wire.roster import Roster
 
@@ -242,7 +241,6 @@ def _finish_root(folder: FleetFolder, link: Link, passphrase_file: Path | None) 
     root_rotation.finish_authorities(folder, roster)
     link.call("root.changed")
     by = passphrase.operator(folder, passphrase_file)
-    fresh = root_rotation.finish_roster(roster, public, by, now_s=int(time.time()))
-    if fresh is not None:
-        link.call("roster.put", data=fresh.data)
-    return {"root": keys.key_id(roster.newest_root(public)), "roster_version": (fresh or roster).version}
+    now_s = int(time.time())
+    roster = put_next(link, public, lambda r: root_rotation.finish_roster(r, public, by, now_s=now_s))
+    return {"root": keys.key_id(roster.newest_root(public)), "roster_version": roster.version}

@@ -350,7 +350,7 @@ async def test_interrupted_at_any_step_it_is_run_again_and_ends_as_it_should(
         await r.add("on")
         await works(r, "on")
         step, rounds = 1, 0
-        while rounds < 15:
+        while rounds < 20:
             rounds += 1
             before = len(r.roster.roots)
             with cut_after(monkeypatch, step) as done:
