@@ -89,7 +89,23 @@ async def test_in_a_users_program_nobody_is_adopted(host: JailHost, spawn: Any, 
     assert parent_of(served.jail.pid) != os.getpid()
     served.jail.kill()
     ended = await served.exit()
-    assert (ended.code, ended.signal) in ((None, signal.SIGKILL), (None, None)), "as the kernel tells, or nobody does"
+    assert (ended.code, ended.signal) == (None, signal.SIGKILL) or (not k.tells_ends() and ended.signal is None)
+
+
+@pytest.mark.e2e
+async def test_how_a_jail_ended_is_read_off_it_where_its_parent_is_slow_to_reap(
+    escaping: JailHost, spawn: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nobody_tells(pidfd: int) -> None:
+        return None
+
+    code = await escaping.compile(k.assemble(k.MOODY))
+    served = await spawn(k.moody_spec(code), on=escaping)
+    await kill_zygote(escaping)
+    monkeypatch.setattr("edgeswarm.drivers.jail_life.orphan_end", nobody_tells)
+    assert served.jail.submit(0, 1, 1, FORBIDDEN)
+    ended = await served.exit()
+    assert (ended.signal, ended.quarantine) == (signal.SIGSYS, True)
 
 
 @pytest.mark.parametrize(("code", "end"), [("raise SystemExit(3)", (3, None)), (SUICIDE, (None, 31))])

@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
-
 import forbidden_worker
 
-from edgeswarm.jail import diagnose_worker, plan, wasm, worker
+from edgeswarm.jail import diagnose_worker
 
-FDS = worker.FDS
-
-
-def start(
-    job: dict[str, Any],
-    fds: Sequence[int],
-    engine: wasm.Engine,
-    steps: Sequence[plan.Step],
-    forked: Callable[[int], NoReturn],
-) -> NoReturn:
-    real = worker.start
-    worker.start = diagnose_worker.start if job["kind"] == "serve" else real
-    diagnose_worker.worker.start = worker.start
-    forbidden_worker.start(job, fds, engine, steps, forked)
+FDS = diagnose_worker.worker.FDS
+start = forbidden_worker.escaping(diagnose_worker.start)

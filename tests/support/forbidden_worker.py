@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from edgeswarm.jail import plan, wasm, worker
+from edgeswarm.jail import worker
 
 FDS = worker.FDS
 FORBIDDEN = 666.0
@@ -19,22 +18,24 @@ SOCKET, AF_INET, SOCK_STREAM = {"x86_64": 41, "aarch64": 198}, 2, 1
 libc = ctypes.CDLL(None)
 
 
-def start(
-    job: dict[str, Any],
-    fds: Sequence[int],
-    engine: wasm.Engine,
-    steps: Sequence[plan.Step],
-    forked: Callable[[int], NoReturn],
-) -> NoReturn:
-    import platform
+def escaping(start: worker.Start) -> worker.Start:
+    """A worker's `start`, but that its frames may try to escape."""
 
-    number, run = SOCKET[platform.machine()], worker._Desk._run
-    first = struct.Struct("<f")
+    def start_escaping(*order: Any, **more: Any) -> NoReturn:
+        import platform
 
-    def run_or_escape(desk: Any, agent: Any, seq: int, rows: int, payload: memoryview) -> None:
-        if first.unpack_from(payload)[0] == FORBIDDEN:
-            libc.syscall(number, AF_INET, SOCK_STREAM, 0)
-        run(desk, agent, seq, rows, payload)
+        number, run = SOCKET[platform.machine()], worker._Desk._run
+        first = struct.Struct("<f")
 
-    worker._Desk._run = run_or_escape  # type: ignore[method-assign]
-    worker.start(job, fds, engine, steps, forked)
+        def run_or_escape(desk: Any, agent: Any, seq: int, rows: int, payload: memoryview) -> None:
+            if first.unpack_from(payload)[0] == FORBIDDEN:
+                libc.syscall(number, AF_INET, SOCK_STREAM, 0)
+            run(desk, agent, seq, rows, payload)
+
+        worker._Desk._run = run_or_escape  # type: ignore[method-assign]
+        start(*order, **more)
+
+    return start_escaping
+
+
+start = escaping(worker.start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,12 @@ from edgeswarm.drivers.jail_link import KernelSpec
 ROOT = Path(__file__).resolve().parents[2]
 SANDBOX = ROOT / "sandbox"
 MAC_KEY = bytes(range(32))
+
+
+def tells_ends() -> bool:
+    """Whether this kernel tells how a process ended that others have reaped (PIDFD_GET_INFO, Linux 6.15)."""
+    return tuple(map(int, platform.release().split(".")[:2])) >= (6, 15)
+
 
 ADD, TRAP, SPIN, GROW, NAN, SCRIBBLE, SLOW, RECURSE, OUTSIDE, DIVIDE = (float(mood) for mood in range(10))
 """First value of an input row: what the moody kernel does with it.  ADD answers (weight * second, grown pages)."""
