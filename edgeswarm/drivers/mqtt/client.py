@@ -81,6 +81,8 @@ class LoopClient(Client):
         self._is_v5 = protocol == 5
         self._deliver = deliver
         self._acked = acked
+        self.heard = 0  # messages of QoS 1 that came in
+        self.pongs = 0
 
     @property
     def packets_unwritten(self) -> int:
@@ -95,6 +97,10 @@ class LoopClient(Client):
         """Keep the connection while nothing is read: paho would take the missing answer for a dead broker."""
         self._send_pingreq()
         self._ping_t = 0.0
+
+    def ask(self) -> None:
+        """PINGREQ: `pongs` tells the answer."""
+        self._send_pingreq()
 
     # --- overridden ----------------------------------------------------------------------------------------------
     def _create_socket(self) -> Any:
@@ -126,8 +132,13 @@ class LoopClient(Client):
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
         self._deliver(Incoming(topic, bytes(body[at:]), bool(command & 1), qos, properties))
         if qos == 1:
+            self.heard += 1
             return self._send_puback(mid)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _handle_pingresp(self) -> MQTTErrorCode:
+        self.pongs += 1
+        return super()._handle_pingresp()
 
     def _do_on_publish(self, mid: int, reason_code: ReasonCode, properties: PahoProperties) -> MQTTErrorCode:
         rc = super()._do_on_publish(mid, reason_code, properties)

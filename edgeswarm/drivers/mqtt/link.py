@@ -241,10 +241,30 @@ class Link:
         self._after_writing()
         return mid if rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
-    def unsubscribe(self, topic_filter: str) -> None:
+    def unsubscribe(self, filters: Sequence[str]) -> None:
         assert self._client is not None
-        self._client.unsubscribe([topic_filter])
+        self._client.unsubscribe(list(filters))
         self._after_writing()
+
+    async def drained(self, until: float, *, look_s: float) -> bool:
+        """The broker has nothing more to say on this link, which is unsubscribed from everything; False: not known.
+
+        A broker hands out a bounded number of QoS 1 messages and keeps the others until those are acknowledged.  It
+        answers in order, so that a PINGREQ with no such message before its PINGRESP finds none that is kept.
+        """
+        client = self._client
+        assert client is not None
+        while not self.is_lost:
+            heard, pongs = client.heard, client.pongs
+            client.ask()
+            self._after_writing()
+            while client.pongs == pongs:
+                if self.is_lost or self._loop.time() > until:
+                    return False
+                await asyncio.sleep(look_s)
+            if client.heard == heard:
+                return True
+        return False
 
     def _after_writing(self) -> None:
         """Wait for the socket if something could not be written."""

@@ -76,7 +76,7 @@ class Subscriptions:
             del self._all[topic_filter]
             found.granted.cancel()
             if link is not None:
-                link.unsubscribe(topic_filter)
+                link.unsubscribe([topic_filter])
 
     @property
     def is_asking(self) -> bool:
@@ -89,6 +89,12 @@ class Subscriptions:
         everything = list(self._all.values())
         for i in range(0, len(everything), FILTERS_A_PACKET):
             self._ask(link, everything[i : i + FILTERS_A_PACKET])
+
+    def leave(self, link: Link) -> None:
+        """Hear nothing new on this connection: another one is subscribed to everything."""
+        filters = list(self._all)
+        for i in range(0, len(filters), FILTERS_A_PACKET):
+            link.unsubscribe(filters[i : i + FILTERS_A_PACKET])
 
     def _ask(self, link: Link, some: Sequence[_Subscription]) -> None:
         mid = link.subscribe([(each.topic_filter, each.qos) for each in some])

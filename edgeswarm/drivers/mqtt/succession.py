@@ -81,6 +81,11 @@ class Succession(ABC):
             link.close()
             self._pump()
             return False
+        # What the broker had queued for the old one before the new one was subscribed comes nowhere else.
+        if not old.is_lost and not link.is_lost:
+            self._subscriptions.leave(old)
+            until = asyncio.get_running_loop().time() + self._settings.connect_s
+            await old.drained(until, look_s=_LOOK_S)
         self._client_id = other
         self.counters.connects += 1
         self._take_back(old)

@@ -68,6 +68,26 @@ async def test_no_message_is_lost_while_the_certificate_changes_five_times(pki: 
             assert stats["bulk"]["connects"] == 6
 
 
+async def test_what_the_broker_has_queued_for_the_old_connection_comes_before_it_ends(pki: Pki) -> None:
+    """A broker hands out some messages (20 in mosquitto) and keeps the rest until those are acknowledged."""
+    heard: list[int] = []
+    async with pki.broker() as broker:
+        device = Transport([at(broker, pki.device("d1", os.urandom(32)))], client_id="d1")
+        other = Transport([at(broker, pki.device("d2", os.urandom(32)))], client_id="d2")
+        subscribed = device.subscribe("to/d1", lambda message: heard.append(int(message.payload)), qos=1)
+        async with device, other:
+            await device.connected(10)
+            await other.connected(10)
+            await subscribed
+            device._control.pause()
+            for number in range(QUEUED_MAX):
+                await other.publish_acked("to/d1", b"%d" % number, deadline_s=10)
+            held = asyncio.create_task(device.succeed(pki.device("d1", os.urandom(32), at="next")))
+            device._control.resume()
+            assert await held == ""
+            assert sorted(set(heard)) == list(range(QUEUED_MAX))
+
+
 async def test_certificate_that_the_broker_refuses_leaves_the_old_connection_in_place(pki: Pki, tmp_path: Path) -> None:
     heard: list[Incoming] = []
     stranger = Pki.make(tmp_path / "stranger")
