@@ -20,8 +20,12 @@ _MULTIPLY_ADD = {
 }
 
 
-def emit(schedule: Schedule, library: Library) -> str:
-    """The module's text.  Raises LocalError if a template does not expand."""
+def emit(schedule: Schedule, library: Library, *, each_step: bool = False) -> str:
+    """The module's text.  Raises LocalError if a template does not expand.
+
+    each_step: also export `step_0`, `step_1`, ..., one step each on row 0, for those who look into a kernel, and
+    `nothing`, which tells what a call costs.  No device takes such a module.
+    """
     functions = _Functions(schedule, library)
     one = [step.call(functions, None) for step in schedule.steps]
     layout, block = schedule.layout, schedule.block_rows
@@ -39,7 +43,10 @@ def emit(schedule: Schedule, library: Library) -> str:
     (local.set $y (i32.add (local.get $y) (i32.const {block * layout.output.stride})))
     (br_if $block (local.tee $n (i32.sub (local.get $n) (local.get $rows)))))"""
     pages = layout.memory_bytes // PAGE_BYTES
-    body = "\n".join(functions.texts.values())
+    if each_step:
+        single = [f'(func (export "step_{index}") {text})' for index, text in enumerate(one)]
+        single.append('(func (export "nothing"))')
+    body = "\n".join([*functions.texts.values(), *(single if each_step else [])])
     run = "\n".join(one)
     return f"""(module
 (memory (export "memory") {pages} {pages})

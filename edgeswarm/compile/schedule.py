@@ -17,7 +17,7 @@ from itertools import pairwise
 from edgeswarm.compile.abi import ABI, ALIGN_BYTES, Layout, Rows, Weights
 from edgeswarm.compile.library import Library
 from edgeswarm.compile.lower_f32 import LANES, Packed, passes, tile_of
-from edgeswarm.compile.lowering import Step, lowering_of
+from edgeswarm.compile.lowering import ROWWISE, Step, lowering_of
 from edgeswarm.compile.places import Places
 from edgeswarm.compile.wasm import PAGE_BYTES
 from edgeswarm.errors import LimitError, LocalError
@@ -34,7 +34,10 @@ _RESERVED_BYTES = 1024  # nothing lies at offset 0: a zero address is a fault of
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Everything that shapes a kernel's code, and the Layout that its host will read."""
+    """Everything that shapes a kernel's code, and the Layout that its host will read.
+
+    owners: the node that each step belongs to.  tensors: where each tensor lies while it lives.
+    """
 
     outline: Outline
     mode: str
@@ -42,6 +45,8 @@ class Schedule:
     block_rows: int
     steps: tuple[Step, ...]
     layout: Layout
+    owners: tuple[int, ...]
+    tensors: tuple[Rows, ...]
 
     def __str__(self) -> str:
         sizes = chain_sizes(self.outline)
@@ -58,7 +63,8 @@ class _Plan:
 
     def __init__(self, outline: Outline, batch_max: int, mode: str, arch: str, library: Library) -> None:
         self.outline, self.batch_max, self.mode, self.arch, self.library = outline, batch_max, mode, arch, library
-        self.block_rows = min(library.tile(arch).block_rows, batch_max)
+        rowwise = all(node.op in ROWWISE for node in outline.nodes)
+        self.block_rows = min(library.tile(arch).block_rows, batch_max) if rowwise else 1
         self.dense_tile = tile_of(outline, library.tile(arch))  # looks at every node: once, not once a node
         self._memory = _Memory()
         self._places = Places(outline)
@@ -96,7 +102,9 @@ class _Plan:
     def copied(self, node: int, number: int) -> bool:
         return (node, number) in self._places.copies
 
-    def scratch(self, size: int) -> int:
+    def scratch(self, size: int, index: int | None = None) -> int:
+        if index is not None:
+            return self._memory.take(size)
         if size not in self._scratch:
             self._scratch[size] = self._memory.take(size)
         return self._scratch[size]
@@ -116,10 +124,16 @@ def plan(outline: Outline, *, batch_max: int, mode: str, arch: str, library: Lib
     if not 1 <= batch_max <= KERNEL_BATCH_MAX:
         raise LimitError(f"batch_max: expected 1 to {KERNEL_BATCH_MAX} (KERNEL_BATCH_MAX), found {batch_max}")
     made = _Plan(outline, batch_max, mode, arch, library)
-    steps = [step for index, node in enumerate(outline.nodes) for step in lowering_of(node).steps(made, index)]
+    steps, owners = [], []
+    for index, node in enumerate(outline.nodes):
+        own = lowering_of(node).steps(made, index)
+        steps += own
+        owners += [index] * len(own)
     output = made.place(outline.output)
     if mode == "deterministic":
-        steps += passes(library, ["canonical_nan"], output, library.tile(arch).pass_unroll)
+        own = passes(library, ["canonical_nan"], output, library.tile(arch).pass_unroll)
+        steps += own
+        owners += [len(outline.nodes) - 1] * len(own)
     if made.memory_bytes > KERNEL_MEMORY_BYTES_MAX:
         raise LimitError(
             f"kernel memory: at most {KERNEL_MEMORY_BYTES_MAX} bytes (KERNEL_MEMORY_BYTES_MAX), "
@@ -134,7 +148,8 @@ def plan(outline: Outline, *, batch_max: int, mode: str, arch: str, library: Lib
         memory_bytes=made.memory_bytes,
         topology=topology_of(outline, batch_max=batch_max, mode=mode, arch=arch),
     )
-    return Schedule(outline, mode, arch, made.block_rows, tuple(steps), layout)
+    tensors = tuple(made.place(tensor) for tensor in range(len(outline.tensors)))
+    return Schedule(outline, mode, arch, made.block_rows, tuple(steps), layout, tuple(owners), tensors)
 
 
 def node_weights(outline: Outline) -> list[tuple[int, int]]:
