@@ -63,8 +63,11 @@ def library() -> Library:
         if manifest["abi"] != ABI:
             raise LocalError(f"wasm_kernels/manifest.toml: expected abi {ABI}, found {manifest['abi']}")
         dense, activations = manifest["dense_f32"], manifest["activations"]
-        families = ("dense_f32", "dense_fann", "dense_i8")
-        files = {name: file for family in families for name, file in manifest[family]["templates"].items()}
+        files: dict[str, str] = {}
+        for family in manifest.keys() - {"abi", "activations", "packed", "population"}:
+            for name, file in manifest[family]["templates"].items():
+                if files.setdefault(name, file) != file:
+                    raise LocalError(f"manifest: {family}.templates: expected names of its own, found {name!r} again")
         placements = {}
         for name, entry in activations.items():
             if entry["placement"] not in PLACEMENTS:

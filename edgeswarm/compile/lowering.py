@@ -66,8 +66,11 @@ class Plan(Protocol):
     def copied(self, node: int, number: int) -> bool:
         """Whether input `number` of a concat or slice has to be copied into its place."""
 
-    def scratch(self, size: int) -> int:
-        """Where `size` bytes lie that no step keeps beyond its own call."""
+    def scratch(self, size: int, index: int | None = None) -> int:
+        """Where `size` bytes lie that no step keeps beyond its own call.
+
+        With the node `index`: bytes of its own for each such call, live while that node's steps run, and no longer.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,39 @@ _HOMES = {
     "dequantize": "lower_i8_nodes.DEQUANTIZE",
     "concat": "lower_places.CONCAT",
     "slice": "lower_places.SLICE",
+    "conv2d": "lower_conv_f32.CONV",
+    "depthwise": "lower_conv_f32.DEPTHWISE",
+    "conv2d_i8": "lower_conv_i8.CONV",
+    "depthwise_i8": "lower_conv_i8.DEPTHWISE",
+    "dense_tflite": "lower_dense_tflite.DENSE",
+    "average_pool": "lower_pool.AVERAGE",
+    "max_pool": "lower_pool.MAXIMUM",
+    "average_pool_i8": "lower_pool_i8.AVERAGE",
+    "max_pool_i8": "lower_pool_i8.MAXIMUM",
+    "mean": "lower_mean.MEAN",
+    "mean_i8": "lower_mean.MEAN_I8",
+    "softmax": "lower_softmax.SOFTMAX",
+    "softmax_i8": "lower_softmax.SOFTMAX_I8",
+    "add": "lower_pairs.ADD",
+    "mul": "lower_pairs.MUL",
+    "add_i8": "lower_pairs_i8.ADD",
+    "mul_i8": "lower_pairs_i8.MUL",
+    "elementwise": "lower_pointwise.ELEMENTWISE",
+    "leaky": "lower_pointwise.LEAKY",
+    "lookup_i8": "lower_pointwise.LOOKUP",
+    "affine_quantize": "lower_pointwise.QUANTIZE",
+    "reshape": "lower_shapes.RESHAPE",
+    "transpose": "lower_shapes.TRANSPOSE",
+    "join": "lower_shapes.JOIN",
+    "pad": "lower_shapes.PAD",
+    "strided_slice": "lower_shapes.STRIDED_SLICE",
+    "resize_nearest": "lower_shapes.RESIZE_NEAREST",
+    "constant": "lower_shapes.CONSTANT",
 }
+
+ROWWISE = frozenset(
+    ("dense", "dense_fann", "sparse_fann", "concat", "slice", "quantize", "dense_i8", "dequantize")
+)  # operators whose steps take a block of rows at once; a graph with any other goes row by row
 
 
 def lowering_of(node: Node) -> Lowering:
