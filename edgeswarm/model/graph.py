@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgeswarm.errors import InputError, LimitError, ModelError
-from edgeswarm.limits import AF_SECTION_BYTES_MAX, GRAPH_NODES_MAX, GRAPH_READS_MAX, KERNEL_WIDTH_MAX
+from edgeswarm.limits import AF_SECTION_BYTES_MAX, GRAPH_MACS_MAX, GRAPH_NODES_MAX, GRAPH_READS_MAX, KERNEL_WIDTH_MAX
 from edgeswarm.model.mlp import Dense, Mlp
 from edgeswarm.model.nodes import Attr, Node, Param, Tensor, frozen_param
 from edgeswarm.model.ops import F64, OPS, Op
@@ -59,6 +59,8 @@ class Outline:
         size = sum(param.size for index in range(len(self.nodes)) for param in self.params_of(index).values())
         if size > AF_SECTION_BYTES_MAX:
             raise LimitError(f"weights: at most {AF_SECTION_BYTES_MAX} bytes (AF_SECTION_BYTES_MAX), found {size}")
+        if (macs := sum(self.macs_of(index) for index in range(len(self.nodes)))) > GRAPH_MACS_MAX:
+            raise LimitError(f"nodes: at most {GRAPH_MACS_MAX} multiplications (GRAPH_MACS_MAX), found {macs}")
 
     def _check(self, node: Node, ready: set[int], where: str) -> None:
         if node.op not in OPS:
@@ -73,8 +75,8 @@ class Outline:
         _check_attrs(op, node.attrs, where)
         try:
             made = op.infer([self.tensors[index] for index in node.inputs], node.attrs)
-        except ModelError as error:
-            raise ModelError(f"{where}: {error}") from None
+        except (ModelError, LimitError) as error:
+            raise type(error)(f"{where}: {error}") from None
         out = self.tensors[node.output]
         if out.shape != made.shape or out.dtype not in made.dtypes:
             raise ModelError(
@@ -88,6 +90,11 @@ class Outline:
         """What the params of node `index` must be."""
         node = self.nodes[index]
         return OPS[node.op].params([self.tensors[i] for i in node.inputs], node.attrs)
+
+    def macs_of(self, index: int) -> int:
+        """Multiplications and additions that node `index` takes for one row."""
+        node = self.nodes[index]
+        return OPS[node.op].macs([self.tensors[i] for i in node.inputs], node.attrs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,7 +202,8 @@ def evaluate(graph: Graph, rows: ArrayLike) -> list[F64]:
         for node in graph.nodes:
             tensors = [graph.tensors[index] for index in node.inputs]
             read = [values[index] for index in node.inputs]
-            values[node.output] = OPS[node.op].reference(node, tensors, graph.tensors[node.output], read)
+            made = OPS[node.op].reference(node, tensors, graph.tensors[node.output], read)
+            values[node.output] = made if read else np.repeat(made, len(x), axis=0)
     return values
 
 

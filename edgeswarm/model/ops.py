@@ -1,93 +1,36 @@
 """The operators of a model graph: for each its attrs, its params, the shape it makes, and what it computes.
 
 A new operator is one entry of OPS here (with its float64 definition), one lowering in `edgeswarm.compile`, and its
-templates in `wasm_kernels/`.  `reference` gets rows of shape (n, *tensor.shape) and gives such rows; quantised tensors
-travel as the whole numbers they hold, in float64.
+templates in `wasm_kernels/`.  Here: those of flat rows; images and sequences: `ops_spatial.py`, `ops_shapes.py`; 8 bits
+as TFLite computes them: `ops_i8.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeswarm.errors import ModelError
 from edgeswarm.limits import AF_SECTION_BYTES_MAX, GRAPH_TENSOR_VALUES_MAX
-from edgeswarm.model.activations import ACTIVATIONS
+from edgeswarm.model import ops_i8, ops_shapes, ops_spatial
 from edgeswarm.model.fann import exact
-from edgeswarm.model.nodes import RANGES, Attr, Node, Param, Tensor
+from edgeswarm.model.nodes import RANGES, Node, Param, Tensor
+from edgeswarm.model.op import F64, Attrs, Op, Written, activation, flat, no_params, whole
 from edgeswarm.model.reference import FUNCTIONS
 
-F64 = NDArray[np.float64]
-Attrs = Mapping[str, Attr]
+__all__ = ["CONNECTIONS_MAX", "F64", "OPS", "Attrs", "Op", "Written", "to_quantised", "whole"]
+
 CONNECTIONS_MAX = AF_SECTION_BYTES_MAX // 4  # of a sparse layer: its weights alone then fill a section
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What a node writes: shape, and the dtypes it can have.  steps: scale and zero point; None: the tensor says."""
-
-    shape: tuple[int, ...]
-    dtypes: tuple[str, ...] = ("f32",)
-    steps: tuple[float, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Op:
-    """One operator.
-
-    inputs: fewest and most tensors it reads.  attrs: name -> type, all of them required.  infer: (tensors read, attrs)
-    -> what it writes; raises ModelError if they do not fit.  params: the same -> what it needs.  reference: (node,
-    tensors read, tensor written, rows read) -> rows.  lowering: its name in compile's registry.  check: (node, tensors
-    read) raises ModelError for params whose values, not only shapes, must fit.
-    """
-
-    inputs: tuple[int, int]
-    attrs: Mapping[str, type]
-    infer: Callable[[Sequence[Tensor], Attrs], Written]
-    params: Callable[[Sequence[Tensor], Attrs], dict[str, Param]]
-    reference: Callable[[Node, Sequence[Tensor], Tensor, Sequence[F64]], F64]
-    lowering: str
-    check: Callable[[Node, Sequence[Tensor]], None] = lambda node, inputs: None
-
-
-def _no_params(inputs: Sequence[Tensor], attrs: Attrs) -> dict[str, Param]:
-    return {}
-
-
-def whole(attrs: Attrs, name: str, low: int, high: int) -> int:
-    """The attr `name`, which must be a whole number from `low` to `high`."""
-    value = attrs[name]
-    if type(value) is not int or not low <= value <= high:
-        raise ModelError(f"{name}: expected a whole number from {low} to {high}, found {value!r}")
-    return value
-
-
-def _flat(tensor: Tensor, dtypes: Sequence[str]) -> int:
-    """The width of a tensor of one axis and one of `dtypes`."""
-    if len(tensor.shape) != 1 or tensor.dtype not in dtypes:
-        raise ModelError(
-            f"input: expected one axis of {' or '.join(dtypes)}, found {tensor.dtype} {list(tensor.shape)}"
-        )
-    return tensor.shape[0]
-
-
-def _activation(attrs: Attrs) -> str:
-    name = attrs["activation"]
-    if name not in ACTIVATIONS:
-        raise ModelError(f"activation: expected one of {', '.join(ACTIVATIONS)}, found {name!r}")
-    return str(name)
 
 
 # --- dense: activation(x @ weights + bias); a layer's steepness is folded into both before it gets here
 
 
 def _dense_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Written:
-    _flat(inputs[0], ("f32",))
-    _activation(attrs)
+    flat(inputs[0], ("f32",))
+    activation(attrs)
     return Written((whole(attrs, "units", 1, GRAPH_TENSOR_VALUES_MAX),))
 
 
@@ -108,7 +51,7 @@ def _concat_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Written:
     kinds = {(tensor.dtype, tensor.scale, tensor.zero_point) for tensor in inputs}
     if len(kinds) != 1:
         raise ModelError("concat: expected inputs of one dtype, scale and zero point, found several")
-    width, first = sum(_flat(tensor, (tensor.dtype,)) for tensor in inputs), inputs[0]
+    width, first = sum(flat(tensor, (tensor.dtype,)) for tensor in inputs), inputs[0]
     return Written((width,), (first.dtype,), (first.scale, first.zero_point))
 
 
@@ -118,7 +61,7 @@ def _concat(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence
 
 def _slice_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Written:
     tensor = inputs[0]
-    width = _flat(tensor, (tensor.dtype,))
+    width = flat(tensor, (tensor.dtype,))
     start = whole(attrs, "start", 0, width - 1)
     stop = whole(attrs, "stop", start + 1, width)
     return Written((stop - start,), (tensor.dtype,), (tensor.scale, tensor.zero_point))
@@ -173,8 +116,8 @@ def _dequantize(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequ
 
 
 def _dense_i8_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Written:
-    _flat(inputs[0], tuple(RANGES))
-    _activation(attrs)
+    flat(inputs[0], tuple(RANGES))
+    activation(attrs)
     return Written((whole(attrs, "units", 1, GRAPH_TENSOR_VALUES_MAX),), ("f32", *RANGES))
 
 
@@ -201,7 +144,7 @@ def _dense_i8(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequen
 
 
 def _dense_fann_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Written:
-    width = _flat(inputs[0], ("f32",))
+    width = flat(inputs[0], ("f32",))
     whole(attrs, "bias", 0, width)
     if attrs["activation"] not in exact.FUNCTIONS:
         raise ModelError(f"activation: expected one of {', '.join(exact.FUNCTIONS)}, found {attrs['activation']!r}")
@@ -264,9 +207,26 @@ def _sparse_fann(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Seq
 
 _DENSE: dict[str, Any] = {"units": int, "activation": str}
 
+
+def _dense_macs(inputs: Sequence[Tensor], attrs: Attrs) -> int:
+    return inputs[0].size * whole(attrs, "units", 1, GRAPH_TENSOR_VALUES_MAX)
+
+
+def _sparse_macs(inputs: Sequence[Tensor], attrs: Attrs) -> int:
+    return whole(attrs, "connections", 1, CONNECTIONS_MAX)
+
+
 OPS: dict[str, Op] = {
-    "dense": Op((1, 1), _DENSE, _dense_infer, _dense_params, _dense, "dense_f32"),
-    "dense_fann": Op((1, 1), _DENSE | {"bias": int}, _dense_fann_infer, _dense_fann_params, _dense_fann, "dense_fann"),
+    "dense": Op((1, 1), _DENSE, _dense_infer, _dense_params, _dense, "dense_f32", macs=_dense_macs),
+    "dense_fann": Op(
+        (1, 1),
+        _DENSE | {"bias": int},
+        _dense_fann_infer,
+        _dense_fann_params,
+        _dense_fann,
+        "dense_fann",
+        macs=_dense_macs,
+    ),
     "sparse_fann": Op(
         (1, 1),
         _DENSE | {"connections": int},
@@ -275,10 +235,14 @@ OPS: dict[str, Op] = {
         _sparse_fann,
         "sparse_fann",
         _sparse_fann_check,
+        _sparse_macs,
     ),
-    "concat": Op((1, 4096), {}, _concat_infer, _no_params, _concat, "concat"),
-    "slice": Op((1, 1), {"start": int, "stop": int}, _slice_infer, _no_params, _slice, "slice"),
-    "quantize": Op((1, 1), {}, _quantize_infer, _no_params, _quantize, "quantize"),
-    "dense_i8": Op((1, 1), _DENSE, _dense_i8_infer, _dense_i8_params, _dense_i8, "dense_i8"),
-    "dequantize": Op((1, 1), {}, _dequantize_infer, _no_params, _dequantize, "dequantize"),
+    "concat": Op((1, 4096), {}, _concat_infer, no_params, _concat, "concat"),
+    "slice": Op((1, 1), {"start": int, "stop": int}, _slice_infer, no_params, _slice, "slice"),
+    "quantize": Op((1, 1), {}, _quantize_infer, no_params, _quantize, "quantize"),
+    "dense_i8": Op((1, 1), _DENSE, _dense_i8_infer, _dense_i8_params, _dense_i8, "dense_i8", macs=_dense_macs),
+    "dequantize": Op((1, 1), {}, _dequantize_infer, no_params, _dequantize, "dequantize"),
+    **ops_spatial.OPS,
+    **ops_shapes.OPS,
+    **ops_i8.OPS,
 }
