@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from edgeswarm.compile.abi import Layout
@@ -23,8 +23,24 @@ _PLACE_BYTES: Final = 64  # where parts of the payload begin: a multiple of this
 
 
 @dataclass(frozen=True, slots=True)
+class DelegateJob:
+    """Who computes a model in a jail of `jail.delegate`'s workers.
+
+    kind: of the worker's runners.  library: absolute path of an external delegate, or nothing; options: for it.
+    """
+
+    kind: str = "cpu"
+    threads: int = 1
+    library: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class KernelSpec:
-    """One agent of a jail.  cwasm comes from `JailHost.compile` only.  memory_width: see `memory` in the agent file."""
+    """One agent of a jail.  cwasm comes from `JailHost.compile` only.  memory_width: see `memory` in the agent file.
+
+    delegate: then `cwasm` is a model file, and the jail's host one of `drivers.delegates`.
+    """
 
     slot: int
     name: str
@@ -37,6 +53,7 @@ class KernelSpec:
     memory_width: int = 0
     cpu_cores: float = 1.0
     """CPU time a second at most; a jail gets the sum of its agents'."""
+    delegate: DelegateJob | None = None
 
     @property
     def frame_bytes(self) -> int:
@@ -118,5 +135,6 @@ def lay_out(specs: Sequence[KernelSpec]) -> tuple[bytearray, list[dict[str, Any]
                 "deadline_ms": spec.deadline_ms,
                 "memory_width": spec.memory_width,
             }
+            | ({} if spec.delegate is None else {"delegate": asdict(spec.delegate)})
         )
     return payload, agents

@@ -46,6 +46,7 @@ class JailHost:
     groups: the cgroups that its jails get, its own from now on; None: those that can be had without moving anybody.
     own_process: nothing else runs in this process, so it may become the parent of orphans.
     judge: called with every tier that is new, and what each layer's trial said, before a jail gets it; it may raise.
+    first_id: where its jails' numbers begin; under root each is a user, so two hosts of one program begin apart.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class JailHost:
         groups: Groups | None = None,
         own_process: bool = False,
         judge: Callable[[Tier, Layers], None] = lambda _tier, _layers: None,
+        first_id: int = 1,
     ) -> None:
         self._policies = load_policies(policy_dir, own=cache_dir.parent / OWN_POLICIES)
         self.groups = groups or Groups.open(str(cache_dir), may_move=False)
@@ -73,7 +75,7 @@ class JailHost:
         self._orphans = Orphans(lambda: {jail.pid for jail in self._jails.values()}, ours=own_process)
         self._hello: asyncio.Future[dict[str, Any]] | None = None
         self._jails: dict[int, JailLife] = {}
-        self._next = 1
+        self._next = first_id
         self._tasks: set[asyncio.Task[None]] = set()
         self.compiler = Compiler(self)
         self._orders = Orders()
