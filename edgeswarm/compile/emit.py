@@ -32,7 +32,9 @@ def emit(schedule: Schedule, library: Library, *, each_step: bool = False) -> st
     if layout.batch_max == 1:
         many = "(call $run)"
     else:
-        calls = "\n".join(step.call(functions, "$rows") for step in schedule.steps)
+        functions.moving = True
+        rows = "$rows" if block > 1 else None  # steps of one row need not know which
+        calls = "\n".join(step.call(functions, rows) for step in schedule.steps)
         many = f"""
   (local.set $x (i32.const {layout.input.offset}))
   (local.set $y (i32.const {layout.output.offset}))
@@ -65,12 +67,13 @@ class _Functions:
 
     def __init__(self, schedule: Schedule, library: Library) -> None:
         self.layout, self.mode, self.library = schedule.layout, schedule.mode, library
+        self.moving = False  # whether the code in the making goes from block to block
         self.texts: dict[tuple[Value, ...], str] = {}
         self.names: dict[tuple[Value, ...], str] = {}
 
     def pointer(self, place: Rows, rows: str | None) -> str:
         """Where a block starts: input and output move on from block to block, scratch does not."""
-        if rows:
+        if self.moving:
             for local, region in (("$x", self.layout.input), ("$y", self.layout.output)):
                 ahead = place.offset - region.offset
                 if ahead == 0:

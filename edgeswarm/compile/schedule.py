@@ -19,6 +19,7 @@ from edgeswarm.compile.library import Library
 from edgeswarm.compile.lower_f32 import LANES, Packed, passes, tile_of
 from edgeswarm.compile.lowering import ROWWISE, Step, lowering_of
 from edgeswarm.compile.places import Places
+from edgeswarm.compile.row_plan import RowPlan
 from edgeswarm.compile.wasm import PAGE_BYTES
 from edgeswarm.errors import LimitError, LocalError
 from edgeswarm.limits import KERNEL_BATCH_MAX, KERNEL_MEMORY_BYTES_MAX
@@ -36,7 +37,8 @@ _RESERVED_BYTES = 1024  # nothing lies at offset 0: a zero address is a fault of
 class Schedule:
     """Everything that shapes a kernel's code, and the Layout that its host will read.
 
-    owners: the node that each step belongs to.  tensors: where each tensor lies while it lives.
+    owners: the node that each step belongs to.  tensors: where each tensor lies while it lives.  activation_bytes: of
+    memory for tensors and scratch, the input's and the output's rows included.
     """
 
     outline: Outline
@@ -47,13 +49,15 @@ class Schedule:
     layout: Layout
     owners: tuple[int, ...]
     tensors: tuple[Rows, ...]
+    activation_bytes: int
 
     def __str__(self) -> str:
         sizes = chain_sizes(self.outline)
         what = f"mlp {'-'.join(map(str, sizes))}" if sizes else f"graph of {len(self.outline.nodes)} nodes"
         head = (
             f"{what}, {self.mode}, {self.arch}: batch {self.layout.batch_max} in blocks of {self.block_rows}, "
-            f"{self.layout.weights.size} bytes of weights, {self.layout.memory_bytes} of memory"
+            f"{self.layout.weights.size} bytes of weights, {self.activation_bytes} of activations, "
+            f"{self.layout.memory_bytes} of memory"
         )
         return "\n".join([head, *(f"{index:3} {step}" for index, step in enumerate(self.steps))])
 
@@ -63,14 +67,14 @@ class _Plan:
 
     def __init__(self, outline: Outline, batch_max: int, mode: str, arch: str, library: Library) -> None:
         self.outline, self.batch_max, self.mode, self.arch, self.library = outline, batch_max, mode, arch, library
-        rowwise = all(node.op in ROWWISE for node in outline.nodes)
-        self.block_rows = min(library.tile(arch).block_rows, batch_max) if rowwise else 1
+        self.block_rows = min(library.tile(arch).block_rows, batch_max)
         self.dense_tile = tile_of(outline, library.tile(arch))  # looks at every node: once, not once a node
         self._memory = _Memory()
         self._places = Places(outline)
         self._offsets = self._buffers()
         self._scratch: dict[int, int] = {}
         self.weights_offset = self._memory.at
+        self.activation_bytes = self.weights_offset - _RESERVED_BYTES
         self._weights = [self._memory.take(lowering_of(node).size(outline, i)) for i, node in enumerate(outline.nodes)]
         self.weights_size = self._memory.at - self.weights_offset
 
@@ -102,9 +106,10 @@ class _Plan:
     def copied(self, node: int, number: int) -> bool:
         return (node, number) in self._places.copies
 
+    def begin(self, node: int) -> None:
+        """The steps of `node` are made from now on."""
+
     def scratch(self, size: int, index: int | None = None) -> int:
-        if index is not None:
-            return self._memory.take(size)
         if size not in self._scratch:
             self._scratch[size] = self._memory.take(size)
         return self._scratch[size]
@@ -123,12 +128,14 @@ def plan(outline: Outline, *, batch_max: int, mode: str, arch: str, library: Lib
         raise LocalError(f"mode: expected one of {', '.join(MODES)}, found {mode!r}")
     if not 1 <= batch_max <= KERNEL_BATCH_MAX:
         raise LimitError(f"batch_max: expected 1 to {KERNEL_BATCH_MAX} (KERNEL_BATCH_MAX), found {batch_max}")
-    made = _Plan(outline, batch_max, mode, arch, library)
-    steps, owners = [], []
-    for index, node in enumerate(outline.nodes):
-        own = lowering_of(node).steps(made, index)
-        steps += own
-        owners += [index] * len(own)
+    made: _Plan | RowPlan
+    if all(node.op in ROWWISE for node in outline.nodes):
+        made = _Plan(outline, batch_max, mode, arch, library)
+    else:
+        made = RowPlan(outline, batch_max, mode, arch, library, _RESERVED_BYTES)
+        _steps(made)  # to learn what scratch they want
+        made.settle()
+    steps, owners = _steps(made)
     output = made.place(outline.output)
     if mode == "deterministic":
         own = passes(library, ["canonical_nan"], output, library.tile(arch).pass_unroll)
@@ -149,7 +156,20 @@ def plan(outline: Outline, *, batch_max: int, mode: str, arch: str, library: Lib
         topology=topology_of(outline, batch_max=batch_max, mode=mode, arch=arch),
     )
     tensors = tuple(made.place(tensor) for tensor in range(len(outline.tensors)))
-    return Schedule(outline, mode, arch, made.block_rows, tuple(steps), layout, tuple(owners), tensors)
+    return Schedule(
+        outline, mode, arch, made.block_rows, tuple(steps), layout, tuple(owners), tensors, made.activation_bytes
+    )
+
+
+def _steps(made: _Plan | RowPlan) -> tuple[list[Step], list[int]]:
+    """All steps in order, and the node that each belongs to."""
+    steps, owners = [], []
+    for index, node in enumerate(made.outline.nodes):
+        made.begin(index)
+        own = lowering_of(node).steps(made, index)
+        steps += own
+        owners += [index] * len(own)
+    return steps, owners
 
 
 def node_weights(outline: Outline) -> list[tuple[int, int]]:
