@@ -9,8 +9,10 @@ from edgeswarm.limits.care import *
 from edgeswarm.limits.cell import *
 from edgeswarm.limits.fleet import *
 from edgeswarm.limits.mqtt import *
+from edgeswarm.limits.onnx import *
 from edgeswarm.limits.population import *
 from edgeswarm.limits.raft import *
 from edgeswarm.limits.resources import *
+from edgeswarm.limits.tflite import *
 from edgeswarm.limits.units import *
 from edgeswarm.limits.wire import *
