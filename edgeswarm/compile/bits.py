@@ -197,6 +197,10 @@ def _gelu(x: F32) -> F32:
     return np.where(x < 0, _f(0), x) - tail
 
 
+def _relu6(x: F32) -> F32:
+    return _hold(x, 0, 6)
+
+
 FUNCTIONS: dict[str, Callable[[F32], F32]] = {
     "linear": _linear,
     "sigmoid": _sigmoid,
@@ -219,4 +223,5 @@ FUNCTIONS: dict[str, Callable[[F32], F32]] = {
     "cos_symmetric": _cos_symmetric,
     "leaky_relu": _leaky_relu,
     "gelu": _gelu,
+    "relu6": _relu6,
 }

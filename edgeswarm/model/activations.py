@@ -29,6 +29,7 @@ Activation = Literal[
     "cos_symmetric",
     "leaky_relu",
     "gelu",
+    "relu6",
 ]
 ACTIVATIONS: Final[tuple[str, ...]] = get_args(Activation)
 """What each computes: `reference.py`.  Ranges, accuracy, NaN and infinities: docs/kernel-abi.md, Activations."""

@@ -156,6 +156,11 @@ def gelu(x: F64) -> F64:
     return np.where(half == 0.0, 0.0, x * half)  # 0 at -infinity, where the product would be NaN
 
 
+def relu6(x: F64) -> F64:
+    """x within [0, 6]."""
+    return np.where(x < 0, 0.0, np.where(x > 6, 6.0, x))
+
+
 FUNCTIONS: dict[str, Callable[[F64], F64]] = {
     "linear": linear,
     "sigmoid": sigmoid,
@@ -178,6 +183,7 @@ FUNCTIONS: dict[str, Callable[[F64], F64]] = {
     "cos_symmetric": cos_symmetric,
     "leaky_relu": leaky_relu,
     "gelu": gelu,
+    "relu6": relu6,
 }
 
 

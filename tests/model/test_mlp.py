@@ -145,6 +145,7 @@ def test_reference_computes_by_the_formulas():
         "sin_symmetric": [math.sin(2), math.sin(-0.5)],
         "cos_symmetric": [math.cos(2), math.cos(-0.5)],
         "leaky_relu": [2, -0.005],
+        "relu6": [2, 0],
         "gelu": [1 + math.erf(2 / math.sqrt(2)), -0.25 * (1 + math.erf(-0.5 / math.sqrt(2)))],
     }
     for activation in ACTIVATIONS:

@@ -57,4 +57,4 @@ TO_FANN: Final = {
     if entry.factor and number < 18
 }
 """Ours -> FANN's number as libfann 2.2.0 knows them, and the steepness to give its neurons, by which their weights are
-divided.  softmax, gelu, relu and leaky_relu have none."""
+divided.  softmax, gelu, relu, relu6 and leaky_relu have none."""

@@ -202,7 +202,7 @@ def test_a_model_that_never_was_a_net_becomes_one(activation: str) -> None:
     assert np.abs(forward(convert(net), rows) - reference.forward(model, rows)).max() < 1e-6
 
 
-@pytest.mark.parametrize("activation", ["relu", "softmax", "gelu", "leaky_relu"])
+@pytest.mark.parametrize("activation", ["relu", "softmax", "gelu", "leaky_relu", "relu6"])
 def test_an_activation_that_libfann_has_not_is_refused(activation: str) -> None:
     with pytest.raises(ModelError, match=f"layer 1: {activation} has no counterpart in libfann 2.2"):
         export.fresh(random_mlp([3, 5, 2], "tanh", activation, 4))
