@@ -54,27 +54,33 @@ def first_divergent(errors: Sequence[LayerError]) -> LayerError | None:
     return next((error for error in errors if error.diverges), None)
 
 
-def _layer(
-    graph: Graph, index: int, traced: Sequence[NDArray[Any]], true: Sequence[F64], relative: float
-) -> LayerError:
+def expected(graph: Graph, index: int, traced: Sequence[NDArray[Any]]) -> F64:
+    """What node `index` has to answer to what the kernel gave it, in the shape of its tensor."""
     node = graph.nodes[index]
     out, inputs = graph.tensors[node.output], [graph.tensors[tensor] for tensor in node.inputs]
     read = [traced[tensor].astype(np.float64)[None] for tensor in node.inputs]
     with np.errstate(all="ignore"):
-        expected = OPS[node.op].reference(node, inputs, out, read).reshape(out.shape)
-        found = traced[node.output].astype(np.float64)
-        apart, drift = _apart(expected, found), _apart(true[node.output].reshape(out.shape), found)
+        return OPS[node.op].reference(node, inputs, out, read).reshape(out.shape)
+
+
+def _layer(
+    graph: Graph, index: int, traced: Sequence[NDArray[Any]], true: Sequence[F64], relative: float
+) -> LayerError:
+    node, own = graph.nodes[index], expected(graph, index, traced)
+    out, found = graph.tensors[node.output], traced[node.output].astype(np.float64)
+    apart, drift = _apart(own, found), _apart(true[node.output].reshape(out.shape), found)
     if out.dtype in RANGES:
         allowed = float(node.op in _ROUNDED_IN_F32)
     else:
-        finite = np.abs(expected[np.isfinite(expected)])
+        finite = np.abs(own[np.isfinite(own)])
         allowed = ABSOLUTE + relative * float(finite.max(initial=0.0))
     at = tuple(int(axis) for axis in np.unravel_index(int(apart.argmax()), apart.shape))
-    return LayerError(index, float(apart[at]), allowed, at, float(expected[at]), float(found[at]), float(np.max(drift)))
+    return LayerError(index, float(apart[at]), allowed, at, float(own[at]), float(found[at]), float(drift.max()))
 
 
 def _apart(expected: F64, found: F64) -> F64:
     """Differences; 0 where both are the same infinity or NaN, infinite where only one of them is."""
-    same = (expected == found) | (np.isnan(expected) & np.isnan(found))
-    apart = np.where(same, 0.0, np.abs(expected - found))
+    with np.errstate(invalid="ignore"):
+        same = (expected == found) | (np.isnan(expected) & np.isnan(found))
+        apart = np.where(same, 0.0, np.abs(expected - found))
     return np.where(np.isnan(apart), np.inf, apart)

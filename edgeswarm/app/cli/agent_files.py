@@ -27,20 +27,30 @@ trust_option = click.option(
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), metavar="X.af")
+@click.option("--graph", is_flag=True, help="The model's layers: shapes, MACs, memory, and the time of each here.")
 @trust_option
 @output.state_option
 @output.config_option
 @output.json_option
-def show(file: Path, trust: Path | None, state: Path | None, config_file: Path | None, as_json: bool) -> None:
+def show(
+    file: Path, graph: bool, trust: Path | None, state: Path | None, config_file: Path | None, as_json: bool
+) -> None:
     """Show what an agent file holds: header, sections, signature, the kernel's layout, warnings.
 
-    The file's hashes are checked; whether it runs is what `agent verify` says.
+    The file's hashes are checked; whether it runs is what `agent verify` says.  --graph shows the model instead, made
+    anew from the file and run in this process on its first golden row.
 
     \b
     Examples:
       edgeswarm agent show demo.af
       edgeswarm agent show demo.af --json | jq .layout.batch_max
+      edgeswarm agent show demo.af --graph
     """
+    if graph:
+        from edgeswarm.app.cli import agent_graph
+
+        agent_graph.show(file, as_json=as_json)
+        return
     from edgeswarm import agentfile, schema
 
     found = agentfile.read(common.read_agent_file(file), who=str(file))

@@ -1,0 +1,208 @@
+"""An agent file's model opened up on the operator's machine: for `agent show --graph`, `profile` and `debug`.
+
+The kernel is made anew from the file's model and weights, with its steps to be called one by one; `same_code` says
+whether this version of the compiler still makes the very kernel that is in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeswarm.app.cli import common, output, tables
+from edgeswarm.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgeswarm.agentfile import AgentFile
+    from edgeswarm.compile import Layout
+    from edgeswarm.compile.layer_times import LayerTimes
+    from edgeswarm.compile.opened import Opened
+    from edgeswarm.model.graph import Graph
+
+DEADLINE_S = 60.0
+"""Of a command's computing, beside the seconds that it was asked to measure: a model from a stranger may be slow."""
+ROW_SEED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """An agent file and its model, opened."""
+
+    file: AgentFile
+    opened: Opened
+
+    @property
+    def name(self) -> str:
+        return self.file.header.name
+
+    def same_code(self) -> bool:
+        return self.opened.kernel().wasm == self.file.section("wasm_kernel")
+
+    def golden_row(self) -> NDArray[Any]:
+        """The file's first golden row, else numbers between -1 and 1."""
+        import numpy as np
+
+        from edgeswarm.model import random_rows
+
+        width, golden = self.opened.layout.input.width, self.file.sections.get("golden", b"")
+        if len(golden) >= 4 * width:
+            return np.frombuffer(golden, "<f4", width)
+        made: NDArray[Any] = random_rows(1, width, ROW_SEED)[0]
+        return made
+
+    def rows(self, source: str | None, first: int, count: int) -> NDArray[Any]:
+        """At most `count` rows from number `first` (from 1) on: of a file, else the golden ones.  Raises InputError."""
+        import numpy as np
+
+        width, golden = self.opened.layout.input.width, self.file.sections.get("golden", b"")
+        if source is None:
+            whole = np.frombuffer(golden, "<f4").reshape(-1, width + self.opened.layout.output.width)[:, :width]
+            found = whole if len(whole) else self.golden_row()[None]
+        else:
+            with tables.open_rows(source, width=width) as reader:
+                data = b"".join(_parts(reader, 4 * width * (first - 1 + count)))
+            found = np.frombuffer(data, "<f4").reshape(-1, width)
+        if len(found) < first:
+            raise InputError(f"expected a row {first}, found {len(found)} rows", who=source or self.file.who)
+        chosen: NDArray[Any] = found[first - 1 : first - 1 + count].copy()
+        return chosen
+
+
+def _parts(reader: tables.RowReader, enough: int) -> Iterator[bytes]:
+    for batch in reader.batches(256):
+        yield batch.payload
+        enough -= len(batch.payload)
+        if enough <= 0:
+            return
+
+
+def look(path: Path) -> Looked:
+    """Raises AgentFileError, ModelError for a file without a model (or with one that its kernel is not of)."""
+    from edgeswarm import agentfile
+    from edgeswarm.compile import read_layout
+    from edgeswarm.compile.opened import Opened
+
+    wanted = ["neural_weights", "wasm_kernel", "model", "golden"]
+    file = agentfile.read(common.read_agent_file(path), who=str(path), wanted=wanted)
+    layout = read_layout(file.section("wasm_kernel"), who=str(path))
+    graph = graph_of_file(file)
+    mode = "deterministic" if layout.deterministic else "fast"
+    return Looked(file, Opened(graph, batch_max=layout.batch_max, mode=mode, arch=_arch(graph, layout, str(path))))
+
+
+def graph_of_file(file: AgentFile) -> Graph:
+    """The model in an agent file, as a graph.  Raises ModelError where it has none that can be read."""
+    from edgeswarm.compile import unpack_graph, unpack_weights
+    from edgeswarm.model.graph import graph_of
+    from edgeswarm.model.structure import outline_of
+
+    net = file.header.neural_config
+    if file.header.kernel.quantization is not None:
+        raise ModelError(
+            "expected a model of layers, found one of `agent build --quantize`, which computes all of its layers in "
+            "one piece; the float32 agent that it was made of can be looked into",
+            who=file.who,
+        )
+    if net.network_type == "graph":
+        return unpack_graph(file.section("neural_weights"), outline_of(file.section("model")))
+    if net.network_type != "feedforward" or "neural_weights" not in file.sections:
+        raise ModelError(
+            f"expected a model that this compiler knows, found network_type {net.network_type} with code of its own",
+            who=file.who,
+        )
+    sizes = (net.input_size, *net.hidden_layers, net.output_size)
+    names = (*[net.activation_function] * len(net.hidden_layers), net.output_activation)
+    return graph_of(unpack_weights(file.section("neural_weights"), sizes, names))
+
+
+def _arch(graph: Graph, layout: Layout, who: str) -> str:
+    from edgeswarm.compile.library import library
+    from edgeswarm.compile.schedule import topology_of
+
+    mode = "deterministic" if layout.deterministic else "fast"
+    for arch in library().tiles:
+        if topology_of(graph, batch_max=layout.batch_max, mode=mode, arch=arch) == layout.topology:
+            return arch
+    raise ModelError(
+        f"expected a kernel made of the file's model, found one of topology {layout.topology[:16]}...: code of "
+        "its own, or of another version of EdgeSwarm",
+        who=who,
+    )
+
+
+def facts(looked: Looked, times: LayerTimes | None) -> dict[str, Any]:
+    """For --json: layers with their costs (and times), and the totals."""
+    from edgeswarm.compile.schedule import node_weights
+    from edgeswarm.model.costs import cost, described
+
+    graph, opened = looked.opened.graph, looked.opened
+    packed = [size for _, size in node_weights(graph)]
+    layers = []
+    for index, node in enumerate(graph.nodes):
+        costs = cost(graph, index)
+        out = graph.tensors[node.output]
+        layer: dict[str, Any] = {
+            "layer": index,
+            "operator": node.op,
+            "described": described(node),
+            "reads": [_tensor(graph, tensor) for tensor in node.inputs],
+            "writes": _tensor(graph, node.output),
+            "macs": costs.macs,
+            "parameters": costs.parameters,
+            "weights_bytes": packed[index],
+            "output_bytes": costs.output_bytes,
+            "scale": out.scale if out.dtype != "f32" else None,
+            "zero_point": out.zero_point if out.dtype != "f32" else None,
+        }
+        if times is not None:
+            layer["time_us"] = round(times.layers[index].median_ns / 1e3, 3)
+            layer["noise_us"] = round(times.layers[index].noise_ns / 1e3, 3)
+        layers.append(layer)
+    layout = opened.layout
+    row: dict[str, Any] = {
+        "agent": looked.name,
+        "layers": layers,
+        "macs": sum(layer["macs"] for layer in layers),
+        "parameters": sum(layer["parameters"] for layer in layers),
+        "weights_bytes": layout.weights.size,
+        "kernel_memory_bytes": layout.memory_bytes,
+    }
+    if times is not None:
+        row |= {
+            "run_us": round(times.whole.median_ns / 1e3, 3),
+            "run_noise_us": round(times.whole.noise_ns / 1e3, 3),
+            "layers_us": round(times.sum_ns / 1e3, 3),
+            "rounds": times.rounds,
+        }
+    return row
+
+
+def _tensor(graph: Graph, index: int) -> dict[str, Any]:
+    tensor = graph.tensors[index]
+    return {"tensor": index, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+
+
+def shape_of(tensor: dict[str, Any]) -> str:
+    """`f32 49x10x8` of a tensor of `facts`."""
+    return f"{tensor['dtype']} {'x'.join(map(str, tensor['shape']))}"
+
+
+def time_text(time_us: float, noise_us: float) -> str:
+    """`5.98 ±0.04`, with as many digits as the noise leaves."""
+    digits = 3 if time_us < 1 else 2 if time_us < 100 else 1
+    return f"{time_us:,.{digits}f} ±{noise_us:.{digits}f}"
+
+
+def head(row: dict[str, Any]) -> str:
+    """What a model is, in a line."""
+    count = len(row["layers"])
+    layers = f"{count} layer{'s' if count > 1 else ''}"
+    weights, memory = output.size(row["weights_bytes"]), output.size(row["kernel_memory_bytes"])
+    return (
+        f"agent {output.plain(row['agent'])}: {layers}, {row['macs']:,} MACs, {row['parameters']:,} parameters; "
+        f"weights {weights} as the kernel has them, of {memory} of memory"
+    )

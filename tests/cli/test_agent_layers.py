@@ -1,0 +1,158 @@
+"""agent show --graph, profile and debug: what they say of a model is what the model is, and a wrong layer is named."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as xml
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeswarm import model
+from edgeswarm.app.cli import agent_opened, flame
+from edgeswarm.compile.opened import Opened
+
+SIZES = (5, 7, 3)
+SOURCE = """\
+version: "1.0"
+name: layered
+neural_config: {input_size: 5, output_size: 3, hidden_layers: [7], output_activation: softmax}
+kernel: {batch_max: 4, mode: MODE}
+"""
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def build(cli, mode: str = "fast") -> Path:
+    Path("agent.yaml").write_text(SOURCE.replace("MODE", mode))
+    assert cli("agent", "build", "agent.yaml", "--random-seed", 3, "--unsigned").code == 0
+    return Path("layered.af").resolve()
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_graph_of_a_model_has_its_shapes_and_costs(cli) -> None:
+    found = cli("agent", "show", build(cli), "--graph", "--json").json()
+    shapes = [(layer["reads"][0]["shape"], layer["writes"]["shape"]) for layer in found["layers"]]
+    assert shapes == [([5], [7]), ([7], [3])]
+    assert [layer["macs"] for layer in found["layers"]] == [35, 21]
+    assert (found["macs"], found["parameters"], found["same_code"]) == (56, 42 + 24, True)
+    assert all(layer["time_us"] >= 0 and layer["noise_us"] >= 0 for layer in found["layers"])
+
+
+def test_the_table_has_a_line_a_layer(cli) -> None:
+    done = cli("agent", "show", build(cli), "--graph")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert "2 layers, 56 MACs, 66 parameters" in lines[0]
+    assert [re.split(r"  +", line.strip())[:2] for line in lines[4:6]] == [["0", "dense relu"], ["1", "dense softmax"]]
+
+
+def test_a_flame_graph_holds_every_layer_within_its_run(cli) -> None:
+    done = cli("agent", "profile", build(cli), "--seconds", "0.05", "-o", "x.svg")
+    assert done.code == 0 and "flame graph: x.svg" in done.out
+    picture = xml.parse("x.svg").getroot()
+    frames = [(group.find(f"{SVG}title"), group.find(f"{SVG}rect")) for group in picture.findall(f"{SVG}g")]
+    placed = {str(title.text): (float(rect.get("x")), float(rect.get("width"))) for title, rect in frames}
+    run = next(place for text, place in placed.items() if text.startswith("one run of layered"))
+    layers = [place for text, place in placed.items() if re.match(r"\d+ dense", text)]
+    assert len(layers) == 2
+    assert all(run[0] <= x and x + width <= run[0] + run[1] + 1 for x, width in placed.values())
+    assert layers[0][0] + layers[0][1] <= layers[1][0] + 1, "in the order of computing"
+
+
+def test_names_from_files_cannot_break_out_of_a_picture() -> None:
+    text = "<script>alert(1)</script>\x07&"
+    child = flame.Frame(text, 1.0, text)
+    picture = flame.svg(text, text, flame.Frame(text, 2.0, "run", children=(child,)))
+    root = xml.fromstring(picture)
+    assert not root.findall(f".//{SVG}script") and "\x07" not in picture
+
+
+def test_a_picture_of_no_time_at_all_is_still_one() -> None:
+    xml.fromstring(flame.svg("t", "s", flame.Frame("run", 0.0, "run", children=(flame.Frame("a", 0.0, "dense"),))))
+
+
+def test_the_profile_in_json_has_steps_whose_layers_are_the_model_s(cli) -> None:
+    found = cli("agent", "profile", build(cli), "--seconds", "0.05", "--json").json()
+    assert [[step["step"].split()[0] for step in layer["steps"]] for layer in found["layers"]] == [
+        ["dense", "relu"],
+        ["dense", "softmax"],
+    ]
+    assert sum(layer["share"] for layer in found["layers"]) == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("mode", ["fast", "deterministic"])
+def test_a_sound_kernel_does_not_diverge(mode: str, cli) -> None:
+    done = cli("agent", "debug", build(cli, mode))
+    assert done.code == 0, done.out
+    assert "no layer diverges on 16 rows" in done.out
+
+
+def test_the_first_layer_that_diverges_is_named_with_its_value(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Opened.trace
+
+    def wrong(self: Opened, row: np.ndarray, *, deadline_s: float) -> list[np.ndarray]:
+        traced = whole(self, row, deadline_s=deadline_s)
+        traced[1][4] += 0.5
+        return traced
+
+    monkeypatch.setattr(Opened, "trace", wrong)
+    done = cli("agent", "debug", build(cli), "--row", 2)
+    assert done.code == 3
+    assert re.search(r"the first layer that diverges on 1 row: 0 \(dense relu\), value 4: expected .*, found", done.out)
+    found = cli("agent", "debug", "layered.af", "--json", "--row", 2)
+    assert found.code == 3
+
+
+def test_tensors_are_dumped_as_the_kernel_has_them_and_as_the_definition_has_them(cli) -> None:
+    rows = model.random_rows(3, 5, 9)
+    np.save("rows.npy", rows)
+    done = cli("agent", "debug", build(cli), "-i", "rows.npy", "--row", 3, "--layer", 1, "-o", "dump.npz")
+    assert done.code == 0 and "layer 1, row 3:" in done.out
+    with np.load("dump.npz") as dump:
+        assert sorted(dump) == ["input", "layer_1_dense", "layer_1_dense_expected"]
+        np.testing.assert_array_equal(dump["input"], rows[2])
+        expected = model.reference.forward(model.random_mlp(SIZES, "relu", "softmax", 3), rows[2:])[0]
+        np.testing.assert_allclose(dump["layer_1_dense"], expected, atol=1e-5)
+        np.testing.assert_allclose(dump["layer_1_dense_expected"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("command", [("profile",), ("debug",)])
+def test_what_is_not_there_is_refused(command: tuple[str, ...], cli) -> None:
+    file = build(cli)
+    np.save("rows.npy", model.random_rows(2, 5, 9))
+    done = cli("agent", *command, file, "-i", "rows.npy", "--row", 3)
+    assert done.code == 3 and "expected a row 3, found 2 rows" in done.err
+    np.save("wide.npy", model.random_rows(2, 6, 9))
+    assert cli("agent", *command, file, "-i", "wide.npy").code == 3
+    assert cli("agent", *command, "none.af").code == 3
+    Path("junk.af").write_bytes(b"junk")
+    assert cli("agent", *command, "junk.af").code == 3
+
+
+def test_a_layer_that_the_model_has_not_is_refused(cli) -> None:
+    done = cli("agent", "debug", build(cli), "--layer", 2)
+    assert done.code == 2 and "--layer 2: expected 0 to 1" in done.err
+
+
+def test_a_model_that_is_too_slow_is_given_up(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_opened, "DEADLINE_S", -0.04)
+    done = cli("agent", "profile", build(cli), "--seconds", "0.05")
+    assert done.code == 6 and "within" in done.err
+
+
+def test_code_of_its_own_has_no_layers(cli) -> None:
+    Path("agent.yaml").write_text(SOURCE.replace("MODE", "fast"))
+    assert cli("agent", "build", "agent.yaml", "--random-seed", 3, "--quantize", "int8", "--unsigned").code != 0
+    np.save("rows.npy", model.random_rows(50, 5, 9))
+    built = cli(
+        "agent", "build", "agent.yaml", "--random-seed", 3, "--quantize", "int8", "--calibrate", "rows.npy",
+        "--unsigned", "--force",
+    )  # fmt: skip
+    assert built.code == 0, built.err
+    done = cli("agent", "show", "layered.af", "--graph")
+    assert done.code == 3 and "agent build --quantize" in done.err
