@@ -1,8 +1,8 @@
-"""Whole-number arithmetic of TFLite's 8-bit operators, to the bit: a factor as 31 bits and a shift, rounded twice.
+"""Whole-number arithmetic of TFLite's 8-bit operators, to the bit: a factor as 31 bits and a shift.
 
 The formulas are those of Jacob et al. 2018 (arXiv:1712.05877) section 2.2 and of gemmlowp's fixedpoint: a product's
-high half, rounded to nearest, then a division by a power of two, halves away from 0.  Values are int64 arrays that hold
-32-bit numbers.
+high half, rounded to nearest, then a division by a power of two, halves away from 0.  Its matrix products
+(FULLY_CONNECTED) are ruy's, which rounds once.  Values are int64 arrays that hold 32-bit numbers.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from numpy.typing import NDArray
 I64 = NDArray[np.int64]
 
 
-def quantize_multiplier(real: float) -> tuple[int, int]:
+def quantize_multiplier(real: float, shift_max: int = 30) -> tuple[int, int]:
     """(multiplier, shift) with real = multiplier / 2^31 * 2^shift: 0, or 2^30 <= multiplier < 2^31.
 
-    real: at least 0.  What is below 2^-32 becomes 0; what is beyond the reach of shift 30 the largest there is.
+    real: at least 0.  What is below 2^-32 becomes 0; what is beyond the reach of `shift_max` the largest there is.
     """
     if math.isnan(real) or real <= 0.0:
         return 0, 0
     if math.isinf(real):
-        return (1 << 31) - 1, 30
+        return (1 << 31) - 1, shift_max
     fraction, shift = math.frexp(real)
     multiplier = math.floor(math.ldexp(fraction, 31) + 0.5)  # of numbers above 0: halves away from 0
     if multiplier == 1 << 31:
         multiplier, shift = 1 << 30, shift + 1
     if shift < -31:
         return 0, 0
-    return (multiplier, shift) if shift <= 30 else ((1 << 31) - 1, 30)
+    return (multiplier, shift) if shift <= shift_max else ((1 << 31) - 1, shift_max)
 
 
 def wrapped(x: I64) -> I64:
@@ -60,3 +60,9 @@ def scaled(x: I64, multiplier: I64 | int, shift: I64 | int) -> I64:
     shift = np.asarray(shift, np.int64)
     moved = wrapped(x << np.maximum(shift, 0))
     return rounded_shift(high_product(moved, multiplier), np.maximum(-shift, 0))
+
+
+def scaled_once(x: I64, multiplier: I64 | int, shift: I64 | int) -> I64:
+    """The same rounded once, halves up; the result wraps at 32 bits.  shift: -31 to 30."""
+    by = 31 - np.asarray(shift, np.int64)
+    return wrapped((x * multiplier + (np.int64(1) << (by - 1))) >> by)

@@ -1,7 +1,8 @@
 """Operators on 8-bit tensors, in the whole-number arithmetic of TFLite's reference kernels: the same bits.
 
-Sums are 32-bit numbers (they wrap), scaled as `fixed_point.py` tells, then moved by the zero point written, then held
-within low and high: the fused activation, as whole numbers.  Padded places count as the zero point read.
+Sums are 32-bit numbers (they wrap), scaled as `fixed_point.py` tells (rounded twice, in dense_tflite once), then moved by
+the zero point written, then held within low and high: the fused activation, as whole numbers.  Padded places count as
+the zero point read.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from edgeswarm.errors import ModelError
 from edgeswarm.limits import GRAPH_TENSOR_VALUES_MAX
-from edgeswarm.model import fixed_point
+from edgeswarm.model import fixed_point, fixed_point_softmax
 from edgeswarm.model.nodes import RANGES, Node, Param, Tensor
 from edgeswarm.model.op import F64, I64, Attrs, Op, Written, no_params, number, of_dtype, whole, wholes
 from edgeswarm.model.ops_shapes import broadcast_shape, mean_shape
@@ -84,7 +85,8 @@ def _requantised(node: Node, sums: F64, output: Tensor) -> F64:
     """Sums without bias, which float64 holds exactly, to the numbers written."""
     total = fixed_point.wrapped(sums.astype(np.int64) + node.params["bias"])
     multiplier, shift = node.params["multiplier"].astype(np.int64), node.params["shift"].astype(np.int64)
-    return _held(fixed_point.scaled(total, multiplier, shift), output, *bounds(node.attrs))
+    scaled = fixed_point.scaled_once if node.op == "dense_tflite" else fixed_point.scaled
+    return _held(scaled(total, multiplier, shift), output, *bounds(node.attrs))
 
 
 def _conv(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
@@ -207,18 +209,26 @@ def _mean(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F
 
 # --- softmax_i8, over the last axis
 
+SOFTMAX_STEPS = 1 / 256, -128
+"""What it writes: TFLite knows no other."""
+
 
 def _softmax_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Written:
     of_dtype(inputs, "i8")
-    number(attrs, "beta")
-    return Written(inputs[0].shape, ("i8",))
+    if not number(attrs, "beta") >= 0:
+        raise ModelError(f"beta: expected at least 0, found {attrs['beta']}")
+    if inputs[0].shape[-1] > fixed_point_softmax.WIDTH_MAX:
+        raise ModelError(
+            f"softmax_i8: expected at most {fixed_point_softmax.WIDTH_MAX} values in the last axis, "
+            f"found {inputs[0].shape[-1]}"
+        )
+    return Written(inputs[0].shape, ("i8",), SOFTMAX_STEPS)
 
 
 def _softmax(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
-    x = rows[0] - rows[0].max(axis=-1, keepdims=True)
-    powers = np.exp(number(node.attrs, "beta") * inputs[0].scale * x)
-    share = powers / powers.sum(axis=-1, keepdims=True) / output.scale
-    return _held(np.floor(share + 0.5).astype(np.int64), output)
+    table = fixed_point_softmax.powers(inputs[0].scale, number(node.attrs, "beta"))
+    distance = (rows[0].max(axis=-1, keepdims=True) - rows[0]).astype(np.int64)
+    return fixed_point_softmax.softmax(distance, table).astype(np.float64)
 
 
 # --- lookup_i8: table[q + 128]
