@@ -1,0 +1,244 @@
+"""Convolutions in float32: conv2d as a product of matrices over an image's pixels, depthwise channel by channel.
+
+Packing and order of sums do not depend on tiles or architecture: the bias, then the values under the kernel in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeswarm.compile.abi import Rows
+from edgeswarm.compile.conv_image import Image, image_of
+from edgeswarm.compile.lower_f32 import LANES, PANEL, Packed, passes
+from edgeswarm.compile.lowering import Functions, Lowering, Plan, Step
+from edgeswarm.compile.template import Value
+from edgeswarm.model.graph import Graph, Outline
+
+FUSED = (
+    "linear",
+    "relu",
+    "relu6",
+    "leaky_relu",
+)  # beside the sums; the rest need the registers, and a pass of their own
+STRETCH = 64  # steps in one stretch of code: 10 KB of it
+PLACES = 32  # of a depthwise kernel in one stretch of code
+HEIGHTS = {4: 2, 3: 3, 2: 4, 1: 4}  # columns of a tile: its pixels
+GROUP = 2  # columns of a depthwise convolution side by side
+
+
+def stretches(image: Image) -> dict[str, Value]:
+    """How the values under a kernel are taken: segments that lie side by side, in stretches, in loops (panel.wat)."""
+    (high, wide), (y_gap, x_gap) = image.window.kernel, image.gaps
+    values = image.channels
+    if x_gap == 4 * values:
+        values, wide = values * wide, 1
+    if wide == 1 and y_gap == 4 * values:
+        values, high = values * high, 1
+    out = {"y_gap": y_gap, "x_gap": x_gap, "values": values, "y_rounds": high, "x_rounds": wide, "rounds": 1, "rest": 0}
+    out |= {"y_body": 1, "x_body": 1, "steps": values}
+    if high * wide * values <= STRETCH:
+        out |= {"y_body": high, "x_body": wide, "y_rounds": 1, "x_rounds": 1}
+    elif wide * values <= STRETCH:
+        out |= {"x_body": wide, "x_rounds": 1}
+    elif values > STRETCH:
+        steps = max(range(STRETCH // 2, STRETCH + 1), key=lambda steps: (values % steps == 0, steps))
+        out |= {"steps": steps, "rounds": values // steps, "rest": values % steps}
+    looped = out["y_rounds"] * out["x_rounds"] * out["rounds"] > 1 or out["rest"] > 0
+    return {**out, "looped": int(looped)}
+
+
+@dataclass(frozen=True, slots=True)
+class ConvStep:
+    """A convolution with what of its activation is fused.  weights, scratch, sums: where they lie."""
+
+    x: Rows
+    y: Rows
+    image: Image
+    depthwise: bool
+    fused: str
+    weights: int
+    scratch: int
+    sums: int
+
+    def __str__(self) -> str:
+        image, name = self.image, "depthwise" if self.depthwise else "conv2d"
+        window = image.window
+        (kh, kw), (sh, sw) = window.kernel, window.stride
+        place = f"x at {self.x.offset}, y at {self.y.offset}, weights at {self.weights}"
+        chunk = f", {image.rows} rows at a time in {image.scratch_bytes} bytes" if image.padded else ""
+        return (
+            f"{name:<13} {image.height}x{image.width}x{image.channels // image.repeat} -> "
+            f"{window.height}x{window.width}x{image.filters}, kernel {kh}x{kw}, stride {sh}x{sw}{chunk}, {place}"
+        )
+
+    def call(self, functions: Functions, rows: str | None) -> str:
+        image, window = self.image, self.image.window
+        calls = self._depthwise(functions) if self.depthwise else self._panels(functions)
+        values: dict[str, Value] = {
+            "padded": int(image.padded),
+            "rows": image.rows,
+            "height": window.height,
+            "width": window.width,
+            "stride": window.stride[0],
+            "spread": window.spread[0],
+            "top": window.pad[0],
+            "y_row": 4 * image.filters * window.width,
+            "pad": self._pad(functions) if image.padded else "",
+            "calls": "\n  ".join(calls),
+        }
+        name = functions.function("conv_image", values)
+        x, y = functions.pointer(self.x, rows), functions.pointer(self.y, rows)
+        return f"(call ${name} {x} (i32.const {self.weights}) {y})"
+
+    def _pad(self, functions: Functions) -> str:
+        image = self.image
+        pixel = 4 * image.channels
+        values: dict[str, Value] = {
+            "scratch": self.scratch,
+            "height": image.height,
+            "row_bytes": image.width * pixel // image.repeat,
+            "left": image.window.pad[2] * pixel,
+            "right": image.window.pad[3] * pixel,
+            "repeat": image.repeat,
+        }
+        return functions.function("conv_pad", values)
+
+    def _shared(self, columns: int, lanes: int) -> dict[str, Value]:
+        image = self.image
+        wrap: dict[str, Value] = {"x_wrap": image.x_wrap, "width": image.window.width if image.x_wrap else 1 << 30}
+        shape: dict[str, Value] = {"columns": columns, "lanes": lanes, "activation": self.fused, "sums": self.sums}
+        return {**shape, **wrap, "x_step": image.x_step, "y_step": 4 * image.filters}
+
+    def _call(self, name: str, parts: int, weights: int, column: int, x_column: int) -> str:
+        x = f"(i32.const {self.scratch})" if self.image.padded else "(local.get $x)"
+        if x_column:
+            x = f"(i32.add {x} (i32.const {16 * x_column}))"
+        return (
+            f"(call ${name} {x} (local.get $pixels) (i32.add (local.get $w) (i32.const {weights})) (i32.const {parts}) "
+            f"(i32.add (local.get $y) (i32.const {16 * column})))"
+        )
+
+    def _panels(self, functions: Functions) -> list[str]:
+        image, calls = self.image, []
+        inputs, loops = packed_of(image).inputs, stretches(image)
+        panels, rest = divmod(image.filters, PANEL * LANES)
+        pixels = image.window.height * image.window.width
+        parts = [(0, panels, PANEL, 0), (panels, 1, -(-rest // LANES), rest % LANES)]
+        for first, count, columns, lanes in parts:
+            if not (count and columns):
+                continue
+            wrap = int(image.padded or image.x_wrap != 0)
+            height = HEIGHTS[columns] if wrap else min(HEIGHTS[columns], pixels)
+            values = self._shared(columns, lanes) | loops
+            values |= {"inputs": inputs, "height": height, "wrap": wrap, "back": -pixels % height}
+            name = functions.function("conv_panel", values)
+            calls.append(self._call(name, count, 64 * first * (inputs + 1), PANEL * first, 0))
+        return calls
+
+    def _depthwise(self, functions: Functions) -> list[str]:
+        image, calls = self.image, []
+        (high, wide), (y_gap, x_gap) = image.window.kernel, image.gaps
+        full, lanes = divmod(image.filters, LANES)
+        groups, left = divmod(full, GROUP)
+        parts = [(0, groups, GROUP, 0), (groups * GROUP, left, 1, 0), (full, int(lanes > 0), 1, lanes)]
+        y_body, x_body = (high, wide) if high * wide <= PLACES else (1, wide) if wide <= PLACES else (1, 1)
+        loops: dict[str, Value] = {
+            "places": high * wide,
+            "y_gap": y_gap,
+            "x_gap": x_gap,
+            "y_body": y_body,
+            "x_body": x_body,
+            "y_rounds": high // y_body,
+            "x_rounds": wide // x_body,
+            "looped": int((y_body, x_body) != (high, wide)),
+        }
+        for first, count, columns, lane in parts:
+            if count:
+                name = functions.function("conv_depthwise", self._shared(columns, lane) | loops)
+                calls.append(self._call(name, count, 16 * first * (high * wide + 1), first, first))
+        return calls
+
+
+def packed_of(image: Image) -> Packed:
+    """How a conv2d's weights are packed: as those of a dense layer that reads the values under a kernel."""
+    high, wide = image.window.kernel
+    return Packed(high * wide * image.channels, image.filters)
+
+
+def _steps(plan: Plan, index: int) -> list[Step]:
+    node, image = plan.outline.nodes[index], image_of(plan.outline, index)
+    name = str(node.attrs["activation"])
+    fused = name if name in FUSED else "linear"
+    y = plan.place(node.output)
+    step = ConvStep(
+        x=plan.place(node.inputs[0]),
+        y=y,
+        image=image,
+        depthwise=node.op == "depthwise",
+        fused=fused,
+        weights=plan.weights(index),
+        scratch=plan.scratch(image.scratch_bytes + 16, index) if image.padded else 0,
+        sums=plan.scratch(16 * max(HEIGHTS[columns] * columns for columns in HEIGHTS), index),
+    )
+    return [step, *passes(plan.library, [] if fused == name else [name], y, plan.library.tile(plan.arch).pass_unroll)]
+
+
+def _conv_size(outline: Outline, index: int) -> int:
+    return packed_of(image_of(outline, index)).size
+
+
+def _conv_pack(graph: Graph, index: int) -> bytes:
+    packed, params = packed_of(image_of(graph, index)), graph.nodes[index].params
+    full = np.zeros((packed.inputs + 1, packed.columns * LANES), dtype="<f4")
+    full[0, : packed.outputs] = params["bias"]
+    full[1:, : packed.outputs] = params["weights"].reshape(packed.inputs, packed.outputs)
+    return b"".join(full[:, columns].tobytes() for columns in packed.panel_slices())
+
+
+def _conv_unpack(content: bytes, outline: Outline, index: int) -> dict[str, NDArray[Any]]:
+    packed, start = packed_of(image_of(outline, index)), 0
+    values = np.frombuffer(content, "<f4")
+    full = np.empty((packed.inputs + 1, packed.columns * LANES), np.float32)
+    for columns in packed.panel_slices():
+        panel = full[:, columns]
+        panel[:] = values[start : start + panel.size].reshape(panel.shape)
+        start += panel.size
+    shape = outline.params_of(index)["weights"].shape
+    return {"weights": full[1:, : packed.outputs].reshape(shape), "bias": full[0, : packed.outputs]}
+
+
+def _depthwise_shape(outline: Outline, index: int) -> tuple[int, int]:
+    """Columns, and vectors of each."""
+    image = image_of(outline, index)
+    high, wide = image.window.kernel
+    return -(-image.filters // LANES), high * wide + 1
+
+
+def _depthwise_size(outline: Outline, index: int) -> int:
+    columns, vectors = _depthwise_shape(outline, index)
+    return 16 * columns * vectors
+
+
+def _depthwise_pack(graph: Graph, index: int) -> bytes:
+    columns, vectors = _depthwise_shape(graph, index)
+    params = graph.nodes[index].params
+    full = np.zeros((vectors, columns * LANES), dtype="<f4")
+    channels = len(params["bias"])
+    full[0, :channels] = params["bias"]
+    full[1:, :channels] = params["weights"].reshape(-1, channels)
+    return full.reshape(vectors, columns, LANES).swapaxes(0, 1).tobytes()
+
+
+def _depthwise_unpack(content: bytes, outline: Outline, index: int) -> dict[str, NDArray[Any]]:
+    columns, vectors = _depthwise_shape(outline, index)
+    full = np.frombuffer(content, "<f4").reshape(columns, vectors, LANES).swapaxes(0, 1).reshape(vectors, -1)
+    shape = outline.params_of(index)["weights"].shape
+    return {"weights": full[1:, : shape[2]].reshape(shape), "bias": full[0, : shape[2]]}
+
+
+CONV = Lowering(_conv_size, _steps, _conv_pack, _conv_unpack)
+DEPTHWISE = Lowering(_depthwise_size, _steps, _depthwise_pack, _depthwise_unpack)
