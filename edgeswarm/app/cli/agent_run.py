@@ -100,11 +100,20 @@ def run(
     "--seconds", type=click.FloatRange(0.05, 600), default=1.0, show_default=True, help="For each batch size."
 )
 @click.option("--rows", type=click.IntRange(1, BATCH_ROWS), multiple=True, help="Batch size; may be given repeatedly.")
+@click.option("--against", type=click.Choice(["litert"]), help="Measure LiteRT beside it, in turns (one row a call).")
+@click.option("--model", type=click.Path(path_type=Path), help="Its .tflite file, where X.af does not carry it.")
 @output.state_option
 @output.config_option
 @output.json_option
 def bench(
-    file: Path, seconds: float, rows: tuple[int, ...], state: Path | None, config_file: Path | None, as_json: bool
+    file: Path,
+    seconds: float,
+    rows: tuple[int, ...],
+    against: str | None,
+    model: Path | None,
+    state: Path | None,
+    config_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Measure an agent file in a jail: time of one call of 1, 16 and 256 rows, there and back, and memory.
 
@@ -114,7 +123,13 @@ def bench(
     Examples:
       edgeswarm agent bench digits.af
       edgeswarm agent bench digits.af --rows 1 --rows 64 --seconds 5 --json
+      edgeswarm agent bench kws.af --against litert
     """
+    if model is not None and against is None:
+        raise click.UsageError("--model is for --against")
+    from edgeswarm.app.cli import agent_against
+
+    other = agent_against.model_of(file, model) if against else b""
     agent, layout = jailed.read_runnable(file, state, config_file)
     sizes = rows or tuple(dict.fromkeys(min(size, layout.batch_max) for size in BENCH_ROWS))
     inputs = bench_input(agent, layout.input.width, max(sizes))
@@ -128,6 +143,7 @@ def bench(
             measured.append(_measure(ready, inputs[: 4 * size * layout.input.width], size, seconds))
             advance(1)
         memory = ready.jail.memory_bytes()
+        beside = agent_against.measure(ready, agent, other, inputs, seconds) if against else None
     row = {
         "agent": agent.header.name,
         "tier": tier,
@@ -136,6 +152,7 @@ def bench(
         "kernel_memory_bytes": layout.memory_bytes,
         "weights_bytes": layout.weights.size,
         "batches": measured,
+        "against": beside,
     }
     output.emit(row, as_json=as_json, text=lambda: _bench_text(row, measured))
 
@@ -183,7 +200,12 @@ def _bench_text(row: dict[str, Any], measured: list[dict[str, Any]]) -> str:
     ]
     header = ("rows a call", "calls", "p50 µs", "p99 µs", "rows/s", "ns a row (p50)")
     memory = f"jail {output.size(row['jail_memory_bytes'])}, of it kernel {output.size(row['kernel_memory_bytes'])}"
-    return (
-        f"{output.table(header, cells, right=range(6))}\n\n"
-        f"agent {row['agent']}, tier {row['tier']}, jail ready in {row['jail_ready_ms']} ms, private memory: {memory}"
-    )
+    parts = [
+        output.table(header, cells, right=range(6)),
+        f"agent {row['agent']}, tier {row['tier']}, jail ready in {row['jail_ready_ms']} ms, private memory: {memory}",
+    ]
+    if row["against"] is not None:
+        from edgeswarm.app.cli import agent_against
+
+        parts.append(agent_against.text(row["against"]))
+    return "\n\n".join(parts)
