@@ -1,0 +1,220 @@
+"""Dense layers of ONNX (Gemm, MatMul, the linear models of ai.onnx.ml), and scales and shifts that join them.
+
+Weights that meet a flattened image are put into the order in which the image lies, so that nothing is transposed.
+Source: the ONNX operator specification, ai.onnx and ai.onnx.ml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from edgeswarm.errors import ModelError
+from edgeswarm.model.onnx.draft import Draft, Held, Numbers, plain, rows_only, size_of
+from edgeswarm.model.onnx.file import Step
+from edgeswarm.model.onnx.reading import float_attr, floats_input, single, text_attr, whole_attr
+
+LINEAR = ("conv2d", "depthwise", "dense")
+"""Operators that a scale and a shift of their channels can be folded into."""
+
+
+def gemm(draft: Draft, step: Step) -> None:
+    """Gemm: alpha * x @ weights + beta * bias."""
+    value = draft.held(step, 0)
+    if whole_attr(step, "transA", 0):
+        raise ModelError("transA: expected 0, for rows do not mix, found 1")
+    weights = floats_input(draft, step, 1, "weights", 2) * float_attr(step, "alpha", 1.0)
+    transposed = bool(whole_attr(step, "transB", 0))
+    weights = weights.T if transposed else weights
+    bias = np.zeros(weights.shape[1])
+    if draft.given(step, 2):
+        found = rows_only(draft.numbers(step, 2, "bias"), 1, "bias")
+        if found.size not in (1, weights.shape[1]):
+            raise ModelError(f"bias: expected {weights.shape[1]} numbers, found {found.size}")
+        bias = bias + found.astype(np.float64) * float_attr(step, "beta", 1.0)
+    if value.rank != 1:
+        raise ModelError(f"expected one axis besides the batch, found {list(value.shape)}; Flatten makes one")
+    made = layer(draft, value, weights, bias)
+    if float_attr(step, "alpha", 1.0) == 1.0:
+        keep_whole(draft, step, made.tensor, lambda whole: in_place(value, whole.T if transposed else whole))
+    draft.put(step, made)
+
+
+def matmul(draft: Draft, step: Step) -> None:
+    """MatMul of rows with numbers of the file; over all places alike where a row has further axes."""
+    first, second = draft.value(step, 0), draft.value(step, 1)
+    if isinstance(first, Held) and isinstance(second, Held):
+        raise ModelError("expected weights that are numbers of the file, found two that rows decide (attention?)")
+    if not isinstance(first, Held):
+        raise ModelError("expected the rows first and the weights second, found the reverse")
+    weights = floats_input(draft, step, 1, "weights")
+    if weights.ndim < 2 or size_of(weights.shape[:-2]) != 1:
+        raise ModelError(f"weights: expected two axes, found {list(weights.shape)}")
+    weights = weights.reshape(weights.shape[-2], weights.shape[-1])
+    bias = np.zeros(weights.shape[1])
+    if first.rank == 1:
+        made = layer(draft, first, weights, bias)
+        keep_whole(draft, step, made.tensor, lambda whole: in_place(first, whole.reshape(weights.shape)))
+    else:
+        made = _pointwise(draft, first, weights, bias)
+    draft.put(step, made)
+
+
+def layer(draft: Draft, value: Held, weights: Numbers, bias: Numbers) -> Held:
+    """value @ weights + bias for a value of one axis; weights, bias: float64."""
+    if value.rank != 1 or weights.shape[0] != value.shape[0] or not weights.shape[1]:
+        raise ModelError(f"weights: expected {list(value.shape)} rows of at least one, found {list(weights.shape)}")
+    flat = draft.reshaped(value.tensor, value.shape)
+    params = {"weights": in_place(value, single(weights, "weights")), "bias": single(bias, "bias")}
+    made = draft.add("dense", [flat], params, units=weights.shape[1], activation="linear")
+    return draft.fresh(made, (0,))
+
+
+def in_place(value: Held, weights: Numbers) -> Numbers:
+    """Weights [inputs, units] in the order in which the value lies: a reshaped image is not transposed back."""
+    if value.base == value.shape:
+        return np.ascontiguousarray(weights)
+    apart = weights.reshape(*value.base, weights.shape[1])
+    return np.ascontiguousarray(apart.transpose(*value.order, len(value.base)).reshape(weights.shape))
+
+
+def _pointwise(draft: Draft, value: Held, weights: Numbers, bias: Numbers) -> Held:
+    """A dense layer at each place: a convolution with a kernel of 1."""
+    if value.rank not in (2, 3) or weights.shape[0] != value.shape[-1]:
+        raise ModelError(f"weights: expected {value.shape[-1:]} rows for {list(value.shape)}, found {weights.shape[0]}")
+    tensor = draft.in_order(value, plain(value.rank))
+    shape = draft.shape_of(tensor)
+    tensor = draft.reshaped(tensor, (1,) * (3 - len(shape)) + shape)
+    params = {"weights": single(weights, "weights")[None, None], "bias": single(bias, "bias")}
+    once = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "pad": (0, 0, 0, 0)}
+    made = draft.add("conv2d", [tensor], params, filters=weights.shape[1], activation="linear", **once)
+    made = draft.reshaped(made, (*shape[:-1], weights.shape[1]))
+    return draft.fresh(made, plain(value.rank))
+
+
+def keep_whole(draft: Draft, step: Step, tensor: int, layout: Callable[[Numbers], Numbers]) -> None:
+    """Remember the int8 numbers that weights were made of, so that a QuantizeLinear behind can use them.
+
+    layout: of the weights as the file has them to those of the node that makes `tensor`.
+    """
+    if (folded := draft.folded.get(step.inputs[1])) is not None and not folded[2].any():
+        whole, scales, _ = folded
+        draft.quantised[tensor] = (layout(whole), scales)
+
+
+# --- scales and shifts
+
+
+def affine(draft: Draft, value: Held, scale: Numbers | None, shift: Numbers | None) -> Held:
+    """value * scale + shift; both float32 with value.rank axes (of 1 where they are repeated), None: 1 or 0.
+
+    Folded into the layer that makes the value where that has no activation, nobody else reads it, and the numbers
+    differ by channel alone.
+    """
+    folded = _folded(draft, value, scale, shift)
+    if folded:
+        return value
+    for op, numbers in (("mul", scale), ("add", shift)):
+        if numbers is None or (numbers == (1 if op == "mul" else 0)).all():
+            continue
+        value = _with_constant(draft, value, op, numbers)
+    return value
+
+
+def _with_constant(draft: Draft, value: Held, op: str, numbers: Numbers) -> Held:
+    if value.shape == ():
+        made = draft.add(op, [draft.in_order(value, ()), draft.constant(numbers.reshape(1), (0,))], activation="linear")
+        return Held((), made, (), (), True)
+    if value.base != value.shape:
+        tensor, order = draft.in_order(value, plain(value.rank)), plain(value.rank)
+    else:
+        tensor, order = value.tensor, value.order
+    made = draft.add(op, [tensor, draft.constant(numbers, order)], activation="linear")
+    return draft.fresh(made, order)
+
+
+def _folded(draft: Draft, value: Held, scale: Numbers | None, shift: Numbers | None) -> bool:
+    if value.base != value.shape or not value.rank:
+        return False
+    maker = draft.maker(value, LINEAR, keep_last=True)
+    if maker is None:
+        return False
+    channel, found = value.order[-1], []
+    for numbers, default in ((scale, 1.0), (shift, 0.0)):
+        numbers = np.full((1,) * value.rank, default) if numbers is None else numbers
+        if numbers.size != numbers.shape[channel] or numbers.size not in (1, value.shape[channel]):
+            return False  # not by channel alone, or it makes the value larger
+        found.append(np.broadcast_to(numbers.reshape(-1).astype(np.float64), value.shape[channel]))
+    node = draft.node_of(maker)
+    assert node is not None
+    weights, bias = (node.params[name].astype(np.float64) for name in ("weights", "bias"))
+    held = {
+        "weights": single(weights * found[0], "weights times scale"),
+        "bias": single(bias * found[0] + found[1], "bias"),
+    }
+    draft.rewrite(maker, params=held)
+    if scale is not None and (found[0] != 1).any():
+        draft.quantised.pop(maker, None)
+    return True
+
+
+def batch_normalization(draft: Draft, step: Step) -> None:
+    """BatchNormalization as it is once trained: (x - mean) / sqrt(variance + epsilon) * scale + shift, by channel."""
+    value = draft.held(step, 0)
+    if whole_attr(step, "training_mode", 0) or any(name and draft.uses[name] for name in step.outputs[1:]):
+        raise ModelError("training_mode: expected 0, a model that is trained, found 1; export it in eval mode")
+    if value.rank < 1:
+        raise ModelError("expected channels besides the batch, found none")
+    scale, shift, mean, variance = (
+        floats_input(draft, step, index, name, 1)
+        for index, name in enumerate(("scale", "bias", "mean", "variance"), start=1)
+    )
+    if {len(scale), len(shift), len(mean), len(variance)} != {value.shape[0]}:
+        raise ModelError(f"expected {value.shape[0]} numbers of each, one a channel, found others")
+    spread = variance + float_attr(step, "epsilon", 1e-5)
+    if not (spread > 0).all():
+        raise ModelError("variance: expected numbers above -epsilon, found others")
+    scale = scale / np.sqrt(spread)
+    shape = (value.shape[0], *(1,) * (value.rank - 1))
+    held = single(scale, "scale").reshape(shape), single(shift - mean * scale, "shift").reshape(shape)
+    draft.put(step, affine(draft, value, *held))
+
+
+# --- ai.onnx.ml: what scikit-learn's converter writes
+
+
+def scaler(draft: Draft, step: Step) -> None:
+    """Scaler: (x - offset) * scale, of a row of one axis."""
+    value = draft.held(step, 0)
+    offset, scale = (_floats_attr(step, name) for name in ("offset", "scale"))
+    sizes = {len(offset), len(scale)} - {1}
+    if value.rank != 1 or sizes - {value.shape[0]}:
+        raise ModelError(f"expected one axis and a number for each of its values, found {list(value.shape)}")
+    width = (value.shape[0],)
+    held = single(np.broadcast_to(scale, width), "scale"), single(np.broadcast_to(-offset * scale, width), "offset")
+    draft.put(step, affine(draft, value, *held))
+
+
+def linear_regressor(draft: Draft, step: Step) -> None:
+    """LinearRegressor: x @ coefficients.T + intercepts."""
+    value, targets = draft.held(step, 0), whole_attr(step, "targets", 1)
+    if text_attr(step, "post_transform", "NONE") != "NONE":
+        raise ModelError("post_transform: expected NONE, found another")
+    coefficients = _floats_attr(step, "coefficients")
+    if value.rank != 1 or targets < 1 or coefficients.size != targets * value.shape[0]:
+        raise ModelError(f"coefficients: expected {targets} for each value of {list(value.shape)}")
+    bias = _floats_attr(step, "intercepts") if "intercepts" in step.attrs else np.zeros(targets)
+    if bias.shape != (targets,):
+        raise ModelError(f"intercepts: expected {targets}, found {len(bias)}")
+    draft.put(step, layer(draft, value, coefficients.reshape(targets, -1).T, bias))
+
+
+def _floats_attr(step: Step, name: str) -> Numbers:
+    value = step.attrs.get(name, ())
+    if not isinstance(value, tuple) or not value or not all(isinstance(item, float) for item in value):
+        raise ModelError(f"{name}: expected numbers, found {str(value)[:40]!r}")
+    held = np.array(value, np.float64)
+    if not np.isfinite(held).all():
+        raise ModelError(f"{name}: expected finite numbers, found NaN or infinity")
+    return held

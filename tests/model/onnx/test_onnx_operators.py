@@ -1,0 +1,281 @@
+"""Every operator of ONNX that is read, over shapes, strides, pads and orders, against ONNX Runtime's answers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx", reason="the extra onnx is not here: NO ONNX FILE IS TESTED")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not here: NO ONNX FILE IS TESTED AGAINST IT")
+
+from onnx_files import Net, answers, rows_of
+
+from edgeswarm.model.graph import forward
+from edgeswarm.model.onnx import Imported, imported
+
+
+def agrees(net: Net, *outputs: str, rows: int = 2, near: float = 2e-5) -> Imported:
+    """The float64 definition of the imported graph answers as ONNX Runtime does."""
+    data = net.bytes(*outputs)
+    made, x = imported(data), rows_of(net.bytes(*outputs), rows)
+    wanted = answers(data, x)
+    found = forward(made.graph, x)
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).max() <= near * max(1.0, np.abs(wanted).max())
+    return made
+
+
+def ops(made: Imported) -> list[str]:
+    return [node.op for node in made.graph.nodes]
+
+
+CONVOLUTIONS = [
+    {"kernel": kernel, "strides": strides, "pads": pads, "dilations": dilations, "group": group}
+    for (kernel, pads), strides, dilations, group in itertools.product(
+        [((1, 1), (0, 0, 0, 0)), ((3, 3), (1, 1, 1, 1)), ((3, 2), (0, 1, 2, 0))],
+        [(1, 1), (2, 3)],
+        [(1, 1), (2, 1)],
+        [1, 2, 6],
+    )
+]
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+def test_convolution_of_images(case: dict[str, object]) -> None:
+    net, kernel, group = Net([1, 6, 9, 8]), case["kernel"], case["group"]
+    weights = net.random(12, 6 // group, *kernel)  # type: ignore[operator,misc]
+    attrs = {name: case[name] for name in ("strides", "pads", "dilations", "group")}
+    net.add("Conv", weights, net.random(12), **attrs)
+    assert ("depthwise" in ops(agrees(net))) == (group == 6)
+
+
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize("op", ["Conv", "MaxPool", "AveragePool"])
+def test_automatic_padding(auto_pad: str, op: str) -> None:
+    net = Net([1, 3, 7, 10])
+    if op == "Conv":
+        net.add(op, net.random(4, 3, 3, 4), auto_pad=auto_pad, strides=[2, 3])
+    else:
+        net.add(op, kernel_shape=[3, 4], auto_pad=auto_pad, strides=[2, 3])
+    agrees(net)
+
+
+@pytest.mark.parametrize("dilation,pads", [(1, (0, 0)), (1, (2, 0)), (4, (8, 0)), (2, (9, 9))])
+def test_convolution_of_sequences(dilation: int, pads: tuple[int, int]) -> None:
+    """(9, 9): more padding than a window covers, which becomes a node."""
+    net = Net(["batch", 3, 20])
+    net.add("Conv", net.random(5, 3, 3), net.random(5), dilations=[dilation], pads=pads)
+    net.add("Relu")
+    net.add("Conv", net.random(10, 1, 3), group=5)
+    assert ("pad" in ops(agrees(net))) == (pads == (9, 9))
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize("ceil_mode", [0, 1])
+@pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 1, 1, 1)])
+@pytest.mark.parametrize("counted", [0, 1])
+def test_pools(op: str, ceil_mode: int, pads: tuple[int, ...], counted: int) -> None:
+    for side in (7, 8):
+        net = Net([1, 3, side, 9])
+        more = {"count_include_pad": counted} if op == "AveragePool" else {}
+        if ceil_mode and counted and op == "AveragePool":
+            continue  # what padding counts there differs from version to version
+        net.add(op, kernel_shape=[3, 2], strides=[2, 2], pads=pads, ceil_mode=ceil_mode, **more)
+        agrees(net)
+
+
+def test_pools_of_sequences_and_over_everything() -> None:
+    for op in ("MaxPool", "AveragePool"):
+        net = Net([1, 3, 11])
+        net.add(op, kernel_shape=[4], strides=[3], pads=[1, 2])
+        agrees(net)
+    for op in ("GlobalMaxPool", "GlobalAveragePool"):
+        for shape in ([1, 3, 11], [1, 3, 4, 5]):
+            net = Net(shape)
+            net.add(op)
+            agrees(net)
+
+
+EACH: dict[str, Callable[[Net], object]] = {
+    "relu": lambda net: net.add("Relu"),
+    "sigmoid": lambda net: net.add("Sigmoid"),
+    "tanh": lambda net: net.add("Tanh"),
+    "leaky": lambda net: net.add("LeakyRelu", alpha=0.2),
+    "clip 0 6": lambda net: net.add("Clip", net.number(0.0), net.number(6.0)),
+    "clip -1 1": lambda net: net.add("Clip", net.number(-1.0), net.number(1.0)),
+    "clip 0 1": lambda net: net.add("Clip", net.number(0.0), net.number(1.0)),
+    "clip -0.3 0.7": lambda net: net.add("Clip", net.number(-0.3), net.number(0.7)),
+    "clip low": lambda net: net.add("Clip", net.number(-0.3)),
+    "clip high": lambda net: net.add("Clip", "", net.number(0.4)),
+    "clip nothing": lambda net: (net.add("Clip"), net.add("Relu")),
+    "hard sigmoid": lambda net: net.add("HardSigmoid", alpha=0.25, beta=0.4),
+    "hard swish": lambda net: net.add("HardSwish"),
+    "neg": lambda net: net.add("Neg"),
+    "dropout": lambda net: (net.add("Dropout"), net.add("Relu")),
+    "identity": lambda net: (net.add("Identity"), net.add("Relu")),
+    "add scalar": lambda net: net.add("Add", net.number(0.25)),
+    "add channels": lambda net: net.add("Add", net.random(4, 1, 1)),
+    "add row": lambda net: net.add("Add", net.random(1, 4, 3, 5)),
+    "add last axis": lambda net: net.add("Add", net.random(5)),
+    "mul channels": lambda net: net.add("Mul", net.random(1, 4, 1, 1)),
+    "sub": lambda net: net.add("Sub", net.random(4, 1, 1)),
+    "sub from": lambda net: net.add("Sub", net.last, reads=net.random(4, 3, 5)),
+    "div": lambda net: net.add("Div", net.number(3.0)),
+    "batch normalization": lambda net: net.add(
+        "BatchNormalization", net.random(4), net.random(4), net.random(4), net.number([0.5, 1, 2, 3])
+    ),
+    "softmax last": lambda net: net.add("Softmax"),
+    "softmax channels": lambda net: net.add("Softmax", axis=1),
+    "softmax rows": lambda net: net.add("Softmax", axis=2),
+    "pad": lambda net: net.add("Pad", net.whole(0, 1, 0, 2, 0, 0, 3, 0), net.number(1.5)),
+    "pad some": lambda net: (
+        setattr(net, "opset", 18),
+        net.add("Pad", net.whole(1, 2), net.number(0.0), net.whole(-1)),
+    ),
+    "crop": lambda net: net.add("Pad", net.whole(0, 0, -1, 0, 0, 0, 1, -2)),
+    "flatten": lambda net: net.add("Flatten"),
+    "reshape": lambda net: net.add("Reshape", net.whole(0, -1, 6)),
+    "reshape all": lambda net: net.add("Reshape", net.whole(1, 60)),
+    "transpose": lambda net: net.add("Transpose", perm=[0, 2, 3, 1]),
+    "transpose twice": lambda net: (net.add("Transpose", perm=[0, 3, 1, 2]), net.add("Transpose", perm=[0, 2, 1, 3])),
+    "unsqueeze": lambda net: net.add("Unsqueeze", net.whole(2)),
+    "slice": lambda net: net.add("Slice", net.whole(1, -3), net.whole(3, 2**62), net.whole(1, 3), net.whole(1, 2)),
+    "gather": lambda net: net.add("Gather", net.number(-1, np.int64), axis=3),
+    "gather one": lambda net: net.add("Gather", net.whole(1), axis=1),
+    "mean": lambda net: net.add("ReduceMean", axes=[2, 3]),
+    "mean gone": lambda net: net.add("ReduceMean", axes=[1, 3], keepdims=0),
+    "mean of all": lambda net: net.add("ReduceMean", axes=[1, 2, 3], keepdims=0),
+    "matmul": lambda net: net.add("MatMul", net.random(5, 6)),
+}
+
+
+@pytest.mark.parametrize("front", ["input", "convolution", "transposed", "shared", "flat"])
+@pytest.mark.parametrize("name", EACH)
+def test_each_operator_behind_each_other(name: str, front: str) -> None:
+    """Behind a convolution an operator may be folded in; behind a value that is read twice it must not be."""
+    net = Net([1, 4, 3, 5])
+    if front in ("convolution", "shared"):
+        net.add("Conv", net.random(4, 4, 1, 1), net.random(4))
+    if front == "transposed":
+        net.add("Transpose", perm=[0, 2, 1, 3])
+        net.add("Relu")
+        net.add("Transpose", perm=[0, 2, 1, 3])
+    if front == "flat":
+        net.add("Conv", net.random(4, 4, 1, 1), net.random(4))
+        net.add("Reshape", net.whole(1, 60))
+        net.add("Reshape", net.whole(1, 4, 3, 5))
+    first = net.last
+    EACH[name](net)
+    if front == "shared":
+        last = net.add("Flatten")
+        net.add("Flatten", reads=first)
+        net.add("Concat", last, axis=1)
+    agrees(net)
+
+
+@pytest.mark.parametrize("op", ["Add", "Sub", "Mul"])
+@pytest.mark.parametrize("second", [(1, 4, 3, 5), (1, 4, 1, 1), (1, 1, 3, 5)])
+def test_pairs_of_values_in_different_orders(op: str, second: tuple[int, ...]) -> None:
+    net = Net([1, 4, 3, 5])
+    first = net.add("Conv", net.random(4, 4, 1, 1), net.random(4))
+    other = net.add("Relu", reads="input")
+    axes = [axis for axis, size in enumerate(second) if axis and size == 1]
+    other = net.add("ReduceMean", reads=other, axes=axes) if axes else other
+    net.add(op, other, reads=first)
+    net.add("Relu")
+    agrees(net)
+
+
+def test_concat_and_split_along_each_axis() -> None:
+    for axis in (1, 2, 3, -1):
+        net = Net([1, 4, 4, 6])
+        conv = net.add("Conv", net.random(4, 4, 1, 1))
+        net.add("Concat", conv, net.random(1, 4, 4, 6), axis=axis, reads="input")
+        net.add("Split", outputs=2, axis=axis)
+        net.add("Relu", reads=f"{net.last}_1")
+        agrees(net)
+
+
+@pytest.mark.parametrize("opset", [7, 9, 11, 12, 13, 18, 21])
+def test_dense_layers_of_every_opset(opset: int) -> None:
+    """Gemm, its scales and orders; Softmax, whose axis means two things; what was an attribute and became an input."""
+    net = Net([1, 2, 3, 4], opset)
+    net.add("Conv", net.random(3, 2, 1, 1))
+    net.add("Flatten", axis=1)
+    net.add("Gemm", net.random(5, 36), net.random(5), transB=1, alpha=0.5, beta=2.0)
+    net.add(
+        "Clip",
+        *((net.number(0.0), net.number(6.0)) if opset >= 11 else ()),
+        **({} if opset >= 11 else {"min": 0.0, "max": 6.0}),
+    )
+    net.add("MatMul", net.random(5, 4))
+    net.add("Add", net.random(1, 4))
+    net.add("Softmax", axis=1)
+    made = agrees(net)
+    assert ops(made)[-3:] == ["dense", "dense", "softmax"]
+    assert made.opset == opset
+
+
+def test_a_net_of_images_costs_one_transpose_and_no_more() -> None:
+    """Batch normalisation, bias and activations are folded in; the dense weights take the order of the image."""
+    net = Net(["N", 3, 12, 12])
+    for filters, group in ((8, 1), (8, 8), (16, 1)):
+        width = 3 if filters == 8 and group == 1 else 8
+        net.add("Conv", net.random(filters, width // group, 3, 3), group=group, pads=[1, 1, 1, 1])
+        net.add("BatchNormalization", *(net.random(filters) for _ in range(3)), net.number(np.ones(filters)))
+        net.add("Clip", net.number(0.0), net.number(6.0))
+    net.add("Flatten")
+    net.add("Gemm", net.random(2304, 10, scale=0.02), net.random(10))
+    net.add("Softmax")
+    made = agrees(net)
+    assert ops(made) == ["transpose", "conv2d", "depthwise", "conv2d", "reshape", "dense", "softmax"]
+    assert {node.attrs["activation"] for node in made.graph.nodes[1:4]} == {"relu6"}
+
+
+def test_transposes_around_a_net_of_another_framework_vanish() -> None:
+    """tf2onnx puts one in front and one behind: the rows lie as the kernels want them."""
+    net = Net([1, 6, 6, 3])
+    net.add("Transpose", perm=[0, 3, 1, 2])
+    net.add("Conv", net.random(4, 3, 3, 3), net.random(4))
+    net.add("Relu")
+    net.add("Transpose", perm=[0, 2, 3, 1])
+    assert ops(agrees(net)) == ["conv2d"]
+
+
+def test_shapes_that_pytorch_computes_are_folded() -> None:
+    """x.view(x.size(0), -1) becomes five nodes."""
+    net = Net(["N", 2, 3, 4])
+    x = net.add("Relu")
+    net.add("Shape")
+    net.add("Gather", net.number(0, np.int64), axis=0)
+    size = net.add("Unsqueeze", net.whole(0))
+    shape = net.add("Concat", net.whole(-1), axis=0, reads=size)
+    net.add("Reshape", shape, reads=x)
+    net.add("Gemm", net.random(24, 3))
+    assert ops(agrees(net)) == ["elementwise", "reshape", "dense"]
+
+
+def test_a_classifier_of_scikit_learn_answers_its_probabilities() -> None:
+    """Its converter's file has labels besides, of operators that are not needed."""
+    net = Net(["N", 6])
+    net.add("Scaler", domain="ai.onnx.ml", offset=[0.5] * 6, scale=[2.0] * 6)
+    net.add("MatMul", net.random(6, 9))
+    net.add("Add", net.random(9))
+    net.add("Relu")
+    net.add("MatMul", net.random(9, 3))
+    net.add("Add", net.random(3))
+    chances = net.add("Softmax")
+    labels = net.add("ArgMax", axis=1)
+    data, x = net.bytes(labels, chances, dtypes=[7]), rows_of(net.bytes(), 3)
+    made = imported(data)
+    np.testing.assert_allclose(forward(made.graph, x), answers(data, x, chances), atol=1e-6)
+    assert made.notes == ("the agent answers 'v6'; left out: 'v7'",)
+
+
+def test_a_regression_of_scikit_learn() -> None:
+    net = Net(["N", 4])
+    net.add("LinearRegressor", domain="ai.onnx.ml", coefficients=[0.5, -1.0, 2.0, 0.25], intercepts=[1.5], targets=1)
+    assert ops(agrees(net)) == ["dense"]
