@@ -1,8 +1,8 @@
 """Operators on 8-bit tensors, in the whole-number arithmetic of TFLite's reference kernels: the same bits.
 
-Sums are 32-bit numbers (they wrap), scaled as `fixed_point.py` tells (rounded twice, in dense_tflite once), then moved by
-the zero point written, then held within low and high: the fused activation, as whole numbers.  Padded places count as
-the zero point read.
+Sums are 32-bit numbers (they wrap), scaled as `fixed_point.py` tells (rounded twice, in dense_tflite once), then moved
+by the zero point written, then held within low and high: the fused activation, as whole numbers.  Padded places count
+as the zero point read.
 """
 
 from __future__ import annotations
