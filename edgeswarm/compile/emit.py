@@ -14,10 +14,10 @@ from edgeswarm.compile.schedule import Schedule
 from edgeswarm.compile.template import Value
 from edgeswarm.compile.wasm import PAGE_BYTES
 
-_MULTIPLY_ADD = {
-    "fast": {"fma": "f32x4.relaxed_madd", "into": ""},  # (relaxed_madd B S A) = B S + A
-    "deterministic": {"fma": "f32x4.add (f32x4.mul", "into": ")"},  # (add (mul B S) A): rounded twice, on all machines
-}
+_OPERATIONS = {  # (relaxed_madd B S A) = B S + A; (add (mul B S) A): rounded twice, on all machines
+    "fast": {"fma": "f32x4.relaxed_madd", "into": "", "trunc": "i32x4.relaxed_trunc_f32x4_s"},
+    "deterministic": {"fma": "f32x4.add (f32x4.mul", "into": ")", "trunc": "i32x4.trunc_sat_f32x4_s"},
+}  # trunc: of what is no NaN and within the range of i32, so that both give the same
 
 
 def emit(schedule: Schedule, library: Library, *, each_step: bool = False) -> str:
@@ -87,6 +87,6 @@ class _Functions:
         key = (template, *values.values())
         if key not in self.texts:
             self.names[key] = f"f{len(self.texts)}"
-            full = {**values, **_MULTIPLY_ADD[self.mode], "name": self.names[key]}
+            full = {**values, **_OPERATIONS[self.mode], "name": self.names[key]}
             self.texts[key] = self.library.find(template).render(full, self.library.find)
         return self.names[key]

@@ -1,8 +1,8 @@
 """Which tensors of a graph that goes row by row share memory, and from when to when each piece of memory is in use.
 
-Four ways to share: a reshape or a contiguous cut is another view of the same bytes; what a join puts side by side is
-computed in its place where that can be; an operator that goes value by value writes over an input that dies there; and
-a constant is read where its weights lie.
+Four ways to share: a reshape, or a cut that is one stretch, is another view of the same bytes; what a join puts side by
+side is computed in its place where that can be; an operator that goes value by value writes over an input that dies
+there; and a constant is read where its weights lie.
 Kernels write whole vectors, so up to 15 bytes behind a tensor are overwritten: what lies behind a tensor inside the
 same piece is written later than it, or copied there, or dead.  Behind each piece there is room for one more vector.
 """
@@ -99,6 +99,7 @@ class Sharing:
         if len(pinned) > 1 or (made.pin and self._sizes[node.inputs[0]] != self._sizes[node.output]):
             self.copies.add((index, 0))
         else:
+            made.first, made.written = source.first, source.written  # a view writes nothing
             self._merge(source, made, self._offsets[node.inputs[0]] + start - self._offsets[node.output])
 
     def _join(self, index: int, node: Node) -> None:
@@ -157,6 +158,9 @@ def skipped(outline: Outline, node: Node) -> int | None:
     """Bytes before what a node cuts out of its input, if that is one stretch of it; None for other nodes."""
     if node.op == "reshape":
         return 0
+    if node.op == "transpose":
+        long = [axis for axis in _numbers(node, "perm") if outline.tensors[node.inputs[0]].shape[axis] > 1]
+        return 0 if long == sorted(long) else None
     if node.op not in ("slice", "strided_slice"):
         return None
     source = outline.tensors[node.inputs[0]]

@@ -20,7 +20,7 @@ LIVES = st.lists(
 def test_what_is_in_use_at_the_same_time_lies_apart_with_a_vector_to_spare(lives: list[Life]) -> None:
     offsets, end = arrange(lives, 1024)
     for index, (one, at) in enumerate(zip(lives, offsets, strict=True)):
-        assert at % 64 == 0 and 1024 <= at and (not one.size or at + one.size + 16 <= end)
+        assert at % 64 == 0 and at >= 1024 and (not one.size or at + one.size + 16 <= end)
         for other, place in list(zip(lives, offsets, strict=True))[:index]:
             together = one.size and other.size and one.first <= other.last and other.first <= one.last
             assert not together or at + one.size + 16 <= place or place + other.size + 16 <= at

@@ -141,7 +141,8 @@ def test_code_stays_small():
 def test_schedule_prints_as_a_table():
     net = random_mlp([784, 128, 10], "relu", "softmax")
     table = """
-mlp 784-128-10, deterministic, x86-64: batch 256 in blocks of 32, 408128 bytes of weights, 831488 of activations, 1245184 of memory
+mlp 784-128-10, deterministic, x86-64: batch 256 in blocks of 32, 408128 bytes of weights, \
+831488 of activations, 1245184 of memory
   0 dense         784 -> 128: 8 x 4 columns at 832512, x at 1024, y at 816128
   1 relu          128 values, row of 512 bytes at 816128
   2 dense         128 -> 10: 3 columns at 1234432, x at 816128, y at 803840
