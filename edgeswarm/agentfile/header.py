@@ -29,7 +29,7 @@ from edgeswarm.limits import (
 from edgeswarm.model.activations import STEEPNESS_MAX, Activation
 from edgeswarm.schema import Doc, Length, Pattern, Range
 
-SectionName = Literal["neural_weights", "wasm_kernel", "training_data", "golden", "model", "fann"]
+SectionName = Literal["neural_weights", "wasm_kernel", "training_data", "golden", "model", "fann", "tflite"]
 Capability = Literal["exec_source", "exec_sink", "file_source", "file_sink", "mqtt_source", "mqtt_sink", "webhook_sink"]
 ITEM_BYTES: Final[Mapping[str, int]] = {"f32": 4, "i8": 1, "u8": 1}
 

@@ -23,7 +23,15 @@ from edgeswarm.agentfile.signature import sign_header
 from edgeswarm.errors import AgentFileError, LimitError, LocalError
 from edgeswarm.limits import AF_FILE_BYTES_MAX, AF_HEADER_BYTES_MAX
 
-ORDER: Final[tuple[SectionName, ...]] = ("neural_weights", "wasm_kernel", "golden", "training_data", "model", "fann")
+ORDER: Final[tuple[SectionName, ...]] = (
+    "neural_weights",
+    "wasm_kernel",
+    "golden",
+    "training_data",
+    "model",
+    "fann",
+    "tflite",
+)
 """Of the sections of files that are built here: what runs first, what only its maker wants last."""
 
 

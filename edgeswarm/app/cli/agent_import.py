@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -45,6 +45,8 @@ class Found:
 
     net: the header's neural_config.  kernel: compile with (batch_max, mode).  golden: rows, and their tolerance.
     sections: besides kernel, weights and golden.  told: what to print, key to value.  notes: worth knowing.
+    batch_max: rows of one call where neither the command line nor SRC says.  weights_dtype: u8 for weights that are not
+    all float32.
     """
 
     net: NeuralConfig
@@ -53,6 +55,8 @@ class Found:
     sections: Mapping[str, Section | bytes]
     told: Mapping[str, Any]
     notes: tuple[str, ...] = field(default=())
+    batch_max: int | None = None
+    weights_dtype: Literal["f32", "u8"] = "f32"
 
 
 def _fann(data: bytes, options: Options, who: str) -> Found:
@@ -61,8 +65,27 @@ def _fann(data: bytes, options: Options, who: str) -> Found:
     return agent_import_fann.found(data, options, who)
 
 
+def _onnx(data: bytes, options: Options, who: str) -> Found:
+    from edgeswarm.app.cli import agent_import_onnx
+
+    return agent_import_onnx.found(data, options, who)
+
+
+def _is_onnx(data: bytes) -> bool:
+    """A version of the format, then a field of ONNX's ModelProto; no other format here begins with a control byte."""
+    return len(data) > 2 and data[0] == 0x08 and 1 <= data[1] <= 127 and data[2] & 7 in (0, 2)
+
+
+def _tflite(data: bytes, options: Options, who: str) -> Found:
+    from edgeswarm.app.cli import agent_import_tflite
+
+    return agent_import_tflite.found(data, options, who)
+
+
 IMPORTERS: tuple[tuple[str, Callable[[bytes], bool], Callable[[bytes, Options, str], Found]], ...] = (
     ("FANN .net", lambda data: data.startswith((b"FANN_FLO_", b"FANN_FIX_")), _fann),
+    ("TFLite", lambda data: data[4:8] == b"TFL3", _tflite),
+    ("ONNX", _is_onnx, _onnx),
 )
 """What a file is called, how its first bytes are known, and who reads it."""
 
@@ -99,15 +122,18 @@ def import_(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Make an agent file of a trained model: a FANN .net file (FLO or FIX, layered, sparse, or of Cascade training).
+    """Make an agent file of a trained model: a TFLite file (float32 or full int8), an ONNX file of PyTorch,
+    scikit-learn and others (the extra onnx), or a FANN .net file (FLO or FIX, layered, sparse, of Cascade training).
 
     Wiring, limits and labels come from SRC, an agent.yaml; without it the agent takes rows from programs.
     The file's date is SOURCE_DATE_EPOCH, else that of MODEL.
 
     \b
     Examples:
+      edgeswarm agent import kws.tflite -o kws.af
       edgeswarm agent import thyroid.net -o thyroid.af
       edgeswarm agent import thyroid.net --source agent.yaml --key site.key
+      edgeswarm agent import classifier.onnx -o classifier.af
       edgeswarm agent import robot.net --name arm --apply-scaling --json
     """
     from edgeswarm import agentfile
@@ -166,7 +192,8 @@ def _header(source: Path | None, name: str, path: Path, found: Found) -> Header:
         return replace(header, name=name or header.name, neural_config=found.net)
     made = re.sub("[^a-z0-9-]+", "-", path.stem.lower()).strip("-")[:64]
     made = made if is_name(made) else f"net-{made}"[:64].rstrip("-")
-    return Header(version="1.0", name=name or made, neural_config=found.net)
+    header = Header(version="1.0", name=name or made, neural_config=found.net)
+    return replace(header, kernel=replace(header.kernel, batch_max=found.batch_max or header.kernel.batch_max))
 
 
 def _assembled(header: Header, found: Found, options: Options) -> tuple[Header, dict[str, Section | bytes]]:
@@ -176,7 +203,8 @@ def _assembled(header: Header, found: Found, options: Options) -> tuple[Header, 
     kernel = found.kernel(options.batch_max or header.kernel.batch_max, options.mode or header.kernel.mode)
     layout = kernel.layout
     sections: dict[str, Section | bytes] = {"wasm_kernel": kernel.wasm, **found.sections}
-    sections["neural_weights"] = Section(kernel.weights, "f32", layout.weights.shape)
+    shape = layout.weights.shape if found.weights_dtype == "f32" else (len(kernel.weights),)
+    sections["neural_weights"] = Section(kernel.weights, found.weights_dtype, shape)
     chosen = replace(
         header.kernel,
         mode="deterministic" if layout.deterministic else "fast",

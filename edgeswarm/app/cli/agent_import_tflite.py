@@ -1,0 +1,27 @@
+"""A TFLite file as `agent import` wants it: the graph, golden rows, what to tell; the file goes along for delegates."""
+
+from __future__ import annotations
+
+from edgeswarm.app.cli import agent_import_graph
+from edgeswarm.app.cli.agent_import import Found, Options
+from edgeswarm.errors import LocalError
+
+
+def found(data: bytes, options: Options, who: str) -> Found:
+    """Raises ModelError with the operator, LimitError, LocalError for options of other formats."""
+    from edgeswarm.model.tflite.convert import load
+
+    if options.apply_scaling or options.arithmetic != "auto":
+        raise LocalError(f"{who}: --apply-scaling and --arithmetic are for FANN nets, found a TFLite file")
+    made = load(data, who=who)
+    graph = made.graph
+    told = {
+        "format": "TFLite",
+        "operators": [f"{count} {name}" for name, count in sorted(made.operators.items())],
+        "input": agent_import_graph.shape_text(graph, graph.input),
+        "output": agent_import_graph.shape_text(graph, graph.output),
+        "arithmetic": "8-bit, to the bit as LiteRT's reference kernels" if made.quantised else "float32",
+    }
+    return agent_import_graph.found(
+        graph, told=told, notes=made.notes, sections={"tflite": data}, golden=not options.no_golden
+    )
