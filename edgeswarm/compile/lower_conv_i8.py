@@ -1,0 +1,234 @@
+"""8-bit convolutions and dense layers as TFLite computes them: conv2d_i8, depthwise_i8, dense_tflite.
+
+A few rows of outputs at a time: rows of the input are widened to 16 bits with their margins, convolved into i32 sums,
+and these become 8 bits.  Both lie in scratch that fits the first cache, for the whole image is never widened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeswarm.compile.abi import Rows
+from edgeswarm.compile.lowering import Functions, Lowering, Plan, Step
+from edgeswarm.compile.pack_conv_i8 import FLAT_STEPS_MAX, PANEL_VECTORS, Shape, aligned, pack, shape_of, unpack
+from edgeswarm.compile.template import Value
+from edgeswarm.model.graph import Graph, Outline
+
+TILE = 2  # places that a pass over a panel does at once: 8 sums and their factors fill 16 registers
+_SCRATCH_LEAST, _SCRATCH_MOST = 4096, 16384  # bytes: enough for a few rows, and half of a small first cache
+
+
+@dataclass(frozen=True, slots=True)
+class ConvStep:
+    """One convolution.  weights: offset of the packed node; scratch: of widened rows and sums; rows: at a time."""
+
+    x: Rows
+    y: Rows
+    op: str
+    shape: Shape
+    weights: int
+    scratch: int
+    rows: int
+
+    def __str__(self) -> str:
+        s = self.shape
+        what = f"{s.height}x{s.width}x{s.inputs} -> {s.window.height}x{s.window.width}x{s.outputs}"
+        kernel = "x".join(map(str, s.window.kernel))
+        return f"{self.op:<13} {what}, kernel {kernel}, {self.rows} rows at a time, x at {self.x.offset}"
+
+    def call(self, functions: Functions, rows: str | None) -> str:
+        """The text that performs the step; `rows` holds 1."""
+        s = self.shape
+        values: dict[str, Value] = {
+            "factors_at": s.factors_at,
+            "bias_at": s.bias_at,
+            "raw_at": s.raw_at,
+            "weights_at": s.weights_at,
+            "rows": self.rows,
+            "sums_at": sums_at(s, self.rows),
+            "widen": _widen(functions, s, self.rows),
+            "sums": _taps(functions, s) if s.depthwise else _panels(functions, s),
+        }
+        values |= _requantise(functions, s)
+        if s.pointwise:
+            values |= {"places": s.window.height * s.window.width, "inputs": s.inputs, "outputs": s.outputs}
+            name = functions.function("conv_i8_places", values)
+        else:
+            values |= {
+                "height": s.window.height,
+                "width": s.window.width,
+                "top": s.window.pad[0],
+                "stride": s.window.stride[0],
+                "spread": s.window.spread[0],
+                "row_bytes": row_bytes(s),
+                "y_row": 16 * s.vectors * s.window.width,
+                "out_row": s.outputs * s.window.width,
+            }
+            name = functions.function("conv_i8_layer", values)
+        x, y = functions.pointer(self.x, rows), functions.pointer(self.y, rows)
+        return f"(call ${name} {x} (i32.const {self.weights}) (i32.const {self.scratch}) {y})"
+
+
+def row_values(shape: Shape) -> int:
+    """Values of a widened row: with the margins, or up to where the last kernel ends."""
+    _, _, left, right = shape.window.pad
+    return (left + shape.width + right) * shape.channels
+
+
+def row_bytes(shape: Shape) -> int:
+    return 2 * (shape.inputs if shape.pointwise else row_values(shape))
+
+
+def sums_at(shape: Shape, rows: int) -> int:
+    """Bytes of scratch for the widened input of `rows` rows of outputs, and for what is read behind it."""
+    window, (rounds, unroll) = shape.window, shape.rounds
+    deep = rows if shape.pointwise else (rows - 1) * window.stride[0] + window.spread[0]
+    if shape.depthwise:
+        _, across, columns = shape.parts
+        behind = 2 * shape.channels * window.dilation[1] * (across * columns - window.kernel[1])
+    else:
+        behind = 4 * rounds * unroll - 2 * shape.segments[2]
+    return aligned(deep * row_bytes(shape) + behind + 64)
+
+
+def scratch_bytes(shape: Shape, rows: int) -> int:
+    places = rows if shape.pointwise else rows * shape.window.width
+    return sums_at(shape, rows) + 16 * shape.vectors * places + 64
+
+
+def rows_of(shape: Shape) -> int:
+    """Rows (pointwise: places) of outputs at a time: as many as a share of the memory of input and output holds."""
+    window = shape.window
+    size = shape.height * shape.width * shape.inputs + window.height * window.width * shape.outputs
+    room = min(max(size // 3, _SCRATCH_LEAST), _SCRATCH_MOST)
+    most = window.height * window.width if shape.pointwise else window.height
+    one = scratch_bytes(shape, 1)
+    each = scratch_bytes(shape, 17) - one  # of 16 rows: what alignment adds is small in it
+    rows = 1 + max(0, room - one) * 16 // each
+    if shape.pointwise and rows >= TILE:
+        rows -= rows % TILE
+    return min(rows, most)
+
+
+def _widen(functions: Functions, s: Shape, rows: int) -> str:
+    values: dict[str, Value] = {
+        "height": rows if s.pointwise else s.height,
+        "left": s.window.pad[2] * s.channels,
+        "row": s.inputs if s.pointwise else s.width * s.channels,
+        "total": row_bytes(s) // 2,
+        "zero": s.zero,
+        "times": s.times,
+    }
+    return functions.function("conv_i8_widen", values)
+
+
+def _panels(functions: Functions, s: Shape) -> str:
+    groups, segments, _ = s.segments
+    rounds, unroll = s.rounds
+    shape: dict[str, Value] = {
+        "splat": 0,
+        "x_step": 2 * s.inputs * s.window.stride[1],
+        "y_step": 16 * s.vectors,
+        "groups": groups,
+        "group_step": s.window.dilation[0] * row_bytes(s),
+        "segments": segments,
+        "seg_step": 2 * s.inputs * s.window.dilation[1],
+        "rounds": rounds,
+        "unroll": unroll,
+        "flat": int(s.steps <= FLAT_STEPS_MAX),
+        "tile": TILE if s.window.width > 1 or (s.pointwise and s.window.height > 1) else 1,
+    }
+    widths = [PANEL_VECTORS if s.vectors >= PANEL_VECTORS else 0, s.vectors % PANEL_VECTORS]
+    sums = [functions.function("conv_i8_gemm", {"width": width} | shape) if width else "" for width in widths]
+    values: dict[str, Value] = {
+        "panels": s.vectors // PANEL_VECTORS,
+        "width": PANEL_VECTORS,
+        "last": widths[1],
+        "panel_bytes": 16 * PANEL_VECTORS * s.steps,
+        "sums": sums[0],
+        "sums_last": sums[1],
+    }
+    return functions.function("conv_i8_panels", values)
+
+
+def _taps(functions: Functions, s: Shape) -> str:
+    down, across, columns = s.parts
+    column, row = 2 * s.channels * s.window.dilation[1], s.window.dilation[0] * row_bytes(s)
+    shape: dict[str, Value] = {
+        "kh": s.part_rows,
+        "kw": columns,
+        "row_step": row,
+        "col_step": column,
+        "x_step": 2 * s.channels * s.window.stride[1],
+        "y_step": 16 * s.vectors,
+        "groups": s.vectors // 2,
+    }
+    fresh = functions.function("conv_i8_taps", {"fresh": 1} | shape)
+    if down * across == 1:
+        values: dict[str, Value] = {
+            "panels": 1, "last": 0, "width": 0, "panel_bytes": 0, "sums": fresh, "sums_last": ""
+        }  # fmt: skip
+        return functions.function("conv_i8_panels", values)
+    values = {
+        "kh": down,
+        "parts": across,
+        "row_step": row,
+        "part_step": columns * column,
+        "part_bytes": s.part_bytes,
+        "sums": fresh,
+        "sums_last": functions.function("conv_i8_taps", {"fresh": 0} | shape),
+    }
+    return functions.function("conv_i8_parts", values)
+
+
+def _requantise(functions: Functions, s: Shape) -> dict[str, Value]:
+    quick: dict[str, Value] = {
+        "signed": int(s.signed),
+        "vectors": -(-s.outputs // 4),
+        "y_step": 16 * s.vectors,
+        "out_step": s.outputs,
+    }
+    slow: dict[str, Value] = {
+        "channels": s.outputs,
+        "shifts": 16 * s.vectors,
+        "y_step": 16 * s.vectors,
+        "once": int(s.once),
+    }
+    return {
+        "quick": functions.function("conv_i8_requantise", quick),
+        "any": functions.function("conv_i8_requantise_any", slow),
+    }
+
+
+def _steps(plan: Plan, index: int) -> list[Step]:
+    node, shape = plan.outline.nodes[index], shape_of(plan.outline, index)
+    rows = rows_of(shape)
+    scratch = plan.scratch(scratch_bytes(shape, rows), index)
+    x, y = plan.place(node.inputs[0]), plan.place(node.output)
+    return [ConvStep(x, y, node.op, shape, plan.weights(index), scratch, rows)]
+
+
+def _size(outline: Outline, index: int) -> int:
+    return shape_of(outline, index).size
+
+
+def _pack(graph: Graph, index: int) -> bytes:
+    return pack(shape_of(graph.outline, index), graph.nodes[index].params)
+
+
+def _unpack(packed: bytes, outline: Outline, index: int) -> dict[str, NDArray[Any]]:
+    node, params = outline.nodes[index], unpack(shape_of(outline, index), packed)
+    weights = params["weights"]
+    if node.op == "depthwise_i8":
+        params["weights"] = weights.reshape(*weights.shape[:2], -1)
+    elif node.op == "dense_tflite":
+        params["weights"] = weights.reshape(-1, weights.shape[-1])
+    params["weights"] = np.ascontiguousarray(params["weights"])
+    return params
+
+
+CONV = DEPTHWISE = DENSE = Lowering(_size, _steps, _pack, _unpack)

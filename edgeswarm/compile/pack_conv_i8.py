@@ -1,0 +1,307 @@
+"""How an 8-bit convolution lies in a kernel's weights region, and how its sums become 8 bits (wasm_kernels/conv_i8/).
+
+Part by part, each at a multiple of 64 bytes:
+  record   what requantise.wat reads, and at FLAG whether its floats do not hold a sum exactly: then requantise_any.wat
+  factors  float64, for each 4 outputs (`Shape.factor_bytes`)
+  bias     i32, with what the input's zero point adds: kernels multiply the numbers as they are held
+  raw      the multipliers, then the shifts, i32
+  weights  i16, two steps of the sum side by side: panels of 4 vectors of 4 outputs, or depthwise groups of 8 channels
+Outputs are padded to whole vectors (depthwise: pairs of vectors) with zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeswarm.compile.abi import ALIGN_BYTES
+from edgeswarm.model.graph import Outline
+from edgeswarm.model.ops_spatial import Window, window_of
+
+RECORD_BYTES = 128
+FLAG = 80
+PANEL_VECTORS = 4
+FLAT_STEPS_MAX = 64  # steps that are written out; more become loops
+UNROLL_MAX = 48  # steps in a loop's body
+PART_TAPS_MAX = 49  # taps of a depthwise kernel that are written out
+MAGIC = 1.5 * 2.0**52
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """All numbers that shape a convolution's code.  inputs: channels read; `zero`, `zero_out`: zero points.
+
+    times: how often each channel counts as one of the widened input (a depthwise multiplier).  once: whether sums are
+    rounded once, as in dense layers.
+    """
+
+    height: int
+    width: int
+    inputs: int
+    outputs: int
+    window: Window
+    depthwise: bool
+    times: int
+    zero: int
+    zero_out: int
+    low: int
+    high: int
+    once: bool = False
+
+    @property
+    def signed(self) -> bool:
+        """Whether the sign of a sum matters to how it is rounded: not where all below the zero point is the same."""
+        return self.low < self.zero_out and not self.once
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether each output place reads the input place of its own number."""
+        plain = self.window.kernel == (1, 1) and self.window.stride == (1, 1) and not any(self.window.pad)
+        return plain and not self.depthwise
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of 4 sums that a place has."""
+        return 2 * -(-self.outputs // 8) if self.depthwise else -(-self.outputs // 4)
+
+    @property
+    def factor_bytes(self) -> int:
+        return 96 if self.signed else 64
+
+    @property
+    def channels(self) -> int:
+        """Values of a place of the widened input."""
+        return self.inputs * self.times
+
+    # --- how the sums of a convolution that is not depthwise are cut into steps of 2 values
+
+    @property
+    def segments(self) -> tuple[int, int, int]:
+        """Groups of segments, segments in a group, values of a segment: all that lies side by side is one."""
+        (kh, kw), gap = self.window.kernel, self.window.dilation[1]
+        return (kh, kw, self.inputs) if gap > 1 and kw > 1 else (kh, 1, kw * self.inputs)
+
+    @property
+    def rounds(self) -> tuple[int, int]:
+        """Bodies that a segment has, steps of a body."""
+        groups, segments, values = self.segments
+        steps = -(-values // 2)
+        rounds = 1 if groups * segments * steps <= FLAT_STEPS_MAX else -(-steps // UNROLL_MAX)
+        return rounds, -(-steps // rounds)
+
+    @property
+    def steps(self) -> int:
+        groups, segments, _ = self.segments
+        rounds, unroll = self.rounds
+        return groups * segments * rounds * unroll
+
+    # --- how the taps of a depthwise one are
+
+    @property
+    def parts(self) -> tuple[int, int, int]:
+        """Parts down and across that a depthwise kernel is cut into, and the columns of a part."""
+        kh, kw = self.window.kernel
+        if kh * kw <= PART_TAPS_MAX:
+            return 1, 1, kw
+        across = -(-kw // PART_TAPS_MAX)
+        return kh, across, -(-kw // across)
+
+    @property
+    def part_rows(self) -> int:
+        """Rows of a kernel in a part."""
+        return self.window.kernel[0] // self.parts[0]
+
+    @property
+    def part_bytes(self) -> int:
+        return (self.part_rows * self.parts[2] + 1) // 2 * 32 * (self.vectors // 2)
+
+    # --- places in the packed node
+
+    @property
+    def factors_at(self) -> int:
+        return RECORD_BYTES
+
+    @property
+    def bias_at(self) -> int:
+        return aligned(self.factors_at + self.factor_bytes * self.vectors)
+
+    @property
+    def raw_at(self) -> int:
+        return aligned(self.bias_at + 16 * self.vectors)
+
+    @property
+    def weights_at(self) -> int:
+        return aligned(self.raw_at + 32 * self.vectors)
+
+    @property
+    def weights_bytes(self) -> int:
+        if self.depthwise:
+            return self.parts[0] * self.parts[1] * self.part_bytes
+        return 16 * self.steps * self.vectors
+
+    @property
+    def size(self) -> int:
+        return self.weights_at + self.weights_bytes
+
+
+def shape_of(outline: Outline, index: int) -> Shape:
+    """The shape of a node of conv2d_i8, depthwise_i8 or dense_tflite.  A dense layer is a convolution of one place."""
+    node = outline.nodes[index]
+    x, y = outline.tensors[node.inputs[0]], outline.tensors[node.output]
+    low, high = (int(node.attrs[name]) for name in ("low", "high"))  # type: ignore[arg-type]
+    if node.op == "dense_tflite":
+        window = Window((1, 1), (1, 1), (1, 1), (0, 0, 0, 0), 1, 1)
+        return Shape(1, 1, x.size, y.size, window, False, 1, x.zero_point, y.zero_point, low, high, True)
+    height, width, inputs = x.shape
+    depthwise = node.op == "depthwise_i8" and inputs > 1  # with one channel it is an ordinary convolution
+    times = y.shape[2] // inputs if depthwise else 1
+    window = window_of(x, node.attrs)
+    return Shape(height, width, inputs, y.shape[2], window, depthwise, times, x.zero_point, y.zero_point, low, high)
+
+
+def pack(shape: Shape, params: Arrays) -> bytes:
+    """The packed node."""
+    out = bytearray(shape.size)
+    weights = _weights(shape, params["weights"]).astype(np.int64)
+    outputs = shape.outputs
+    bias = params["bias"].astype(np.int64) - shape.zero * weights.sum(axis=(0, 1, 2))
+    reach = max(shape.zero + 128, 127 - shape.zero)
+    most = np.abs(weights).sum(axis=(0, 1, 2)) * reach + np.abs(params["bias"].astype(np.int64))
+    factors, exact = factors_of(params["multiplier"], params["shift"], most, once=shape.once)
+    _put(out, 0, _record(shape, exact))
+    _put(out, shape.factors_at, _packed_factors(shape, factors))
+    _put(out, shape.bias_at, bias.astype(np.int32).astype("<i4").tobytes())
+    for number, name in enumerate(("multiplier", "shift")):
+        _put(out, shape.raw_at + number * 16 * shape.vectors, params[name].astype("<i4").tobytes())
+    padded = np.zeros((*weights.shape[:3], 4 * shape.vectors), np.int16)
+    padded[..., :outputs] = weights
+    _put(out, shape.weights_at, (_pack_taps if shape.depthwise else _pack_panels)(shape, padded))
+    return bytes(out)
+
+
+def unpack(shape: Shape, packed: bytes) -> dict[str, NDArray[Any]]:
+    """What `pack` was given; weights as [kh, kw, inputs or 1, outputs]."""
+
+    def read(at: int, kind: str, count: int) -> NDArray[Any]:
+        return np.frombuffer(packed, kind, count, at)
+
+    values = read(shape.weights_at, "<i2", shape.weights_bytes // 2)
+    weights = (_unpack_taps if shape.depthwise else _unpack_panels)(shape, values)[..., : shape.outputs]
+    total = weights.astype(np.int64).sum(axis=(0, 1, 2))
+    bias = read(shape.bias_at, "<i4", shape.outputs) + shape.zero * total
+    multiplier, shift = (
+        read(shape.raw_at + number * 16 * shape.vectors, "<i4", shape.outputs).astype(np.int32) for number in (0, 1)
+    )
+    return {
+        "weights": weights.astype(np.int8),
+        "bias": bias.astype(np.int32),
+        "multiplier": multiplier,
+        "shift": shift,
+    }
+
+
+def factors_of(
+    multiplier: NDArray[Any], shift: NDArray[Any], most: NDArray[Any], *, once: bool = False
+) -> tuple[NDArray[np.float64], bool]:
+    """(factor, half of the grid, 2^-(s + 1)) of each output, and whether requantise.wat is exact with them.
+
+    most: what no sum's magnitude passes.  A sum times its factor, with what is added, are whole multiples of half the
+    grid, so float64 is exact below 2^53 of these.  Where s <= 12 what lies beyond them passes 2^(21 - s) >= 512, which
+    every clamp ends, for rounding keeps the order.  A shift to the left must not wrap.
+    """
+    left, s = np.maximum(shift, 0).astype(np.int64), np.maximum(-shift, 0).astype(np.int64)
+    factor = np.ldexp(multiplier.astype(np.float64), left - 31 - s)
+    half = np.ldexp(1.0, left - 32 - s)
+    away = np.where((s > 0) & (not once), np.ldexp(1.0, -s - 1), 0.0)
+    reached = most.astype(np.float64) * factor
+    nothing = (multiplier == 0) | (((s >= 2) | once) & (reached < 0.25))
+    factor, away = np.where(nothing, 0.0, factor), np.where(nothing, 0.0, away)
+    small = reached < half * 2.0**52
+    shifted = (most.astype(np.float64) * np.ldexp(1.0, left) < 2.0**31) & small
+    exact = nothing | np.where(left > 0, shifted, small | (s <= 12))
+    return np.stack([factor, half, away]), bool(exact.all())
+
+
+def _packed_factors(shape: Shape, factors: NDArray[np.float64]) -> bytes:
+    padded = np.zeros((3, 4 * shape.vectors))
+    padded[:, : shape.outputs] = factors
+    kinds = padded if shape.signed else np.stack([padded[0], padded[1] + padded[2]])
+    return kinds.reshape(len(kinds), shape.vectors, 4).transpose(1, 0, 2).astype("<f8").tobytes()
+
+
+def _record(shape: Shape, exact: bool) -> bytes:
+    parts = [
+        np.full(2, MAGIC, "<f8").tobytes(),
+        np.full(8, shape.zero_out, "<i2").tobytes(),
+        np.full(16, shape.low, np.int8).tobytes(),
+        np.full(16, shape.high, np.int8).tobytes(),
+        np.full(2, -0.0, "<f8").tobytes(),
+        np.array([not exact], "<i4").tobytes(),
+    ]
+    return b"".join(parts)
+
+
+def _weights(shape: Shape, weights: NDArray[Any]) -> NDArray[Any]:
+    """Weights as [kh, kw, inputs (depthwise: 1), outputs]."""
+    kh, kw = shape.window.kernel
+    return weights.reshape(kh, kw, 1 if shape.depthwise else shape.inputs, shape.outputs)
+
+
+def _pack_panels(shape: Shape, weights: NDArray[np.int16]) -> bytes:
+    groups, segments, values = shape.segments
+    rounds, unroll = shape.rounds
+    padded = np.zeros((groups * segments, 2 * rounds * unroll, 4 * shape.vectors), np.int16)
+    padded[:, :values] = weights.reshape(groups * segments, values, -1)
+    steps = padded.reshape(shape.steps, 2, shape.vectors, 4).transpose(0, 2, 3, 1)  # step, vector, output, value
+    panels = [steps[:, at : at + PANEL_VECTORS] for at in range(0, shape.vectors, PANEL_VECTORS)]
+    return b"".join(panel.astype("<i2").tobytes() for panel in panels)
+
+
+def _unpack_panels(shape: Shape, values: NDArray[Any]) -> NDArray[Any]:
+    groups, segments, count = shape.segments
+    panels, at = [], 0
+    for first in range(0, shape.vectors, PANEL_VECTORS):
+        width = min(PANEL_VECTORS, shape.vectors - first)
+        size = shape.steps * width * 8
+        panels.append(values[at : at + size].reshape(shape.steps, width, 4, 2))
+        at += size
+    steps = np.concatenate(panels, axis=1).transpose(0, 3, 1, 2)
+    padded = steps.reshape(groups * segments, -1, 4 * shape.vectors)
+    kh, kw = shape.window.kernel
+    return padded[:, :count].reshape(kh, kw, shape.inputs, -1)
+
+
+def _pack_taps(shape: Shape, weights: NDArray[np.int16]) -> bytes:
+    """Part, group of 8 channels, pair of taps, channel, tap of the pair."""
+    down, across, columns = shape.parts
+    rows, groups = shape.part_rows, shape.vectors // 2
+    padded = np.zeros((down * rows, across * columns, 8 * groups), np.int16)
+    padded[:, : weights.shape[1]] = weights[:, :, 0]
+    parts = padded.reshape(down, rows, across, columns, groups, 8).transpose(0, 2, 4, 1, 3, 5)
+    taps = rows * columns
+    even = np.zeros((down * across, groups, taps + taps % 2, 8), np.int16)
+    even[:, :, :taps] = parts.reshape(down * across, groups, taps, 8)
+    pairs = even.reshape(down * across, groups, -1, 2, 8).transpose(0, 1, 2, 4, 3)
+    return pairs.astype("<i2").tobytes()
+
+
+def _unpack_taps(shape: Shape, values: NDArray[Any]) -> NDArray[Any]:
+    down, across, columns = shape.parts
+    rows, groups = shape.part_rows, shape.vectors // 2
+    pairs = values.reshape(down * across, groups, -1, 8, 2).transpose(0, 1, 2, 4, 3)
+    taps = pairs.reshape(down, across, groups, -1, 8)[:, :, :, : rows * columns]
+    whole = taps.reshape(down, across, groups, rows, columns, 8).transpose(0, 3, 1, 4, 2, 5)
+    return whole.reshape(down * rows, across * columns, 1, 8 * groups)[:, : shape.window.kernel[1]]
+
+
+def _put(out: bytearray, at: int, part: bytes) -> None:
+    out[at : at + len(part)] = part
+
+
+def aligned(size: int) -> int:
+    return -(-size // ALIGN_BYTES) * ALIGN_BYTES

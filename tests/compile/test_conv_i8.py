@@ -1,0 +1,222 @@
+"""8-bit convolutions and dense layers: kernels give what TFLite's arithmetic gives, to the bit, whatever the shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgeswarm.compile import compile_graph, pack_weights, unpack_graph
+from edgeswarm.compile.lower_conv_i8 import rows_of, scratch_bytes
+from edgeswarm.compile.pack_conv_i8 import factors_of, shape_of
+from edgeswarm.model import fixed_point
+from edgeswarm.model.graph import Builder, Graph, Tensor, forward
+
+Load = Callable[..., Any]
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SAME = 0.5  # the scale of what is read: every number of it arrives as it is
+
+
+def made(
+    op: str,
+    shape: tuple[int, ...],
+    *,
+    channels: int,
+    kernel: tuple[int, int] = (1, 1),
+    stride: tuple[int, int] = (1, 1),
+    dilation: tuple[int, int] = (1, 1),
+    pad: tuple[int, int, int, int] = (0, 0, 0, 0),
+    zeros: tuple[int, int] = (3, -5),
+    clamp: tuple[int, int] = (-128, 127),
+    seed: int = 0,
+    extreme: bool = False,
+    shifts: tuple[int, int] | None = None,
+) -> Graph:
+    """A graph of one operator between quantize and dequantize.  channels: outputs (depthwise: the multiplier)."""
+    rng = np.random.default_rng(seed)
+    builder = Builder(Tensor(shape))
+    x = builder.add("quantize", [0], like=Tensor(shape, "i8", SAME, zeros[0]))
+    count = shape[-1] * channels if op == "depthwise_i8" else channels
+    sizes: dict[str, tuple[int, ...]] = {
+        "conv2d_i8": (*kernel, shape[-1], channels),
+        "depthwise_i8": (*kernel, count),
+        "dense_tflite": (int(np.prod(shape)), channels),
+    }
+    size = sizes[op]
+    inputs = int(np.prod(size)) // count
+    if extreme:
+        weights = rng.choice(np.array([-128, -127, 127, 0], np.int8), size)
+        bias = rng.choice(np.array([-(2**31), 2**31 - 1, 0, 1, -1, 2**20], np.int64), count)
+        multiplier = rng.choice(np.array([0, 2**30, 2**31 - 1, 3 * 2**29, 2**30 + 2**9]), count)
+        shift = rng.integers(-31, 31, count)
+    else:
+        weights = rng.integers(-127, 128, size).astype(np.int8)
+        bias = rng.integers(-5000, 5000, count)
+        multiplier = rng.integers(2**30, 2**31, count)
+        most = int(np.log2(127 * 127 * np.sqrt(inputs) / 64))  # the answers then fill the range
+        shift = -rng.integers(max(0, most - 2), most + 2, count)
+    if shifts:
+        shift = rng.integers(shifts[0], shifts[1] + 1, count)
+    if rng.random() < 0.5 and not extreme:  # where the inner rounding meets its ties
+        multiplier = multiplier // 2**22 * 2**22
+    attrs: dict[str, Any] = {"low": clamp[0], "high": clamp[1]}
+    if op == "dense_tflite":
+        attrs["units"] = channels
+    else:
+        attrs |= {"kernel": kernel, "stride": stride, "dilation": dilation, "pad": pad}
+        attrs["multiplier" if op == "depthwise_i8" else "filters"] = channels
+    params = {
+        "weights": weights,
+        "bias": bias.astype(np.int32),
+        "multiplier": multiplier.astype(np.int32),
+        "shift": shift.astype(np.int32),
+    }
+    like = Tensor((1,), "i8", 1.0, zeros[1])
+    at = builder.add(op, [x], params, like=like, **attrs)
+    return builder.graph(builder.add("dequantize", [at]))
+
+
+def answers(load: Load, graph: Graph, *, rows: int = 2, mode: str = "fast") -> None:
+    """The kernel's answers are the definition's to the bit; memory that is not its own may hold anything."""
+    rng = np.random.default_rng(7)
+    size = graph.tensors[graph.input].size
+    q = rng.choice(np.array([-128, 127, 0]), (rows, size)) if rows % 2 else rng.integers(-128, 128, (rows, size))
+    x = (q - graph.tensors[graph.nodes[0].output].zero_point) * SAME
+    expected = forward(graph, x).astype(np.float32)
+    kernel = compile_graph(graph, batch_max=rows, mode=mode)
+    runner = load(kernel)
+    start, end = runner.layout.regions()["weights"]
+    runner.memory[:start] = 0xA5
+    runner.memory[end:] = 0xA5
+    np.testing.assert_array_equal(runner.many(x), expected)
+    np.testing.assert_array_equal(runner.one(x[0]), expected[0])
+    assert bytes(runner.memory[start:end]) == kernel.weights
+    again = unpack_graph(kernel.weights, graph.outline)
+    for before, after in zip(graph.nodes, again.nodes, strict=True):
+        for name, value in before.params.items():
+            np.testing.assert_array_equal(value, after.params[name])
+    assert pack_weights(again, kernel.layout) == kernel.weights
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> dict[str, Any]:
+    """Kernels, strides, dilations and paddings, and an image that they fit."""
+    out: dict[str, Any] = {}
+    kernel, stride, dilation, pad, sides = [], [], [], [], []
+    for _ in range(2):
+        size, gap = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+        spread = (size - 1) * gap + 1
+        before, after = draw(st.integers(0, spread - 1)), draw(st.integers(0, spread - 1))
+        sides.append(max(1, spread - before - after) + draw(st.integers(0, 8)))
+        kernel.append(size)
+        dilation.append(gap)
+        stride.append(draw(st.integers(1, 3)))
+        pad += [before, after]
+    out["shape"] = (*sides, draw(st.integers(1, 19)))
+    out |= {"kernel": tuple(kernel), "stride": tuple(stride), "dilation": tuple(dilation), "pad": tuple(pad)}
+    out["zeros"] = draw(st.sampled_from([(-128, -128), (127, 127), (0, 0), (3, -5), (-128, 40), (-7, 127)]))
+    zero = out["zeros"][1]
+    out["clamp"] = draw(st.sampled_from([(-128, 127), (zero, 127), (zero, min(127, zero + 30)), (-10, max(-10, 5))]))
+    out["seed"] = draw(st.integers(0, 1 << 16))
+    out["extreme"] = draw(st.booleans())
+    return out
+
+
+@QUICK
+@given(windows(), st.sampled_from([1, 2, 3, 4, 5, 8, 13, 16, 17, 21, 37]), st.integers(1, 3))
+def test_convolutions_of_any_shape(load: Load, window: dict[str, Any], channels: int, rows: int) -> None:
+    shape = window.pop("shape")
+    answers(load, made("conv2d_i8", shape, channels=channels, **window), rows=rows)
+
+
+@QUICK
+@given(windows(), st.sampled_from([1, 1, 1, 2, 3, 9]), st.integers(1, 3))
+def test_depthwise_convolutions_of_any_shape(load: Load, window: dict[str, Any], channels: int, rows: int) -> None:
+    shape = window.pop("shape")
+    answers(load, made("depthwise_i8", shape, channels=channels, **window), rows=rows)
+
+
+@QUICK
+@given(st.integers(1, 150), st.integers(1, 70), st.booleans(), st.integers(0, 1 << 16), st.integers(1, 3))
+def test_dense_layers_of_any_shape(load: Load, inputs: int, units: int, extreme: bool, seed: int, rows: int) -> None:
+    clamp = (-128, 127) if seed % 2 else (-5, 127)
+    answers(load, made("dense_tflite", (inputs,), channels=units, extreme=extreme, seed=seed, clamp=clamp), rows=rows)
+
+
+CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    "kws first": ("conv2d_i8", (49, 10, 1), {"channels": 64, "kernel": (10, 4), "stride": (2, 2), "pad": (4, 5, 1, 1)}),
+    "pointwise": ("conv2d_i8", (25, 5, 64), {"channels": 64, "clamp": (-5, 127)}),
+    "many steps": ("conv2d_i8", (6, 6, 64), {"channels": 20, "kernel": (3, 3), "pad": (1, 1, 1, 1)}),
+    "strided": ("conv2d_i8", (16, 16, 16), {"channels": 32, "stride": (2, 2)}),
+    "wide kernel": ("conv2d_i8", (4, 90, 3), {"channels": 5, "kernel": (2, 70), "dilation": (2, 1)}),
+    "dilated many": ("conv2d_i8", (12, 12, 24), {"channels": 6, "kernel": (3, 3), "dilation": (2, 3)}),
+    "depthwise": ("depthwise_i8", (25, 5, 64), {"channels": 1, "kernel": (3, 3), "pad": (1, 1, 1, 1)}),
+    "depthwise strided": (
+        "depthwise_i8",
+        (24, 24, 16),
+        {"channels": 1, "kernel": (3, 3), "stride": (2, 2), "pad": (0, 1, 0, 1), "clamp": (-5, 127)},
+    ),
+    "depthwise large": ("depthwise_i8", (12, 70, 9), {"channels": 1, "kernel": (11, 60), "pad": (5, 5, 20, 20)}),
+    "depthwise of one": ("depthwise_i8", (20, 10, 1), {"channels": 8, "kernel": (10, 8), "pad": (4, 5, 3, 4)}),
+    "depthwise of many": ("depthwise_i8", (5, 5, 3), {"channels": 20, "kernel": (2, 2)}),
+    "dense of an image": ("dense_tflite", (4, 5, 6), {"channels": 130}),
+    "dense long": ("dense_tflite", (640,), {"channels": 128, "clamp": (-5, 127)}),
+}
+
+
+@pytest.mark.parametrize("mode", ["fast", "deterministic"])
+@pytest.mark.parametrize("name", CASES)
+def test_shapes_of_known_nets(load: Load, name: str, mode: str) -> None:
+    op, shape, given_ = CASES[name]
+    for seed in range(2):
+        answers(load, made(op, shape, seed=seed, **given_), mode=mode)
+
+
+def test_shifts_that_only_whole_numbers_hold(load: Load) -> None:
+    """Sums of more than 2^21 and shifts of more than 12: floats are refused, and the answers are right all the same."""
+    graph = made("conv2d_i8", (3, 3, 512), channels=8, kernel=(3, 3), shifts=(-16, -13), seed=3)
+    params = graph.nodes[1].params
+    most = np.abs(params["weights"].astype(np.int64)).sum(axis=(0, 1, 2)) * 131 + np.abs(params["bias"])
+    assert not factors_of(params["multiplier"], params["shift"], most)[1]
+    answers(load, graph)
+
+
+@given(
+    st.integers(-(2**31), 2**31 - 1),
+    st.one_of(st.integers(2**30, 2**31 - 1), st.integers(1, 511).map(lambda k: 2**30 + k * 2**21), st.just(0)),
+    st.integers(-31, 30),
+)
+def test_floats_hold_sums_exactly_where_they_say_so(total: int, multiplier: int, shift: int) -> None:
+    """The arithmetic of requantise.wat on the numbers that are hardest for it: at and beside an answer's threshold."""
+    for low in (1, 1 << 10, 1 << 20, 1 << 30):
+        about = total // low
+        sums = np.arange(about - 3, about + 4)
+        half = np.arange(-6, 7)
+        near = np.rint((half + 0.5) * 2.0 ** (31 - shift) / max(multiplier, 1))
+        sums = np.unique(np.concatenate([sums, *(near + by for by in (-1, 0, 1))]))
+        sums = sums[np.abs(sums) < 2.0**31].astype(np.int64)
+        for value in sums:
+            for once in (False, True):
+                numbers = np.array([multiplier]), np.array([shift])
+                (factor, grid, away), exact = factors_of(*numbers, np.abs(np.array([value])), once=once)
+                if not exact:
+                    continue
+                p = np.float64(value) * factor[0]
+                found = [np.rint((p + grid[0]) + np.copysign(away[0], value))]
+                if value >= 0:
+                    found.append(np.rint(p + (grid[0] + away[0])))
+                scaled = fixed_point.scaled_once if once else fixed_point.scaled
+                expected = np.clip(scaled(np.array([value]), multiplier, shift)[0], -400, 400)
+                assert {np.clip(one, -400, 400) for one in found} == {expected}
+
+
+@pytest.mark.parametrize("op", ["conv2d_i8", "depthwise_i8"])
+def test_scratch_is_a_few_rows_not_the_image(op: str) -> None:
+    channels = 16 if op == "conv2d_i8" else 1
+    graph = made(op, (48, 48, 16), channels=channels, kernel=(3, 3), pad=(1, 1, 1, 1))
+    shape = shape_of(graph, 1)
+    assert scratch_bytes(shape, rows_of(shape)) < 20_000 < 2 * graph.tensors[2].size
