@@ -43,6 +43,9 @@ class Peer:
             raise
         self.version: str = ready["version"]
         self.arena_bytes: int = ready["arena_bytes"]
+        self.input_steps: tuple[float, int] | None = ready["steps"][0]
+        """Scale and zero point of an int8 input; None for float32."""
+        self.output_steps: tuple[float, int] | None = ready["steps"][1]
 
     def __enter__(self) -> Peer:
         return self
@@ -96,7 +99,7 @@ def _serve(pipe: Connection, model: bytes, kind: str) -> None:
     """The other process: told what went wrong as text, anything else is an answer."""
     try:
         serve = _Serving(model, kind)
-        pipe.send({"version": serve.version, "arena_bytes": serve.arena_bytes()})
+        pipe.send({"version": serve.version, "arena_bytes": serve.arena_bytes(), "steps": serve.steps()})
         while True:
             what, *arguments = pipe.recv()
             pipe.send(serve.answers(*arguments) if what == "answers" else serve.time_ns(*arguments))
@@ -135,6 +138,11 @@ class _Serving:
                 spans.append((at, at + tensor.nbytes))
             del tensor  # no view may live while the interpreter runs
         return max(end for _, end in spans) - min(at for at, _ in spans) if spans else 0
+
+    def steps(self) -> list[tuple[float, int] | None]:
+        """Of the input and the output."""
+        kinds = (self.input, self.output)
+        return [None if one["dtype"] == self.np.float32 else tuple(one["quantization"]) for one in kinds]
 
     def answers(self, rows: NDArray[Any]) -> NDArray[Any]:
         found: NDArray[Any] = self.np.vstack([self._answer(row) for row in rows])

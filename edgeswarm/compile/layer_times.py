@@ -55,19 +55,23 @@ class LayerTimes:
 def measure(opened: Opened, row: ArrayLike, *, seconds: float, deadline_s: float) -> LayerTimes:
     """Take the time of every step for about `seconds`.  Raises LimitError where it lasts longer than `deadline_s`."""
     names = [f"step_{index}" for index in range(len(opened.schedule.steps))]
-    calls = [opened.function(name) for name in (*names, "nothing", "run")]
-    taken: list[list[int]] = [[] for _ in calls]
+    nothing = opened.function("nothing")
+    turns = [[*map(opened.function, names), nothing], [opened.function("run")]]
+    taken: list[list[int]] = [[] for calls in turns for _ in calls]
     clock = time.perf_counter_ns
     with opened.bounded(deadline_s):
         opened.set_input(row)
         opened.function("run")()
         until, rounds = clock() + int(seconds * 1e9), 0
         while (rounds < ROUNDS_MIN or clock() < until) and rounds < ROUNDS_MAX:
-            opened.set_input(row)  # a kernel may compute in place
-            for call, times in zip(calls, taken, strict=True):
-                began = clock()
-                call()
-                times.append(clock() - began)
+            lists = iter(taken)
+            for calls in turns:
+                opened.set_input(row)  # a kernel may compute in its place
+                nothing()  # the way there is warm
+                for call in calls:
+                    began = clock()
+                    call()
+                    next(lists).append(clock() - began)
             rounds += 1
     empty = statistics.median(taken[-2])
     owners = opened.schedule.owners

@@ -23,8 +23,8 @@ kernel: {batch_max: 4, mode: MODE}
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def build(cli, mode: str = "fast") -> Path:
-    Path("agent.yaml").write_text(SOURCE.replace("MODE", mode))
+def build(cli, mode: str = "fast", hidden: int = 7) -> Path:
+    Path("agent.yaml").write_text(SOURCE.replace("MODE", mode).replace("[7]", f"[{hidden}]"))
     assert cli("agent", "build", "agent.yaml", "--random-seed", 3, "--unsigned").code == 0
     return Path("layered.af").resolve()
 
@@ -52,7 +52,7 @@ def test_the_table_has_a_line_a_layer(cli) -> None:
 
 
 def test_a_flame_graph_holds_every_layer_within_its_run(cli) -> None:
-    done = cli("agent", "profile", build(cli), "--seconds", "0.05", "-o", "x.svg")
+    done = cli("agent", "profile", build(cli, hidden=8000), "--seconds", "0.05", "-o", "x.svg")
     assert done.code == 0 and "flame graph: x.svg" in done.out
     picture = xml.parse("x.svg").getroot()
     frames = [(group.find(f"{SVG}title"), group.find(f"{SVG}rect")) for group in picture.findall(f"{SVG}g")]
@@ -77,7 +77,7 @@ def test_a_picture_of_no_time_at_all_is_still_one() -> None:
 
 
 def test_the_profile_in_json_has_steps_whose_layers_are_the_model_s(cli) -> None:
-    found = cli("agent", "profile", build(cli), "--seconds", "0.05", "--json").json()
+    found = cli("agent", "profile", build(cli, hidden=8000), "--seconds", "0.05", "--json").json()
     assert [[step["step"].split()[0] for step in layer["steps"]] for layer in found["layers"]] == [
         ["dense", "relu"],
         ["dense", "softmax"],

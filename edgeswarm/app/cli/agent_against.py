@@ -22,6 +22,8 @@ ROUND_NS = 5_000_000  # each contestant computes for about this long in each rou
 ROUNDS_MIN = 5
 CALLS_MAX = 10_000
 COMPARED_ROWS = 16
+Contestant = Callable[[int], tuple[tuple[str, float], ...]]
+"""Takes a number of calls, and gives names with microseconds a call."""
 KINDS = {"xnnpack": "LiteRT, XNNPACK", "builtin": "LiteRT, its own kernels"}
 
 
@@ -51,20 +53,18 @@ def measure(ready: Ready, file: AgentFile, model: bytes, inputs: bytes, seconds:
     with ExitStack() as stack:
         peers = {kind: stack.enter_context(Peer(model, kind)) for kind in KINDS}
         apart = {kind: _apart(ready, peer, inputs, width, file) for kind, peer in peers.items()}
-        runs = _contestants(ready, peers, inputs[: 4 * width], width)
-        taken = _rounds(runs, seconds)
+        runs = contestants_of(ready, peers, inputs[: 4 * width], width)
+        taken = rounds_of(runs, seconds)
         version = next(iter(peers.values())).version
-    found: dict[str, Any] = {name: _summary(values) for name, values in taken.items()}
+    found: dict[str, Any] = {name: summary(values) for name, values in taken.items()}
     kernel = found["kernel"]["median_us"]
     for kind in KINDS:
         found[kind] |= {"ratio": round(found[kind]["median_us"] / kernel, 3), "difference": apart[kind]}
     return {"litert": version, "rounds": len(taken["kernel"]), "contestants": found}
 
 
-def _contestants(
-    ready: Ready, peers: dict[str, Peer], payload: bytes, width: int
-) -> dict[str, Callable[[int], tuple[tuple[str, float], ...]]]:
-    """Each takes a number of calls, and gives its names' microseconds a call."""
+def contestants_of(ready: Ready, peers: dict[str, Peer], payload: bytes, width: int) -> dict[str, Contestant]:
+    """`kernel` and `call` of ours, and each peer by its kind."""
     import numpy as np
 
     row = np.frombuffer(payload, "<f4").reshape(width)
@@ -76,13 +76,13 @@ def _contestants(
         there_and_back = (time.perf_counter_ns() - began) / calls / 1e3
         return ("kernel", inside / calls + 0.5), ("call", there_and_back)  # whole us, cut off
 
-    def theirs(kind: str, peer: Peer) -> Callable[[int], tuple[tuple[str, float], ...]]:
+    def theirs(kind: str, peer: Peer) -> Contestant:
         return lambda calls: ((kind, peer.time_ns(row, calls) / calls / 1e3),)
 
     return {"kernel": ours} | {kind: theirs(kind, peer) for kind, peer in peers.items()}
 
 
-def _rounds(runs: dict[str, Callable[[int], tuple[tuple[str, float], ...]]], seconds: float) -> dict[str, list[float]]:
+def rounds_of(runs: dict[str, Contestant], seconds: float) -> dict[str, list[float]]:
     calls = {}
     for name, run in runs.items():
         run(3)
@@ -113,7 +113,7 @@ def _apart(ready: Ready, peer: Peer, inputs: bytes, width: int, file: AgentFile)
     return float(np.abs(found - ours).max())
 
 
-def _summary(values: list[float]) -> dict[str, Any]:
+def summary(values: list[float]) -> dict[str, Any]:
     low, middle, high = statistics.quantiles(values, n=4)
     return {"median_us": round(middle, 3), "noise_us": round((high - low) / 2, 3)}
 

@@ -169,6 +169,8 @@ def facts(looked: Looked, times: LayerTimes | None) -> dict[str, Any]:
         "macs": sum(layer["macs"] for layer in layers),
         "parameters": sum(layer["parameters"] for layer in layers),
         "weights_bytes": layout.weights.size,
+        "activation_bytes": opened.schedule.activation_bytes,
+        "batch_max": layout.batch_max,
         "kernel_memory_bytes": layout.memory_bytes,
     }
     if times is not None:
@@ -202,7 +204,9 @@ def head(row: dict[str, Any]) -> str:
     count = len(row["layers"])
     layers = f"{count} layer{'s' if count > 1 else ''}"
     weights, memory = output.size(row["weights_bytes"]), output.size(row["kernel_memory_bytes"])
+    rows = f"{row['batch_max']} rows" if row["batch_max"] > 1 else "a row"
+    peak = f"tensors of {rows} at most {output.size(row['activation_bytes'])}"
     return (
         f"agent {output.plain(row['agent'])}: {layers}, {row['macs']:,} MACs, {row['parameters']:,} parameters; "
-        f"weights {weights} as the kernel has them, of {memory} of memory"
+        f"weights {weights} as the kernel has them, {peak}, together {memory}"
     )

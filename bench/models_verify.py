@@ -1,0 +1,125 @@
+"""Do our kernels answer as LiteRT's reference kernels do?  Every model of MLPerf Tiny, 1,000 inputs each.
+
+int8: compared in least significant bits of the output; the mark is that none differs.  float32: the largest difference
+of a row over the row's largest answer; the mark is 1e-5.  Inputs: the ends of the range that the int8 model can hold,
+noise over it and around its middle, waves (`_models.rows_of`).  The kernel runs in this process: the same wasm as in a
+jail, and the jail's golden rows are checked by every `agent verify`.
+
+    python bench/models_verify.py [WORD...] [--rows 1000] [--seed 1] [--json]
+
+Ends with 0 when every mark is met, 1 when one is missed.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from _models import SECTIONS, Case, chosen, folder, import_model, input_range, prepared, rows_of
+
+from edgeswarm import agentfile
+from edgeswarm.app.litert_peer import Peer
+
+RELATIVE_MAX = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """differing: how many of `values` are not bit for bit what the reference says.
+
+    lsb: the largest difference in steps of an int8 output, None for float32.  relative: of a row's largest answer.
+    """
+
+    model: str
+    rows: int
+    values: int
+    differing: int
+    lsb: float | None
+    relative: float
+    worst_row: int
+
+    @property
+    def met(self) -> bool:
+        return self.lsb == 0 if self.lsb is not None else self.relative <= RELATIVE_MAX
+
+    def __str__(self) -> str:
+        steps = "" if self.lsb is None else f", at most by {self.lsb:g} least significant bits"
+        return (
+            f"{self.model:<12} {'ok' if self.met else 'MISSED':<7}{self.rows} inputs: {self.differing} of "
+            f"{self.values} values differ{steps}; {self.relative:.2e} relative, worst in row {self.worst_row}"
+        )
+
+
+def judge(name: str, ours: np.ndarray, reference: np.ndarray, scale: float | None) -> Verdict:
+    """Answers of equal shape (rows, values), in float32.  scale: of an int8 output; None for float32."""
+    apart = np.abs(ours.astype(np.float64) - reference)
+    apart = np.where(np.isnan(apart), np.inf, apart)
+    largest = np.maximum(np.abs(reference).max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return Verdict(
+        model=name,
+        rows=len(ours),
+        values=ours.size,
+        differing=int((ours != reference).sum()),
+        lsb=None if scale is None else float(np.round(apart.max() / scale)) if np.isfinite(apart.max()) else np.inf,
+        relative=float((apart / largest).max()),
+        worst_row=int(apart.max(axis=1).argmax()),
+    )
+
+
+def verify(case: Case, rows: int, seed: int) -> Verdict:
+    """Import the model and compare."""
+    path = folder() / case.file
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "x.af"
+        import_model(path, out, Path(scratch) / "state")
+        file = agentfile.read(out.read_bytes(), wanted=SECTIONS)
+    kernel = prepared(file)
+    low, high = input_range(case)
+    asked = rows_of(kernel.layout.input.width, rows, low, high, seed)
+    answers = np.empty((rows, kernel.layout.output.width), np.float32)
+    run, place, found = kernel.call(1), kernel.rows(kernel.layout.input), kernel.rows(kernel.layout.output)
+    for index, row in enumerate(asked):
+        place[0] = row
+        run()
+        answers[index] = found[0]
+    with Peer(path.read_bytes(), "reference", timeout_s=3600) as peer:
+        reference = peer.answers(asked)
+        scale = peer.output_steps[0] if peer.output_steps else None
+    return judge(str(case), answers, reference, scale)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("words", nargs="*", help="only models whose name, kind or file holds one of these")
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if not folder().is_dir():
+        print(f"no models at {folder()} (EDGESWARM_TEST_DATA names another place): nothing is compared")
+        return 0
+    verdicts = []
+    for case in chosen(options.words):
+        verdict = verify(case, options.rows, options.seed)
+        verdicts.append(verdict)
+        if not options.json:
+            print(verdict, flush=True)
+    if options.json:
+        print(json.dumps([asdict(verdict) | {"met": verdict.met} for verdict in verdicts], indent=1))
+    return 0 if all(verdict.met for verdict in verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
