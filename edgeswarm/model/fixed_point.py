@@ -45,10 +45,10 @@ def high_product(x: I64, multiplier: I64 | int) -> I64:
 
 
 def rounded_shift(x: I64, by: I64 | int) -> I64:
-    """x / 2^by, to nearest, halves away from 0 (RoundingDivideByPOT); by: 0 to 31."""
-    mask = (np.int64(1) << np.asarray(by, np.int64)) - 1
-    up = (x & mask) > (mask >> 1) + (x < 0)
-    rounded: I64 = (x >> by) + up
+    """x / 2^by, to nearest, halves away from 0 (RoundingDivideByPOT); by: 0 to 62."""
+    by = np.asarray(by, np.int64)
+    below = (x >> 63) & np.where(by > 0, -1, 0)  # -1 where x < 0, whose halves go down
+    rounded: I64 = (x + ((np.int64(1) << by) >> 1) + below) >> by
     return rounded
 
 

@@ -24,6 +24,9 @@ from edgeswarm.model.shortcut import Shortcut
 
 __all__ = ["Builder", "Graph", "Node", "Outline", "Tensor", "evaluate", "forward", "graph_of"]
 
+PIECE_VALUES = 1 << 21
+"""Values of one tensor that `forward` computes at one time: 16 MiB."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outline:
@@ -192,25 +195,48 @@ def evaluate(graph: Graph, rows: ArrayLike) -> list[F64]:
 
     rows: n rows of the input's shape, or flat.  Raises InputError on a wrong shape.
     """
+    return _computed(graph, _rows(graph, rows), keep=True)
+
+
+def _rows(graph: Graph, rows: ArrayLike) -> F64:
     x = np.asarray(rows, dtype=np.float64)
     tensor = graph.tensors[graph.input]
     if x.ndim < 2 or x.shape[1:] not in (tensor.shape, (tensor.size,)):
         raise InputError(f"rows: expected the shape (n, {', '.join(map(str, tensor.shape))}), found {x.shape}")
+    return x.reshape(len(x), *tensor.shape)
+
+
+def _computed(graph: Graph, x: F64, keep: bool) -> list[F64]:
+    """All tensors, or those that no later node reads already forgotten."""
     values: list[F64] = [np.empty(0)] * len(graph.tensors)
-    values[graph.input] = x.reshape(len(x), *tensor.shape)
+    values[graph.input] = x
+    last = {index: number for number, node in enumerate(graph.nodes) for index in node.inputs}
     with np.errstate(all="ignore"):
-        for node in graph.nodes:
+        for number, node in enumerate(graph.nodes):
             tensors = [graph.tensors[index] for index in node.inputs]
             read = [values[index] for index in node.inputs]
             made = OPS[node.op].reference(node, tensors, graph.tensors[node.output], read)
             values[node.output] = made if read else np.repeat(made, len(x), axis=0)
+            if not keep:
+                for index in node.inputs:
+                    if last[index] == number and index != graph.output:
+                        values[index] = np.empty(0)
     return values
 
 
 def forward(graph: Graph, rows: ArrayLike) -> F64:
-    """The graph's answers in float64, one flat row each: float64[n, values of the output]."""
-    answer = evaluate(graph, rows)[graph.output]
-    return answer.reshape(len(answer), -1)
+    """The graph's answers in float64, one flat row each: float64[n, values of the output].
+
+    In pieces, and no tensor is kept longer than it is read: a thousand images need no more memory than a few.
+    """
+    x = _rows(graph, rows)
+    many = max(1, PIECE_VALUES // max(tensor.size for tensor in graph.tensors))
+    out = graph.tensors[graph.output].size
+    answers = [
+        _computed(graph, x[at : at + many], keep=False)[graph.output].reshape(-1, out)
+        for at in range(0, max(1, len(x)), many)
+    ]
+    return np.concatenate(answers)
 
 
 def _check_attrs(op: Op, attrs: Mapping[str, Attr], where: str) -> None:

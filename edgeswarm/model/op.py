@@ -122,5 +122,8 @@ def shown(value: Any) -> str:
     """A value out of a file, short enough for an error text."""
     if isinstance(value, int) and value.bit_length() > 128:  # Python refuses to write out the longest
         return f"a number of {value.bit_length()} bits"
-    text = repr(value) if not isinstance(value, tuple) or len(value) <= 16 else f"{len(value)} values"
+    if isinstance(value, tuple):
+        text = "[" + ", ".join(shown(one) for one in value) + "]" if len(value) <= 16 else f"{len(value)} values"
+    else:
+        text = repr(value[:80] if isinstance(value, str) else value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -21,6 +21,9 @@ from edgeswarm.model.reference import FUNCTIONS
 PADDED_VALUES_MAX = 4 * GRAPH_TENSOR_VALUES_MAX
 """An image with its padding: an image of the largest size, padded to twice its sides."""
 
+BLOCK = 1 << 18
+"""Values of images at work at one time: 2 MiB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -87,22 +90,31 @@ def padded(rows: F64, window: Window, value: float = 0.0) -> F64:
     return np.pad(rows, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=value)
 
 
-def taps(rows: F64, window: Window) -> Iterator[tuple[int, int, F64]]:
-    """For each place (i, j) of the kernel the values it meets: (n, height, width, channels), views of padded rows."""
-    sh, sw = window.stride
-    for i in range(window.kernel[0]):
-        top = i * window.dilation[0]
-        for j in range(window.kernel[1]):
-            left = j * window.dilation[1]
-            bottom, right = top + (window.height - 1) * sh + 1, left + (window.width - 1) * sw + 1
-            yield i, j, rows[:, top:bottom:sh, left:right:sw]
+def _pieces(images: int, window: Window, each: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Images, rows and columns written, in pieces of about BLOCK values where a place needs `each` of them."""
+    many = BLOCK // (window.height * window.width * each)
+    rows = window.height if many else max(1, BLOCK // (window.width * each))
+    columns = window.width if many or rows > 1 else max(1, BLOCK // each)
+    for image in range(0, images, max(1, many)):
+        for row in range(0, window.height, rows):
+            for column in range(0, window.width, columns):
+                yield slice(image, image + max(1, many)), slice(row, row + rows), slice(column, column + columns)
+
+
+def _patches(rows: F64, window: Window) -> F64:
+    """What each place written meets of padded rows: (n, height, width, kh, kw, channels), a view."""
+    spread = np.lib.stride_tricks.sliding_window_view(rows, window.spread, axis=(1, 2))
+    (sh, sw), (dh, dw) = window.stride, window.dilation
+    return spread[:, ::sh, ::sw, :, ::dh, ::dw].transpose(0, 1, 2, 4, 5, 3)
 
 
 def convolved(rows: F64, weights: F64, window: Window) -> F64:
     """Sums of a convolution of padded rows; weights [kh, kw, cin, filters].  Float64 throughout."""
-    total = np.zeros((len(rows), window.height, window.width, weights.shape[3]))
-    for i, j, values in taps(rows, window):
-        total += values @ weights[i, j]
+    patches, flat = _patches(rows, window), weights.reshape(-1, weights.shape[3])
+    total = np.empty((len(rows), window.height, window.width, weights.shape[3]))
+    for piece in _pieces(len(rows), window, len(flat)):
+        part = patches[piece]
+        total[piece] = (part.reshape(-1, len(flat)) @ flat).reshape(*part.shape[:3], -1)
     return total
 
 
@@ -111,9 +123,18 @@ def convolved_depthwise(rows: F64, weights: F64, window: Window) -> F64:
     multiplier = weights.shape[2] // rows.shape[3]
     if multiplier > 1:
         rows = np.repeat(rows, multiplier, axis=3)
-    total = np.zeros((len(rows), window.height, window.width, weights.shape[2]))
-    for i, j, values in taps(rows, window):
-        total += values * weights[i, j]
+    patches, channels = _patches(rows, window), weights.shape[2]
+    total = np.zeros((len(rows), window.height, window.width, channels))
+    if window.kernel[0] * window.kernel[1] > window.height * window.width * len(rows):
+        for place in np.ndindex(total.shape[:3]):
+            total[place] = (patches[place] * weights).sum(axis=(0, 1))
+        return total
+    for piece in _pieces(
+        len(rows), window, 8 * channels
+    ):  # small enough for the cache, over all of the kernel's places
+        part, sums = patches[piece], total[piece]
+        for i, j in np.ndindex(window.kernel):
+            sums += part[..., i, j, :] * weights[i, j]
     return total
 
 

@@ -158,7 +158,7 @@ def gelu(x: F64) -> F64:
 
 def relu6(x: F64) -> F64:
     """x within [0, 6]."""
-    return np.where(x < 0, 0.0, np.where(x > 6, 6.0, x))
+    return np.clip(x, 0.0, 6.0)
 
 
 FUNCTIONS: dict[str, Callable[[F64], F64]] = {
