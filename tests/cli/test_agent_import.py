@@ -192,7 +192,7 @@ def test_a_cascade_is_no_new_layered_net(cli) -> None:
 @pytest.mark.parametrize(
     ("data", "code", "says"),
     [
-        (b"", 3, "expected one of FANN .net, found a file that begins with b''"),
+        (b"", 3, "expected one of FANN .net, TFLite, ONNX, found a file that begins with b''"),
         (b"PK\3\4", 3, "expected one of FANN .net"),
         (b"FANN_FLO_9.9\n", 3, "x.net: line 1: version"),
         (b"FANN_FLO_2.1\nnum_layers=3\nlearning_rate=x\n", 3, "x.net: line 3: learning_rate: expected a finite number"),

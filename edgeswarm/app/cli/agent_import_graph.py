@@ -35,6 +35,7 @@ def found(
 ) -> Found:
     """told, notes: of the file; what every graph has comes behind.  sections: besides its own.  golden: whether golden
     rows are wanted."""
+    from edgeswarm.compile.kernel import BATCH_MAX_DEFAULT
     from edgeswarm.model.ops import OPS
     from edgeswarm.model.structure import structure_of
 
@@ -58,7 +59,7 @@ def found(
         {**(sections or {}), "model": structure_of(graph.outline)},
         {**told, "parameters": graph.parameters, "multiplications": macs},
         notes,
-        batch_max=max(1, 1 << max(0, most.bit_length() - 1)),
+        batch_max=min(BATCH_MAX_DEFAULT, 1 << max(0, most.bit_length() - 1)),
         weights_dtype="f32" if floats else "u8",
     )
 

@@ -5,6 +5,5 @@ Channels come last in our graphs: `draft.py` tells how that costs nothing where 
 """
 
 from edgeswarm.model.onnx.convert import Imported, imported
-from edgeswarm.model.onnx.file import is_onnx
 
-__all__ = ["Imported", "imported", "is_onnx"]
+__all__ = ["Imported", "imported"]

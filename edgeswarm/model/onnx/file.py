@@ -82,14 +82,6 @@ class File:
     outputs: tuple[Value, ...]
 
 
-def is_onnx(data: bytes) -> bool:
-    """Whether the first bytes are those of an ONNX file: a version of the format, then a field of ModelProto."""
-    return len(data) > 2 and data[0] == 0x08 and 1 <= data[1] <= 127 and data[2] in _SECOND
-
-
-_SECOND = {0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72}
-
-
 def parse(data: bytes) -> File:
     """Raises ModelError for no ONNX file and for what has no place here, LimitError, LocalError without `onnx`."""
     if len(data) > ONNX_FILE_BYTES_MAX:

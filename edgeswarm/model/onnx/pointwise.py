@@ -111,6 +111,12 @@ def softmax(draft: Draft, step: Step) -> None:
         made = draft.reshaped(draft.add("softmax", [flat], beta=1.0), value.shape)
         draft.put(step, draft.fresh(made, plain(value.rank)))
         return
+    if value.base == value.shape and value.rank == 1:  # a dense layer has it as its activation, for many rows at once
+        maker = draft.maker(value, ("dense",), keep_last=True)
+        if maker is not None and draft.shape_of(maker) == value.shape:
+            draft.rewrite(maker, activation="softmax")
+            draft.put(step, value)
+            return
     order = value.order
     if value.base != value.shape or order[-1] != axis:
         order = (*(other for other in range(value.rank) if other != axis), axis)

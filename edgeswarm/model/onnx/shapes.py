@@ -138,7 +138,17 @@ def concat(draft: Draft, step: Step) -> None:
     if len(tensors) == 1:
         draft.put(step, first)
     else:
-        draft.put(step, draft.fresh(draft.add("join", tensors, axis=order.index(axis)), order))
+        draft.put(step, draft.fresh(_join(draft, tensors, order.index(axis)), order))
+
+
+def _join(draft: Draft, tensors: list[int], axis: int) -> int:
+    """Whole numbers are joined as they are, where all stand for the same."""
+    nodes = [draft.node_of(tensor) for tensor in tensors]
+    sources = [node.inputs[0] for node in nodes if node is not None and node.op == "dequantize"]
+    held = {(tensor.scale, tensor.zero_point) for tensor in (draft.builder.tensors[at] for at in sources)}
+    if len(sources) == len(tensors) and len(held) == 1:
+        return draft.add("dequantize", [draft.add("join", sources, axis=axis)])
+    return draft.add("join", tensors, axis=axis)
 
 
 def pad(draft: Draft, step: Step) -> None:
@@ -174,10 +184,21 @@ def pad(draft: Draft, step: Step) -> None:
         tensor = draft.add("strided_slice", [tensor], start=start, stop=stop, step=(1,) * len(sides))
     wide = tuple(max(0, count) for axis in order for count in around.get(axis, (0, 0)))
     if any(wide):
-        tensor = draft.add("pad", [tensor], pads=wide, value=float(number))
+        tensor = _pad(draft, tensor, wide, float(number))
         draft.put(step, draft.fresh(tensor, order))
     else:  # nothing new: what joins to it must not touch what others read
         draft.put(step, replace(draft.fresh(tensor, order), sole=value.sole))
+
+
+def _pad(draft: Draft, tensor: int, pads: tuple[int, ...], number: float) -> int:
+    """Whole numbers are padded as they are, where one of them stands for `number`."""
+    node = draft.node_of(tensor)
+    if node is not None and node.op == "dequantize":
+        source = draft.builder.tensors[node.inputs[0]]
+        whole = number / source.scale + source.zero_point
+        if whole.is_integer() and -128 <= whole <= 127:
+            return draft.add("dequantize", [draft.add("pad", [node.inputs[0]], pads=pads, value=whole)])
+    return draft.add("pad", [tensor], pads=pads, value=number)
 
 
 def slice_(draft: Draft, step: Step) -> None:
@@ -206,7 +227,8 @@ def _part(draft: Draft, value: Held, parts: dict[int, tuple[int, int, int]]) -> 
     tensor = draft.in_order(value, order)
     each = [parts.get(axis, (0, value.shape[axis], 1)) for axis in order]
     start, stop, step = (tuple(part[i] for part in each) for i in range(3))
-    return draft.fresh(draft.add("strided_slice", [tensor], start=start, stop=stop, step=step), order)
+    made = draft.from_i8(tensor, lambda at: draft.add("strided_slice", [at], start=start, stop=stop, step=step))
+    return draft.fresh(made, order)
 
 
 def split(draft: Draft, step: Step) -> None:
