@@ -6,6 +6,9 @@ from edgeswarm.app.cli import agent_import_graph
 from edgeswarm.app.cli.agent_import import Found, Options
 from edgeswarm.errors import LocalError
 
+EXACT = "LiteRT's reference kernels to the bit"
+NEAR = "LiteRT's reference kernels to a step or so"
+
 
 def found(data: bytes, options: Options, who: str) -> Found:
     """Raises ModelError with the operator, LimitError, LocalError for options of other formats."""
@@ -20,7 +23,7 @@ def found(data: bytes, options: Options, who: str) -> Found:
         "operators": [f"{count} {name}" for name, count in sorted(made.operators.items())],
         "input": agent_import_graph.shape_text(graph, graph.input),
         "output": agent_import_graph.shape_text(graph, graph.output),
-        "arithmetic": "8-bit, to the bit as LiteRT's reference kernels" if made.quantised else "float32",
+        "arithmetic": f"8-bit, {EXACT if made.exact else NEAR}" if made.quantised else "float32",
     }
     return agent_import_graph.found(
         graph, told=told, notes=made.notes, sections={"tflite": data}, golden=not options.no_golden

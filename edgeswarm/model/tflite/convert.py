@@ -31,13 +31,15 @@ OPERATORS: Mapping[str, Callable[[Site], None]] = (
 class Converted:
     """graph: what the file computes.  macs: of one row.  operators: of the file, name -> how many.
 
-    quantised: every product of the graph is one of whole numbers, so that the answers are LiteRT's to the bit.
+    quantised: all that is computed is whole numbers of 8 bits.  exact: and the answers are those of LiteRT's reference
+    kernels, to the bit.
     """
 
     graph: Graph
     macs: int
     operators: Mapping[str, int]
     quantised: bool
+    exact: bool
     notes: tuple[str, ...]
 
 
@@ -83,8 +85,8 @@ def _convert(file: TfliteFile) -> Converted:
     if macs > TFLITE_MACS_MAX:
         raise LimitError(f"at most {TFLITE_MACS_MAX} multiplications for one row (TFLITE_MACS_MAX), found {macs}")
     names = Counter(file.ops[index].name for index in sorted(needed))
-    quantised = all(tensor.dtype == "i8" for tensor in _between(graph))
-    return Converted(graph, macs, dict(names), quantised, tuple(state.notes))
+    quantised = {tensor.dtype for tensor in _between(graph)} == {"i8"}
+    return Converted(graph, macs, dict(names), quantised, quantised and state.exact, tuple(state.notes))
 
 
 def _source(file: TfliteFile, index: int) -> FileTensor:

@@ -24,6 +24,11 @@ HYBRID = (
     "less exact"
 )
 
+TWICE = (
+    "FULLY_CONNECTED over several rows of 8 bits: answers may differ from LiteRT's by 1 step, for LiteRT rounds a sum "
+    "once there, and these convolutions twice, as LiteRT's own convolutions do"
+)
+
 
 def window(site: Site, kernel: tuple[int, int], *, dilated: bool) -> dict[str, Any]:
     """kernel, stride, dilation and pad of an operator on images."""
@@ -98,6 +103,8 @@ def fully_connected(site: Site) -> None:
     if rows == 1:
         at = site.add(op, [site.reshaped(read, (width,))], {**params, "weights": weights.T}, units=units, **more)
     else:  # each row a pixel
+        if op == "dense_tflite":
+            site.inexact(TWICE)
         image = site.reshaped(read, (rows, 1, width))
         pixels = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "pad": (0, 0, 0, 0), "filters": units}
         op = "conv2d_i8" if op == "dense_tflite" else "conv2d"

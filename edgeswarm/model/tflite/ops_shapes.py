@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgeswarm.errors import LimitError, ModelError
 from edgeswarm.limits import TFLITE_FOLDED_VALUES_MAX
-from edgeswarm.model.tflite.fused import activation, clamp
+from edgeswarm.model.tflite.fused import fused
 from edgeswarm.model.tflite.site import QUANTISED, Site, rows_shape, steps_of
 
 MOVED = ("f32", *QUANTISED)
@@ -121,14 +121,12 @@ def concatenation(site: Site) -> None:
     arrays = [values for values in known if values is not None]
     if len(arrays) == count and site.dtype(0) in ("i32", "i64"):
         return _fold(site, lambda: np.concatenate(arrays, axis=axis), arrays)
+    if fused(site) != "NONE":
+        raise ModelError(f"fused activation: expected none, as LiteRT does, found {fused(site)}")
     out = list(shapes[0])
     out[axis] = sum(shape[axis] for shape in shapes)
     gone = len(out) - len(rows_shape(out))
     at = _join(site, [tuple(shape)[gone:] for shape in shapes], axis - gone)
-    if site.dtype(0) == "f32" and (name := activation(site)) != "linear":
-        at = site.add("elementwise", [at], activation=name)
-    elif site.dtype(0) == "i8" and clamp(site) != {"low": -128, "high": 127}:
-        raise ModelError("fused activation: expected none beside 8 bits, found one")
     return site.write(at, out)
 
 
