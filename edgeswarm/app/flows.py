@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from edgeswarm.agentfile.header import Header
 from edgeswarm.agentfile.sections import first_not_finite
 from edgeswarm.agentfile.wiring import AgentSource, source_width
+from edgeswarm.app.delegated import DelegatedPort
 from edgeswarm.app.joins import Joins
 from edgeswarm.app.lifecycle import Lifecycle
 from edgeswarm.app.pump import AgentFlow, Port
@@ -207,10 +208,12 @@ class Flows:
             return  # the jail's exit is in the inbox already
         self._sit(flow, jail_id, slot)
         flow.attach(jail, slot)
+        self._sup.delegation.attached(flow, self._sup.shelf.current(name), jail_id, jail, slot)
 
     def detach(self, name: AgentName, *, suspected: bool, last_try: bool = False) -> None:
         flow = self.flows.get(name)
         if flow is not None:
+            self._sup.delegation.detached(name)
             self._rise(flow)
             flow.detach(suspected=suspected, last_try=last_try)
 
@@ -254,6 +257,7 @@ class Flows:
             flow.version = artefact.header.agent_version
             self._sit(flow, jail_id, slot)
             flow.attach(jail, slot)
+            self._sup.delegation.attached(flow, artefact, jail_id, jail, slot)
         finally:
             if flow.switching:
                 flow.switching = False
@@ -298,7 +302,7 @@ class Flows:
     def reply(self, jail_id: JailId, reply: Reply) -> None:
         """One frame from a jail."""
         flow = self._seats.get((jail_id, reply.slot))
-        if flow is None:
+        if flow is None or (isinstance(flow.port, DelegatedPort) and flow.port.kernel_replied(reply)):
             return
         if flow.turns is not None:
             self._keepers.answered(jail_id, reply)
@@ -334,7 +338,8 @@ class Flows:
     async def swap_weights(self, name: AgentName, weights: bytes, topology: str = "") -> None:
         """Raises LocalError if the agent has no jail, InputError if the weights do not fit or hold NaN."""
         flow = self.flows.get(name)
-        if flow is None or not isinstance(flow.port, Jail):
+        jail = None if flow is None else flow.port.kernel if isinstance(flow.port, DelegatedPort) else flow.port
+        if flow is None or not isinstance(jail, Jail):
             raise LocalError(f"agent {name}: it is in no jail; start it first")
         artefact = self._sup.shelf.current(name)
         expected, own = artefact.layout.weights.size, artefact.layout.topology
@@ -348,7 +353,8 @@ class Flows:
             raise InputError(f"agent {name}: weights: expected finite numbers, found {found[1]} at index {found[0]}")
         if artefact.header.kernel.quantization is not None:
             check_path(weights, artefact.header.kernel.quantization.path, who=f"agent {name}")
-        await flow.port.swap_weights(flow.slot, weights)
+        self._sup.delegation.weights_swapped(name)
+        await jail.swap_weights(flow.slot, weights)
         artefact.weights = weights
         self._sup.log.info("weights_swapped", agent=name, size_bytes=len(weights))
         try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm import __version__, schema
-from edgeswarm.app import isolation, limits_of_use
+from edgeswarm.app import delegation_rows, isolation, limits_of_use
 from edgeswarm.app import metrics as metric
 from edgeswarm.app.config import Settings
 from edgeswarm.app.pump import AgentFlow
@@ -66,6 +66,7 @@ def agent(supervisor: Supervisor, name: Any) -> dict[str, Any]:
         "counters": flow.pipeline.tally() if flow is not None else {},
         "sources": supervisor.flows.life.source_counts(name),
         "sinks": [{"type": sink.kind, **sink.counts()} for sink in flow.sinks] if flow is not None else [],
+        "delegate": supervisor.delegation.row(name),
         "latency": flow.latency.summary() if flow is not None else None,
         "last": outcome(flow.last) if flow is not None and flow.last is not None else None,
     }
@@ -124,6 +125,7 @@ def metrics(supervisor: Supervisor) -> str:
         for one in row["agents"]:
             yield "edgeswarm_agent_restarts_total", "counter", {"agent": one["name"]}, one["restarts"]
         yield from limits_of_use.samples(row)
+        yield from delegation_rows.samples(row["agents"])
         yield from _families("edgeswarm_agent_", [({"agent": one["name"]}, one["counters"]) for one in row["agents"]])
         for part in ("source", "sink"):
             rows = [

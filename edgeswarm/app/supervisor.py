@@ -17,6 +17,7 @@ from edgeswarm.app import isolation
 from edgeswarm.app.audit import Audit
 from edgeswarm.app.config import Settings
 from edgeswarm.app.control_loop import BAD
+from edgeswarm.app.delegation import Delegation
 from edgeswarm.app.flows import Flows
 from edgeswarm.app.log import Log
 from edgeswarm.app.operations import Operations
@@ -27,7 +28,7 @@ from edgeswarm.core import events as ev
 from edgeswarm.core.node import Node
 from edgeswarm.core.resources import Capacity
 from edgeswarm.drivers.cgroup import Groups
-from edgeswarm.drivers.jails import Jail, JailExit, JailHost
+from edgeswarm.drivers.jails import Jail, JailExit, JailHost, Program
 from edgeswarm.drivers.store import Store
 from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.ids import AgentName, Cause, JailId
@@ -48,6 +49,7 @@ class Supervisor(Operations):
         self._own_process = own_process
         self.started_at = time.time()
         self.flows = Flows(self)
+        self.delegation = Delegation(self)
         self.shelf = Shelf(settings, log=log)
         self.audit = Audit(settings.state_dir / "audit", Signatory.from_seed(self.shelf.device_key.seed), log)
         self.host: JailHost | None = None
@@ -96,15 +98,21 @@ class Supervisor(Operations):
             if isinstance(result, BaseException):
                 self.log.error("agent_not_resumed", agent=artefact[0].plan.name, error=str(result))
 
-    def make_host(self) -> JailHost:
+    def make_host(self, program: Program | None = None, first_id: int = 1) -> JailHost:
+        """The host of its jails; program, first_id: one of delegates' (`drivers.delegates.hosts`)."""
+        may_move = self._own_process and program is None
         return JailHost(
             policy_dir=asset("sandbox"),
             cache_dir=self.settings.state_dir / "cache",
             mac_key=self.shelf.device_key.derive("es-cwasm"),
+            program=program,
             version=__version__,
-            groups=Groups.open(str(self.settings.state_dir), may_move=self._own_process),
-            own_process=self._own_process,
-            judge=self._judge_tier,
+            groups=Groups.open(str(self.settings.state_dir), may_move=may_move),
+            own_process=self._own_process and program is None,
+            judge=self._judge_tier
+            if program is None
+            else lambda tier, layers: isolation.check(tier, layers, self.settings),
+            first_id=first_id,
         )
 
     def _judge_tier(self, tier: str, layers: Mapping[str, tuple[bool, str]]) -> None:
@@ -126,6 +134,7 @@ class Supervisor(Operations):
         self._refuse_all("the supervisor was stopped")
         for timer in self._timers.values():
             timer.cancel()
+        await self.delegation.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.flows.end()
         if self.host is not None:
@@ -186,6 +195,7 @@ class Supervisor(Operations):
                 self._unopened.discard(effect.name)
                 await self.flows.close(effect.name)
             case do.ForgetAgent():
+                self.delegation.forget(effect.name)
                 await self._forget(effect.name)
             case do.WriteCheckpoint():
                 await self.flows.checkpoint(effect.name)

@@ -230,6 +230,10 @@ class JailLife:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
+    async def ended(self) -> JailExit:
+        """Wait until it is gone, whoever ends it."""
+        return await asyncio.shield(self._ended)
+
     async def close(self) -> None:
         """End the jail in an orderly way, and wait for it."""
         if not self._gone:

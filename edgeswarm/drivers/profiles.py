@@ -20,6 +20,7 @@ from edgeswarm.limits import (
     AGENTS_MAX,
     CALL_DEADLINE_MS_MAX,
     CONFIG_BYTES_MAX,
+    DELEGATE_THREADS_MAX,
     JAIL_AGENTS_MAX,
     JAILS_MAX,
     PROFILE_INHERITS_MAX,
@@ -59,12 +60,47 @@ class Jails:
 
 @dataclass(frozen=True, slots=True)
 class Delegates:
-    """What may compute a model besides the wasm kernel."""
+    """What may compute a model besides the wasm kernel, for agents whose file brings the model (`tflite`)."""
 
     order: Annotated[
-        tuple[Literal["wasm", "litert", "tflite"], ...],
-        Length(1, 3),
-        Doc("tried from left to right; wasm always works"),
+        tuple[Literal["wasm", "litert", "tflite", "gpu", "external"], ...],
+        Length(1, 5),
+        Doc("who may compute, as far as it is installed; wasm always works"),
+    ]
+    choose: Annotated[
+        Literal["fastest", "first"], Doc("of those that answer the golden rows rightly; first: in the order above")
+    ]
+    threads: Annotated[int, Range(1, DELEGATE_THREADS_MAX, "threads"), Doc("of one model")]
+    packages: Annotated[str, Doc("folder of the runtime's packages; empty: those of this Python")]
+    library: Annotated[str, Doc("absolute path of an external delegate's .so")]
+    library_options: Annotated[
+        tuple[Annotated[str, Pattern(r"[^=]{1,64}=.{0,256}", "key=value")], ...],
+        Length(0, 16),
+        Doc("key=value, for that library"),
+    ]
+    tolerance: Annotated[
+        float, Range(0.0, 1.0), Doc("how far answers may be off, as a share of their range, beside the file's own word")
+    ]
+    check_every: Annotated[
+        int,
+        Range(0, 1_000_000_000, "frames"),
+        Doc("a frame in so many goes to the kernel too, and is compared; 0: none"),
+    ]
+    gpu_memory_mb: Annotated[
+        int, Range(0, 1 << 20, "MB"), Doc("what all agents may have of the accelerator; 0: none may")
+    ]
+    agents: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Pattern(
+                    r"([a-z][a-z0-9-]{0,63}|\*)=(wasm|litert|tflite|gpu|external)", "agent=delegate, or *=delegate"
+                ),
+            ],
+            ...,
+        ],
+        Length(0, 256),
+        Doc("who computes an agent (* for all), without a contest: agent=delegate"),
     ]
 
 

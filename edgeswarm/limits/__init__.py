@@ -7,6 +7,7 @@ else.  A bound that only one profile wants belongs into `profiles/`, not here.
 from edgeswarm.limits.agent import *
 from edgeswarm.limits.care import *
 from edgeswarm.limits.cell import *
+from edgeswarm.limits.delegates import *
 from edgeswarm.limits.fleet import *
 from edgeswarm.limits.mqtt import *
 from edgeswarm.limits.onnx import *

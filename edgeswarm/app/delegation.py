@@ -1,0 +1,397 @@
+"""Who computes each agent: its kernel, or a delegate that is faster here and answers rightly.
+
+An agent starts on its kernel, always; meanwhile a contest is held (`drivers/delegates`), once for each file, machine
+and set of delegates.  Where a delegate wins, its jail is made and the agent's frames go there (`delegated`), with the
+kernel's jail kept behind it.  A delegate that fails is out at once; it is tried again a few times, later each time,
+unless it lied.
+Invariants: nothing here stops an agent or delays one; a delegate computes only a file's own model, with the file's own
+weights, for agents without memory, in jails of policy `delegate`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from edgeswarm.app.delegated import DelegatedPort, Failure
+from edgeswarm.app.delegation_rows import Record, golden_of, why_never
+from edgeswarm.app.pump import AgentFlow
+from edgeswarm.app.shelf import Artefact
+from edgeswarm.drivers.delegates import contest as contests
+from edgeswarm.drivers.delegates import runtimes
+from edgeswarm.drivers.delegates.contest import WASM, Contestant, Golden
+from edgeswarm.drivers.delegates.hosts import Hosts, spec_for
+from edgeswarm.drivers.delegates.manager import GpuManager
+from edgeswarm.drivers.delegates.runtimes import Delegate, NotHereError
+from edgeswarm.drivers.delegates.verdicts import Verdict, Verdicts, key_of
+from edgeswarm.drivers.jails import Jail, Reply
+from edgeswarm.errors import EdgeSwarmError
+from edgeswarm.ids import AgentName, JailId
+from edgeswarm.limits import DELEGATE_MARGIN, DELEGATE_RETRY_S, DELEGATE_TRIES_MAX
+
+if TYPE_CHECKING:
+    from edgeswarm.app.supervisor import Supervisor
+
+_PRIORITY: Final = {"agent": 1.0, "coordinator": 2.0}
+"""Weights of classes where agents share an accelerator."""
+
+
+@dataclass(slots=True)
+class _Seat:
+    """An agent in its jail, while it is there."""
+
+    flow: AgentFlow
+    artefact: Artefact
+    jail_id: JailId
+    jail: Jail
+    slot: int
+    port: DelegatedPort | None = None
+
+
+class Delegation:
+    """Of one supervisor."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._sup = supervisor
+        self._settings = supervisor.settings.profile.delegates
+        self.records: dict[AgentName, Record] = {}
+        self._seats: dict[AgentName, _Seat] = {}
+        self._tasks: dict[AgentName, asyncio.Task[None]] = {}
+        self._later: dict[AgentName, asyncio.TimerHandle] = {}
+        self._loose: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()  # one contest at a time
+        self._away = False
+        self._hosts = Hosts(supervisor.make_host)
+        self._verdicts = Verdicts(supervisor.settings.state_dir / "delegates.json")
+        self.gpu = GpuManager(self._settings.gpu_memory_mb << 20, warn=self._warn_gpu)
+
+    # --- agents come and go -----------------------------------------------------------------------------------------
+
+    def attached(self, flow: AgentFlow, artefact: Artefact, jail_id: JailId, jail: object, slot: int) -> None:
+        """The flow sends to its kernel in this jail from now on; a delegate may take over once it has won."""
+        self.detached(flow.name)
+        if self._away or "tflite" not in artefact.file.sections or not isinstance(jail, Jail):
+            self.records.pop(flow.name, None)
+            return
+        record = self.records.get(flow.name)
+        if record is None or record.artefact != artefact.plan.artefact:
+            record = self.records[flow.name] = Record(artefact.plan.artefact)
+        record.runs_on = WASM
+        seat = self._seats[flow.name] = _Seat(flow, artefact, jail_id, jail, slot)
+        self._begin(seat)
+
+    def detached(self, name: AgentName) -> None:
+        """It leaves its jail, whoever computed."""
+        if (timer := self._later.pop(name, None)) is not None:
+            timer.cancel()
+        if (task := self._tasks.pop(name, None)) is not None:
+            task.cancel()
+        seat = self._seats.pop(name, None)
+        if seat is not None and seat.port is not None:
+            seat.port.forsake()
+            self._count(seat.port, self.records[name])
+            self.records[name].runs_on = WASM
+
+    def weights_swapped(self, name: AgentName) -> None:
+        """The agent computes with other weights than its file's model from now on."""
+        seat, record = self._seats.get(name), self.records.get(name)
+        if seat is None or record is None:
+            return
+        if seat.port is not None:
+            seat.port.end()
+        if (task := self._tasks.pop(name, None)) is not None:
+            task.cancel()
+        record.runs_on, record.why = WASM, "its weights were swapped: they are not those of its model"
+
+    def forget(self, name: AgentName) -> None:
+        """The agent is removed."""
+        self.detached(name)
+        self.records.pop(name, None)
+
+    async def leave(self) -> None:
+        """The kernels compute everything until `back`: another program takes over, which knows nothing of delegates."""
+        self._away = True
+        for seat in list(self._seats.values()):
+            if seat.port is not None:
+                seat.port.end()
+        for name in list(self._tasks):
+            self._tasks.pop(name).cancel()
+        await self._settle()
+
+    def back(self) -> None:
+        """It did not: delegates may compute again."""
+        self._away = False
+        for seat in list(self._seats.values()):
+            self._begin(seat)
+
+    async def close(self) -> None:
+        """End every delegate."""
+        self._away = True
+        for name in list(self._seats):
+            self.detached(name)
+        await self._settle()
+        await self._hosts.close()
+
+    async def _settle(self) -> None:
+        while self._loose:
+            await asyncio.gather(*self._loose, return_exceptions=True)
+
+    # --- choosing ---------------------------------------------------------------------------------------------------
+
+    def _begin(self, seat: _Seat) -> None:
+        self._tasks[seat.flow.name] = self._run(self._serve(seat))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._loose.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._loose.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._sup.log.crash("delegation_fault", error)
+
+    async def _serve(self, seat: _Seat) -> None:
+        """Choose, and let the winner compute."""
+        name, record = seat.flow.name, self.records[seat.flow.name]
+        if why := why_never(seat.artefact):
+            record.why = why
+            return
+        wanted, delegates, absent = self._candidates(name)
+        delegates = [one for one in delegates if one.name not in record.lied]
+        if not delegates:
+            record.why = "; ".join(absent) or "only its kernel may compute it (delegates.order)"
+            return
+        try:
+            verdict = await self._verdict(seat, delegates, forced=bool(wanted))
+            record.scores = verdict.scores
+            record.why = self._reason(verdict, wanted)
+            chosen = next((one for one in delegates if one.name == verdict.choice), None)
+            if chosen is not None:
+                await self._install(seat, chosen, record)
+        except (EdgeSwarmError, OSError) as error:
+            record.why = str(error)
+            self._failure(seat, "delegate", "refused", str(error))
+
+    def _candidates(self, name: AgentName) -> tuple[str, list[Delegate], list[str]]:
+        """What the settings want for this agent, the delegates that are here, and what is missing of the others."""
+        said = dict(pair.split("=", 1) for pair in self._settings.agents)
+        wanted = said.get(name) or said.get("*") or ""
+        found, absent = [], []
+        for one in [wanted] if wanted else self._settings.order:
+            if one == WASM:
+                continue
+            try:
+                found.append(
+                    runtimes.find(
+                        cast("runtimes.Name", one),
+                        packages=self._settings.packages,
+                        library=self._settings.library,
+                        options=self._settings.library_options,
+                    )
+                )
+            except EdgeSwarmError as error:
+                absent.append(f"{one}: {error}")
+                if not isinstance(error, NotHereError) or wanted or one == "external":
+                    self._sup.log.warning("delegate_missing", agent=name, delegate=one, error=str(error))
+        return wanted, found, absent
+
+    async def _verdict(self, seat: _Seat, delegates: list[Delegate], *, forced: bool) -> Verdict:
+        """From the file of verdicts, or by a contest."""
+        host = self._sup.host
+        assert host is not None
+        settings = self._settings
+        key = key_of(
+            seat.artefact.plan.artefact,
+            host.cache.binding,
+            [one.identity for one in delegates],
+            [settings.choose, settings.threads, settings.tolerance, forced],
+        )
+        known = self._verdicts.get(key)
+        if known is not None:
+            return known
+        async with self._turn:
+            scores = await self._contest(seat, delegates)
+        alive = [score.name for score in scores if score.us is not None and score.name != WASM]
+        if forced or settings.choose == "first":
+            order = [*settings.order, *alive]
+            first = order.index(WASM) if WASM in order and not forced else len(order)
+            choice = next((one for one in order[:first] if one in alive), WASM)
+        else:
+            choice = contests.fastest(scores, margin=DELEGATE_MARGIN)
+        verdict = Verdict(choice, tuple(scores), time.time())
+        self._tell_contest(seat, scores, choice)
+        try:
+            await self._sup.in_disk_thread(lambda: self._verdicts.put(key, verdict))
+        except OSError as error:
+            self._sup.log.warning("delegate_verdict_not_kept", agent=seat.flow.name, error=str(error))
+        return verdict
+
+    async def _contest(self, seat: _Seat, delegates: list[Delegate]) -> list[contests.Score]:
+        host, artefact = self._sup.host, seat.artefact
+        assert host is not None
+        if artefact.cwasm is None:  # of before a hand-over
+            await self._sup.shelf.prepare(artefact, host)
+        layout = replace(artefact.layout, batch_max=1)
+        spec = replace(artefact.kernel_spec(0), layout=layout, memory_width=0)
+        policy = artefact.plan.policy
+
+        def kernel(on_reply: Any, on_exit: Any) -> Any:
+            return host.spawn([spec], policy=policy, on_reply=on_reply, on_exit=on_exit)
+
+        def of(one: Delegate) -> Contestant:
+            delegate_spec = self._spec(artefact, one)
+
+            def make(on_reply: Any, on_exit: Any) -> Any:
+                return self._hosts.spawn(one, delegate_spec, on_reply=on_reply, on_exit=on_exit)
+
+            return Contestant(one.name, make, partial(self._hosts.done, one))
+
+        golden = golden_of(artefact, self._settings.tolerance)
+        return await contests.contest([Contestant(WASM, kernel), *(of(one) for one in delegates)], golden)
+
+    def _spec(self, artefact: Artefact, delegate: Delegate) -> Any:
+        return spec_for(
+            delegate,
+            name=artefact.plan.name,
+            model=artefact.file.sections["tflite"],
+            layout=artefact.layout,
+            deadline_ms=artefact.deadline_ms,
+            threads=self._settings.threads,
+            cpu_cores=artefact.allowance.cpu_cores,
+        )
+
+    def _reason(self, verdict: Verdict, wanted: str) -> str:
+        times = ", ".join(f"{score.name} {score.us:g} us" for score in verdict.scores if score.us is not None)
+        if wanted:
+            return f"the settings say so ({times})"
+        return f"{'the first' if self._settings.choose == 'first' else 'the fastest'} here: {times}"
+
+    def _tell_contest(self, seat: _Seat, scores: list[contests.Score], choice: str) -> None:
+        us = {score.name: score.us for score in scores}
+        self._sup.log.info("delegate_contest", agent=seat.flow.name, choice=choice, us=us)
+        for score in scores:
+            if score.us is None and score.name != WASM:
+                kind: str = "wrong" if score.why.startswith("wrong answer") else "refused"
+                self.records[seat.flow.name].failures[kind] += 1
+                self._warn_failure(seat.flow.name, score.name, kind, score.why)
+
+    # --- serving ----------------------------------------------------------------------------------------------------
+
+    async def _install(self, seat: _Seat, delegate: Delegate, record: Record) -> None:
+        """Make the delegate's jail, and send the agent's frames there."""
+        flow, model = seat.flow, seat.artefact.file.sections["tflite"]
+        if delegate.name == "gpu":
+            share = self.gpu.join(
+                flow.name,
+                weight=_PRIORITY[seat.artefact.allowance.class_name],
+                wants_bytes=2 * len(model) + seat.artefact.layout.memory_bytes,
+                now_s=time.monotonic(),
+            )
+            if share.cpu_only:
+                record.why = share.reason
+                self._again(seat, share.retry_s - time.monotonic())
+                return
+        golden = golden_of(seat.artefact, self._settings.tolerance)
+        port = DelegatedPort(
+            seat.jail,
+            seat.slot,
+            deliver=partial(self._deliver, seat),
+            failed=lambda kind, text: self._failed(seat, delegate, kind, text),
+            differ=partial(_differ, golden),
+            check_every=self._settings.check_every,
+        )
+        try:
+            jail = await self._hosts.spawn(
+                delegate, self._spec(seat.artefact, delegate), on_reply=port.replied, on_exit=port.exited
+            )
+        except BaseException:
+            self.gpu.leave(flow.name)
+            raise
+        self._run(self._watch(jail, delegate, flow.name))
+        if jail.faults:
+            jail.kill("it cannot compute the model")
+            raise EdgeSwarmError("; ".join(jail.faults.values()))
+        if self._seats.get(flow.name) is not seat or flow.port is None or self._away:
+            jail.kill("nobody needs it any more")
+            return
+        seat.port = port
+        port.begin(jail, flow.pipeline.flight.in_flight)
+        flow.port = port
+        record.runs_on = delegate.name
+        self._sup.log.info("delegate_serves", agent=flow.name, delegate=delegate.title, pid=jail.pid)
+        flow.send()
+
+    async def _watch(self, jail: Jail, delegate: Delegate, name: AgentName) -> None:
+        """Until the jail is gone; then its zygote may go too."""
+        await jail.ended()
+        if delegate.name == "gpu":
+            self.gpu.leave(name)
+        await self._hosts.done(delegate)
+
+    def _deliver(self, seat: _Seat, reply: Reply) -> None:
+        self._sup.flows.reply(seat.jail_id, reply._replace(jail_id=seat.jail.id))
+
+    def _failed(self, seat: _Seat, delegate: Delegate, kind: Failure, text: str) -> None:
+        """The port has gone back to the kernel."""
+        name = seat.flow.name
+        record = self.records[name]
+        if seat.port is not None:
+            self._count(seat.port, record)
+        record.runs_on = WASM
+        record.why = f"{delegate.name} failed: {text}"
+        if kind == "wrong":
+            record.lied.add(delegate.name)
+        self._failure(seat, delegate.name, kind, text)
+
+    def _failure(self, seat: _Seat, delegate: str, kind: str, text: str) -> None:
+        name = seat.flow.name
+        record = self.records[name]
+        record.failures[kind] += 1
+        record.tries += 1
+        self._warn_failure(name, delegate, kind, text)
+        if record.tries < DELEGATE_TRIES_MAX:
+            self._again(seat, DELEGATE_RETRY_S * 2 ** (record.tries - 1))
+
+    def _warn_failure(self, name: AgentName, delegate: str, kind: str, text: str) -> None:
+        self._sup.log.warning("delegate_failed", agent=name, delegate=delegate, kind=kind, text=text, goes_on="wasm")
+
+    def _again(self, seat: _Seat, after_s: float) -> None:
+        """Try once more, later."""
+        name = seat.flow.name
+
+        def begin() -> None:
+            self._later.pop(name, None)
+            if self._seats.get(name) is seat and not self._away:
+                self._begin(seat)
+
+        self._later[name] = asyncio.get_running_loop().call_later(max(after_s, 0.0), begin)
+
+    def _warn_gpu(self, reason: str) -> None:
+        self._sup.log.warning("gpu_cpu_only", reason=reason)
+
+    # --- numbers ----------------------------------------------------------------------------------------------------
+
+    def _count(self, port: DelegatedPort, record: Record) -> None:
+        record.frames += port.frames
+        record.checks += port.checks
+        port.frames = port.checks = 0
+
+    def row(self, name: AgentName) -> dict[str, Any] | None:
+        """Of `status`; None for an agent whose file brings no model."""
+        record, seat = self.records.get(name), self._seats.get(name)
+        if record is None:
+            return None
+        if seat is not None and seat.port is not None:
+            self._count(seat.port, record)
+        return record.row()
+
+
+def _differ(golden: Golden, expected: bytes, found: bytes) -> str:
+    absolute = max(golden.absolute, golden.share * golden.range)
+    return contests.compare(expected, found, relative=golden.relative, absolute=absolute)

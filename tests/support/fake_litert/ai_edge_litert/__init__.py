@@ -1,0 +1,1 @@
+"""Not LiteRT: see interpreter.py."""
