@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeswarm.compile.abi import Rows
 from edgeswarm.compile.conv_image import Image, image_of
-from edgeswarm.compile.lower_f32 import LANES, PANEL, Packed, passes
+from edgeswarm.compile.lower_f32 import LANES, passes
 from edgeswarm.compile.lowering import Functions, Lowering, Plan, Step
 from edgeswarm.compile.template import Value
 from edgeswarm.model.graph import Graph, Outline
@@ -26,7 +26,10 @@ FUSED = (
 )  # beside the sums; the rest need the registers, and a pass of their own
 STRETCH = 64  # steps in one stretch of code: 10 KB of it
 PLACES = 32  # of a depthwise kernel in one stretch of code
-HEIGHTS = {4: 2, 3: 3, 2: 4, 1: 4}  # columns of a tile: its pixels
+ROWS_KERNEL_MAX = 5  # sides of a depthwise kernel that goes row by row without a copy
+TILE_PIXELS_MAX = 6  # of such a row
+PANEL = 2  # columns of a panel, and of a tile
+HEIGHT = 4  # pixels of a tile
 GROUP = 2  # columns of a depthwise convolution side by side
 
 
@@ -51,6 +54,35 @@ def stretches(image: Image) -> dict[str, Value]:
     return {**out, "looped": int(looped)}
 
 
+def row_tiles(image: Image) -> dict[str, int]:
+    """The tiles of a depthwise convolution's rows (depthwise_rows.wat); {} where it has to go another way.
+
+    Only the first tile may reach beyond the image's left side, and only the last beyond its right one.
+    """
+    window = image.window
+    (high, wide), stride, width = window.kernel, window.stride[1], window.width
+    if image.repeat > 1 or window.dilation[1] > 1 or max(high, wide) > ROWS_KERNEL_MAX:
+        return {}
+    most = min(width, TILE_PIXELS_MAX)
+    pixels = min(range(min(3, most), most + 1), key=lambda pixels: (-(-width // pixels) * pixels, -pixels))
+    tiles, left, span = -(-width // pixels), window.pad[2], (pixels - 1) * stride + wide
+    right = max(0, (width - 1) * stride + wide - left - image.width)
+    reach = (max(1, tiles - 1) * pixels - 1) * stride + wide - left  # of the last tile but one
+    inside = min(pixels, width - pixels) * stride >= left and reach <= image.width
+    if (tiles == 1 and left + right >= span) or (tiles > 1 and not inside):
+        return {}
+    fence = max(2, 14 - pixels - wide)
+    return {
+        "pixels": pixels,
+        "tiles": tiles,
+        "skip": width - pixels,
+        "left": left,
+        "right": right,
+        "span": span,
+        "fence": fence,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class ConvStep:
     """A convolution with what of its activation is fused.  weights, scratch, sums: where they lie."""
@@ -69,7 +101,8 @@ class ConvStep:
         window = image.window
         (kh, kw), (sh, sw) = window.kernel, window.stride
         place = f"x at {self.x.offset}, y at {self.y.offset}, weights at {self.weights}"
-        chunk = f", {image.rows} rows at a time in {image.scratch_bytes} bytes" if image.padded else ""
+        chunked = image.padded and not (self.depthwise and row_tiles(image))
+        chunk = f", {image.rows} rows at a time in {image.scratch_bytes} bytes" if chunked else ""
         return (
             f"{name:<13} {image.height}x{image.width}x{image.channels // image.repeat} -> "
             f"{window.height}x{window.width}x{image.filters}, kernel {kh}x{kw}, stride {sh}x{sw}{chunk}, {place}"
@@ -77,6 +110,10 @@ class ConvStep:
 
     def call(self, functions: Functions, rows: str | None) -> str:
         image, window = self.image, self.image.window
+        x, y = functions.pointer(self.x, rows), functions.pointer(self.y, rows)
+        if self.depthwise and (tiles := row_tiles(image)):
+            name = functions.function("conv_depthwise_rows", self._rows(tiles))
+            return f"(call ${name} {x} (i32.const {self.weights}) {y})"
         calls = self._depthwise(functions) if self.depthwise else self._panels(functions)
         values: dict[str, Value] = {
             "padded": int(image.padded),
@@ -91,7 +128,6 @@ class ConvStep:
             "calls": "\n  ".join(calls),
         }
         name = functions.function("conv_image", values)
-        x, y = functions.pointer(self.x, rows), functions.pointer(self.y, rows)
         return f"(call ${name} {x} (i32.const {self.weights}) {y})"
 
     def _pad(self, functions: Functions) -> str:
@@ -124,7 +160,7 @@ class ConvStep:
 
     def _panels(self, functions: Functions) -> list[str]:
         image, calls = self.image, []
-        inputs, loops = packed_of(image).inputs, stretches(image)
+        inputs, loops = inputs_of(image), stretches(image)
         panels, rest = divmod(image.filters, PANEL * LANES)
         pixels = image.window.height * image.window.width
         parts = [(0, panels, PANEL, 0), (panels, 1, -(-rest // LANES), rest % LANES)]
@@ -132,12 +168,34 @@ class ConvStep:
             if not (count and columns):
                 continue
             wrap = int(image.padded or image.x_wrap != 0)
-            height = HEIGHTS[columns] if wrap else min(HEIGHTS[columns], pixels)
+            height = HEIGHT if wrap else min(HEIGHT, pixels)
             values = self._shared(columns, lanes) | loops
             values |= {"inputs": inputs, "height": height, "wrap": wrap, "back": -pixels % height}
             name = functions.function("conv_panel", values)
-            calls.append(self._call(name, count, 64 * first * (inputs + 1), PANEL * first, 0))
+            calls.append(self._call(name, count, 16 * PANEL * first * (inputs + 1), PANEL * first, 0))
         return calls
+
+    def _rows(self, tiles: dict[str, int]) -> dict[str, Value]:
+        image, window = self.image, self.image.window
+        shape: dict[str, Value] = {
+            "columns": image.filters // LANES,
+            "last": image.filters % LANES,
+            "activation": self.fused,
+            "zeros": self.scratch if any(window.pad[:2]) else 0,
+            "high": window.kernel[0],
+            "wide": window.kernel[1],
+            "stride": window.stride[1],
+            "y_stride": window.stride[0],
+            "gap": window.dilation[0],
+            "top": window.pad[0],
+            "height": image.height,
+            "rows": window.height,
+            "width": window.width,
+            "row_bytes": 4 * image.channels * image.width,
+            "x_gap": 4 * image.channels,
+            "y_step": 4 * image.filters,
+        }
+        return shape | tiles
 
     def _depthwise(self, functions: Functions) -> list[str]:
         image, calls = self.image, []
@@ -163,52 +221,60 @@ class ConvStep:
         return calls
 
 
-def packed_of(image: Image) -> Packed:
-    """How a conv2d's weights are packed: as those of a dense layer that reads the values under a kernel."""
+def inputs_of(image: Image) -> int:
+    """How many values a pixel of a conv2d reads."""
     high, wide = image.window.kernel
-    return Packed(high * wide * image.channels, image.filters)
+    return high * wide * image.channels
 
 
 def _steps(plan: Plan, index: int) -> list[Step]:
     node, image = plan.outline.nodes[index], image_of(plan.outline, index)
     name = str(node.attrs["activation"])
     fused = name if name in FUSED else "linear"
-    y = plan.place(node.output)
+    y, depthwise = plan.place(node.output), node.op == "depthwise"
+    scratch = 4 * image.channels * image.width if depthwise and row_tiles(image) else image.scratch_bytes
     step = ConvStep(
         x=plan.place(node.inputs[0]),
         y=y,
         image=image,
-        depthwise=node.op == "depthwise",
+        depthwise=depthwise,
         fused=fused,
         weights=plan.weights(index),
-        scratch=plan.scratch(image.scratch_bytes + 16, index) if image.padded else 0,
-        sums=plan.scratch(16 * max(HEIGHTS[columns] * columns for columns in HEIGHTS), index),
+        scratch=plan.scratch(scratch + 16, index) if image.padded else 0,
+        sums=plan.scratch(16 * HEIGHT * PANEL, index),
     )
     return [step, *passes(plan.library, [] if fused == name else [name], y, plan.library.tile(plan.arch).pass_unroll)]
 
 
 def _conv_size(outline: Outline, index: int) -> int:
-    return packed_of(image_of(outline, index)).size
+    image = image_of(outline, index)
+    return 16 * -(-image.filters // LANES) * (inputs_of(image) + 1)
+
+
+def _panel_slices(filters: int) -> list[slice]:
+    """Which outputs each panel holds, with those that fill its last column."""
+    wide, whole = PANEL * LANES, -(-filters // LANES) * LANES
+    return [slice(start, min(start + wide, whole)) for start in range(0, filters, wide)]
 
 
 def _conv_pack(graph: Graph, index: int) -> bytes:
-    packed, params = packed_of(image_of(graph, index)), graph.nodes[index].params
-    full = np.zeros((packed.inputs + 1, packed.columns * LANES), dtype="<f4")
-    full[0, : packed.outputs] = params["bias"]
-    full[1:, : packed.outputs] = params["weights"].reshape(packed.inputs, packed.outputs)
-    return b"".join(full[:, columns].tobytes() for columns in packed.panel_slices())
+    image, params = image_of(graph, index), graph.nodes[index].params
+    full = np.zeros((inputs_of(image) + 1, -(-image.filters // LANES) * LANES), dtype="<f4")
+    full[0, : image.filters] = params["bias"]
+    full[1:, : image.filters] = params["weights"].reshape(-1, image.filters)
+    return b"".join(full[:, outputs].tobytes() for outputs in _panel_slices(image.filters))
 
 
 def _conv_unpack(content: bytes, outline: Outline, index: int) -> dict[str, NDArray[Any]]:
-    packed, start = packed_of(image_of(outline, index)), 0
+    image, start = image_of(outline, index), 0
     values = np.frombuffer(content, "<f4")
-    full = np.empty((packed.inputs + 1, packed.columns * LANES), np.float32)
-    for columns in packed.panel_slices():
-        panel = full[:, columns]
+    full = np.empty((inputs_of(image) + 1, -(-image.filters // LANES) * LANES), np.float32)
+    for outputs in _panel_slices(image.filters):
+        panel = full[:, outputs]
         panel[:] = values[start : start + panel.size].reshape(panel.shape)
         start += panel.size
     shape = outline.params_of(index)["weights"].shape
-    return {"weights": full[1:, : packed.outputs].reshape(shape), "bias": full[0, : packed.outputs]}
+    return {"weights": full[1:, : image.filters].reshape(shape), "bias": full[0, : image.filters]}
 
 
 def _depthwise_shape(outline: Outline, index: int) -> tuple[int, int]:

@@ -1,7 +1,8 @@
-;; A depthwise convolution's sums, float32, for a run of output pixels: `columns` columns (a column is 4 channels) at a time.
-;; Packed weights: for each column a vector of bias, then one for each place of the kernel, in order; that is the order of
-;; the sums, too.  looped = 0: the whole kernel is one stretch of code.  looped = 1: a stretch does y_body x x_body places,
-;; and the sums lie in `sums` between stretches.  wrap, lanes, the branches: panel.wat.
+;; A depthwise convolution's sums, float32, for a run of output pixels, `columns` columns at a time (a column is 4
+;; channels): for kernels of any size; small ones go by depthwise_rows.wat.
+;; Packed weights: for each column a vector of bias, then one for each place of the kernel, in order; that is the order
+;; of the sums, too.  looped = 0: the whole kernel is one stretch of code.  looped = 1: a stretch does y_body x x_body
+;; places, and the sums lie in `sums` between stretches.  wrap, lanes, the branches: panel.wat.
 ;;@ define stretch
         (block $out
 ;;@ if looped

@@ -1,8 +1,9 @@
 ;; Rows of an image with zeros around them, as many as a stretch of output rows reads, into scratch.
 ;; $row: the first row, counted from the image's own first one; it may lie above the image, and others below it.
-;; repeat = 1: rows are copied.  More: each value is written that many times, for a depthwise convolution that makes more
-;; channels than it reads.
-(func $@{name} (param $x i32) (param $row i32) (param $rows i32) (local $y i32) (local $p i32) (local $end i32) (local $copies i32)
+;; repeat = 1: rows are copied.  More: each value is written that many times, for a depthwise convolution that makes
+;; more channels than it reads.
+(func $@{name} (param $x i32) (param $row i32) (param $rows i32)
+  (local $y i32) (local $p i32) (local $end i32) (local $copies i32)
   (local.set $y (i32.const @{scratch}))
   (local.set $p (i32.add (local.get $x) (i32.mul (local.get $row) (i32.const @{row_bytes}))))
   (loop $next

@@ -1,8 +1,8 @@
-;; A convolution's sums, float32, for a run of output pixels: tiles of `height` pixels x one panel of `columns` columns (a
-;; column is 4 outputs), as a product of matrices whose left one is never written down: the values under a pixel's kernel
-;; are read where they lie, `y_segments` x `x_segments` segments of values that lie side by side.
+;; A convolution's sums, float32, for a run of output pixels: tiles of `height` pixels x one panel of `columns` columns
+;; (a column is 4 outputs), as a product of matrices whose left one is never written down: the values under a pixel's
+;; kernel are read where they lie, in segments of `values` values side by side, y_gap and x_gap from one to the next.
 ;;
-;; Packed weights as dense_f32's: panels, each a row of bias, then a row for each value under the kernel, in order.
+;; Packed weights: panels, each a row of bias, then a row for each value under the kernel, in order.
 ;; The sums begin with the bias and take the values in that order; the activation follows before they are stored.
 ;; looped = 0: all steps are one stretch of code, and the sums never leave the registers.  looped = 1: a stretch does
 ;; `y_body` x `x_body` segments of `steps` values, in loops of y_rounds, x_rounds and `rounds`, the last of which leaves
@@ -13,8 +13,10 @@
 ;; pixel stands in for those that a tile has too many.
 ;; What is computed twice gives the same bits twice.  lanes: values of the last column that are outputs, 0 for all.
 ;;
-;; f32.load and a splat of it are two operations, load32_splat three (it goes through a general register); each row's
-;; products stand between two branches that could leave, so that Cranelift keeps them in order (dense_f32/gemv.wat).
+;; f32.load and a splat of it are two operations, load32_splat three (it goes through a general register).  Branches that
+;; could leave, behind every second row, make Cranelift keep the products in order (dense_f32/gemv.wat); each is a jump
+;; that is taken, over the moves of the way out.  A product overwrites one of its factors, so the last one of a row takes
+;; the splat's register.  Of the shapes tried, 4 x 2 is the fastest (README.md).
 ;;@ define step
 ;;@ for c in 0..columns
           (local.set $b@{c} (v128.load offset=@{16 * (columns * (index + 1) + c)} (local.get $wp)))
@@ -23,9 +25,13 @@
           (local.set $s (f32x4.splat (f32.load offset=@{at + r * x_step * (wrap == 0)} (local.get $x@{r * wrap}))))
 ;;@ for c in 0..columns
           (local.set $a@{r * columns + c}
+;;@ if r < height - 1 and c == columns - 1
+            (@{fma} (local.get $s) (local.get $b@{c}) @{into} (local.get $a@{r * columns + c})))
+;;@ else
             (@{fma} (local.get $b@{c}) (local.get $s) @{into} (local.get $a@{r * columns + c})))
 ;;@ end
-;;@ if r < height - 1 or last == 0
+;;@ end
+;;@ if (r < height - 1 and r % 2 == 1) or (r == height - 1 and index < count - 1)
           (br_if $out (i32.eqz (local.get $wp)))
 ;;@ end
 ;;@ end
@@ -40,7 +46,7 @@
 ;;@ for i in 0..high
 ;;@ for j in 0..wide
 ;;@ for l in 0..long
-;;@ use step index=@{(i * wide + j) * long + l} at=@{i * y_gap + j * x_gap + 4 * l} last=@{i == high - 1 and j == wide - 1 and l == long - 1}
+;;@ use step index=@{(i * wide + j) * long + l} at=@{i * y_gap + j * x_gap + 4 * l} count=@{high * wide * long}
 ;;@ end
 ;;@ end
 ;;@ end
@@ -161,7 +167,11 @@
 ;;@ if activation != "linear"
 ;;@ use @{activation} a=$a@{r * columns + c}
 ;;@ end
-;;@ use conv_store value=$a@{r * columns + c} address=$y@{r * wrap} at=@{16 * c + r * y_step * (wrap == 0)} count=@{lanes * (c == columns - 1)}
+;;@ if wrap
+;;@ use conv_store value=$a@{r * columns + c} address=$y@{r} at=@{16 * c} count=@{lanes * (c == columns - 1)}
+;;@ else
+;;@ use conv_store value=$a@{r * columns + c} address=$y0 at=@{16 * c + r * y_step} count=@{lanes * (c == columns - 1)}
+;;@ end
 ;;@ end
 ;;@ end
 ;;@ if wrap
