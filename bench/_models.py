@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -12,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import wasmtime
-from kernels import Prepared
+from wasmtime import _ffi
 
 from edgeswarm import agentfile
+from edgeswarm.app.cli import root
 from edgeswarm.app.litert_peer import Peer
-from edgeswarm.compile import Kernel, read_layout
+from edgeswarm.compile import read_layout
+from edgeswarm.jail.wasm import Engine, Instance, Library
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = ["neural_weights", "wasm_kernel", "golden", "model", "tflite"]
@@ -71,13 +74,36 @@ def import_model(model: Path, out: Path, state: Path) -> tuple[float, dict[str, 
     return seconds, json.loads(done.stdout)
 
 
-def prepared(file: agentfile.AgentFile) -> Prepared:
-    """The kernel of an agent file in this process."""
-    wasm = file.section("wasm_kernel")
-    config = wasmtime.Config()
-    config.epoch_interruption = True  # as in a jail
-    kernel = Kernel(wasm, read_layout(wasm), file.section("neural_weights"))
-    return Prepared(wasmtime.Engine(config), kernel)
+def import_here(model: Path, state: Path) -> agentfile.AgentFile:
+    """The same in this process: an agent file with all of its sections."""
+    out = state.with_name("here.af")
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        code = root.run(["agent", "import", str(model), "-o", str(out), "--unsigned", "--state", str(state)])
+    if code:
+        raise SystemExit(f"{model.name}: {said.getvalue()}")
+    return agentfile.read(out.read_bytes(), wanted=SECTIONS)
+
+
+class Loaded:
+    """An agent file's kernel as the jail has it, its settings and its machine code, called in this process."""
+
+    def __init__(self, file: agentfile.AgentFile, cwasm: bytes = b"") -> None:
+        """cwasm: what the jail compiled; else it is compiled here, by the same engine."""
+        wasm = file.section("wasm_kernel")
+        self.layout = read_layout(wasm)
+        engine = Engine(Library(str(_ffi.filename)))
+        module = engine.load(cwasm) if cwasm else engine.compile(wasm)
+        self.instance = Instance(module, memory_bytes_max=self.layout.memory_bytes)
+        at, weights = self.layout.weights.offset, file.section("neural_weights")
+        self.instance.memory[at : at + len(weights)] = weights
+
+    def answer(self, row: bytes) -> bytes:
+        """Of one row, packed float32.  It is copied in each time: kernels compute in its place."""
+        where, memory = self.layout, self.instance.memory
+        memory[where.input.offset : where.input.offset + len(row)] = row
+        if self.instance.run(1):
+            raise SystemExit("the kernel trapped")
+        return bytes(memory[where.output.offset : where.output.offset + 4 * where.output.width])
 
 
 def input_range(case: Case) -> tuple[float, float]:

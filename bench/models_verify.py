@@ -27,9 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from _models import SECTIONS, Case, chosen, folder, import_model, input_range, prepared, rows_of
+from _models import Case, Loaded, chosen, folder, import_here, input_range, rows_of
 
-from edgeswarm import agentfile
 from edgeswarm.app.litert_peer import Peer
 
 RELATIVE_MAX = 1e-5
@@ -82,18 +81,10 @@ def verify(case: Case, rows: int, seed: int) -> Verdict:
     """Import the model and compare."""
     path = folder() / case.file
     with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "x.af"
-        import_model(path, out, Path(scratch) / "state")
-        file = agentfile.read(out.read_bytes(), wanted=SECTIONS)
-    kernel = prepared(file)
+        kernel = Loaded(import_here(path, Path(scratch) / "state"))
     low, high = input_range(case)
     asked = rows_of(kernel.layout.input.width, rows, low, high, seed)
-    answers = np.empty((rows, kernel.layout.output.width), np.float32)
-    run, place, found = kernel.call(1), kernel.rows(kernel.layout.input), kernel.rows(kernel.layout.output)
-    for index, row in enumerate(asked):
-        place[0] = row
-        run()
-        answers[index] = found[0]
+    answers = np.frombuffer(b"".join(kernel.answer(row.tobytes()) for row in asked), np.float32).reshape(rows, -1)
     with Peer(path.read_bytes(), "reference", timeout_s=3600) as peer:
         reference = peer.answers(asked)
         scale = peer.output_steps[0] if peer.output_steps else None

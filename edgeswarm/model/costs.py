@@ -13,7 +13,7 @@ from edgeswarm.model.graph import Outline
 from edgeswarm.model.nodes import DTYPES, Attr, Node, Tensor
 
 _SHORT = {"kernel": "", "stride": "/", "dilation": "dilated "}
-_PLAIN = {"activation": "linear", "beta": 1.0, "multiplier": 1}
+_PLAIN = {"activation": "linear", "beta": 1.0, "multiplier": 1, "low": -128, "high": 127}
 _SAID = {"filters", "units", "shape", "dtype"}  # the shape that is written says them
 
 
