@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +14,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not here: NO ONNX FILE
 
 from onnx_files import Net, answers, rows_of
 
+from edgeswarm.errors import ModelError
 from edgeswarm.model.graph import forward
 from edgeswarm.model.onnx import Imported, imported
 
@@ -280,3 +282,62 @@ def test_a_regression_of_scikit_learn() -> None:
     net = Net(["N", 4])
     net.add("LinearRegressor", domain="ai.onnx.ml", coefficients=[0.5, -1.0, 2.0, 0.25], intercepts=[1.5], targets=1)
     assert ops(agrees(net)) == ["dense"]
+
+
+KEEP = [
+    "relu", "sigmoid", "tanh", "leaky", "clip 0 6", "clip -0.3 0.7", "clip low", "hard swish", "neg", "dropout",
+    "identity", "add scalar", "add channels", "add row", "add last axis", "mul channels", "sub", "sub from", "div",
+    "batch normalization", "softmax channels", "softmax rows",
+]  # fmt: skip
+"""Of EACH, those that write the shape that they read."""
+
+
+def grown(seed: int) -> Net:
+    """A net of 3 to 9 random operators on [4, 3, 5], with branches, turns and reshapes that cancel out."""
+    rng = random.Random(seed)
+    net, seen = Net([1, 4, 3, 5], seed=seed), ["input"]
+    for _ in range(rng.randint(3, 9)):
+        how = rng.randrange(9)
+        if how < 4:
+            EACH[rng.choice(KEEP)](net)
+        elif how == 4:
+            group = rng.choice([1, 2, 4])
+            net.add("Conv", net.random(4, 4 // group, 3, 3, scale=0.3), net.random(4), group=group, pads=[1, 1, 1, 1])
+        elif how == 5:
+            net.add(rng.choice(["Add", "Mul", "Sub"]), rng.choice(seen))
+        elif how == 6:
+            perm = rng.sample([1, 2, 3], 3)
+            net.add("Transpose", perm=[0, *perm])
+            net.add(rng.choice(["Relu", "Tanh", "Identity", "Neg"]))
+            net.add("Transpose", perm=[0, *(perm.index(axis) + 1 for axis in (1, 2, 3))])
+        elif how == 7:
+            net.add("Reshape", net.whole(*rng.choice([(1, 60), (1, 12, 5), (1, 4, 15), (1, 2, 2, 15)])))
+            net.add(rng.choice(["Relu", "Sigmoid", "Identity"]))
+            net.add("Reshape", net.whole(1, 4, 3, 5))
+        else:
+            axis = rng.choice([1, 2, 3])
+            side = (4, 3, 5)[axis - 1]
+            net.add("Concat", rng.choice(seen), axis=axis)
+            net.add("Slice", net.whole(0), net.whole(2 * side), net.whole(axis), net.whole(2))
+        seen.append(net.last)
+        net.last = rng.choice(seen[-3:]) if rng.random() < 0.3 else net.last
+    net.last = seen[-1]
+    if rng.random() < 0.5:
+        net.add("Flatten")
+        net.add("Gemm", net.random(60, 3), net.random(3))
+    return net
+
+
+@pytest.mark.parametrize("block", range(8))
+def test_random_nets_of_branches_and_turns(block: int) -> None:
+    """What is folded, shared or only remembered must not be seen from outside."""
+    for seed in range(block * 10, block * 10 + 10):
+        net = grown(seed)
+        if net.last == "input":
+            net.add("Relu")
+        try:
+            agrees(net, rows=1)
+        except ModelError as error:
+            assert "found the input itself" in str(error), seed
+        except AssertionError:
+            raise AssertionError(f"seed {seed}") from None
