@@ -40,6 +40,8 @@ def test_the_graph_of_a_model_has_its_shapes_and_costs(cli) -> None:
     assert shapes == [([5], [7]), ([7], [3])]
     assert [layer["macs"] for layer in found["layers"]] == [35, 21]
     assert (found["macs"], found["parameters"], found["same_code"]) == (56, 42 + 24, True)
+    assert [layer["live_bytes"] for layer in found["layers"]] == [20 + 28, 28 + 12]
+    assert found["activation_bytes"] >= 20 + 28 + 12
     assert all(layer["time_us"] >= 0 and layer["noise_us"] >= 0 for layer in found["layers"])
 
 

@@ -24,7 +24,7 @@ def show(path: Path, *, as_json: bool) -> None:
 
 
 def _text(row: dict[str, Any]) -> str:
-    header = ("layer", "operator", "reads", "writes", "MACs", "parameters", "bytes out", "µs")
+    header = ("layer", "operator", "reads", "writes", "MACs", "parameters", "bytes out", "in use", "µs")
     cells = [
         (
             layer["layer"],
@@ -34,6 +34,7 @@ def _text(row: dict[str, Any]) -> str:
             f"{layer['macs']:,}",
             f"{layer['parameters']:,}",
             f"{layer['output_bytes']:,}",
+            f"{layer['live_bytes']:,}",
             agent_opened.time_text(layer["time_us"], layer["noise_us"]),
         )
         for layer in row["layers"]
@@ -41,7 +42,7 @@ def _text(row: dict[str, Any]) -> str:
     lines = [
         agent_opened.head(row),
         "",
-        output.table(header, cells, right=(0, 4, 5, 6, 7)),
+        output.table(header, cells, right=(0, 4, 5, 6, 7, 8)),
         "",
         run_text(row),
     ]

@@ -140,7 +140,7 @@ def facts(looked: Looked, times: LayerTimes | None) -> dict[str, Any]:
     from edgeswarm.model.costs import cost, described
 
     graph, opened = looked.opened.graph, looked.opened
-    packed = [size for _, size in node_weights(graph)]
+    packed, live = [size for _, size in node_weights(graph)], live_bytes(opened)
     layers = []
     for index, node in enumerate(graph.nodes):
         costs = cost(graph, index)
@@ -155,6 +155,7 @@ def facts(looked: Looked, times: LayerTimes | None) -> dict[str, Any]:
             "parameters": costs.parameters,
             "weights_bytes": packed[index],
             "output_bytes": costs.output_bytes,
+            "live_bytes": live[index],
             "scale": out.scale if out.dtype != "f32" else None,
             "zero_point": out.zero_point if out.dtype != "f32" else None,
         }
@@ -181,6 +182,31 @@ def facts(looked: Looked, times: LayerTimes | None) -> dict[str, Any]:
             "rounds": times.rounds,
         }
     return row
+
+
+def live_bytes(opened: Opened) -> list[int]:
+    """Of one row: the bytes in which tensors lie that each layer reads, writes, or leaves for a later one."""
+    from edgeswarm.model.costs import tensor_bytes
+
+    graph, weights = opened.graph, opened.layout.weights.offset
+    written = {node.output: index for index, node in enumerate(graph.nodes)} | {graph.input: -1}
+    read = dict(written)
+    for index, node in enumerate(graph.nodes):
+        read.update(dict.fromkeys(node.inputs, index))
+    read[graph.output] = len(graph.nodes)
+    found = []
+    for index in range(len(graph.nodes)):
+        alive = (tensor for tensor in written if written[tensor] <= index <= read[tensor])
+        places = sorted(
+            (opened.schedule.tensors[tensor].offset, tensor_bytes(graph.tensors[tensor])) for tensor in alive
+        )
+        total = end = 0
+        for offset, size in places:
+            if offset < weights:  # a constant lies among the weights
+                total += max(0, offset + size - max(offset, end))
+                end = max(end, offset + size)
+        found.append(total)
+    return found
 
 
 def _tensor(graph: Graph, index: int) -> dict[str, Any]:
