@@ -155,6 +155,11 @@ class DelegatedPort:
             self._leave()
             self._pump()
 
+    @property
+    def settled(self) -> bool:
+        """Nothing is left of the delegate that the kernel has yet to be given."""
+        return not self.active and not self._backlog
+
     def forsake(self) -> None:
         """The kernel's jail is gone, or the flow leaves it: what was in flight is the flow's to send again."""
         if self._timer is not None:

@@ -13,25 +13,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from edgeswarm.app.delegated import DelegatedPort, Failure
+from edgeswarm.app.delegation_choose import Chooser
 from edgeswarm.app.delegation_rows import Record, golden_of, why_never
 from edgeswarm.app.pump import AgentFlow
 from edgeswarm.app.shelf import Artefact
 from edgeswarm.drivers.delegates import contest as contests
-from edgeswarm.drivers.delegates import runtimes
-from edgeswarm.drivers.delegates.contest import WASM, Contestant, Golden
-from edgeswarm.drivers.delegates.hosts import Hosts, spec_for
+from edgeswarm.drivers.delegates.contest import WASM, Golden
+from edgeswarm.drivers.delegates.hosts import Hosts
 from edgeswarm.drivers.delegates.manager import GpuManager
-from edgeswarm.drivers.delegates.runtimes import Delegate, NotHereError
-from edgeswarm.drivers.delegates.verdicts import Verdict, Verdicts, key_of
+from edgeswarm.drivers.delegates.runtimes import Delegate
+from edgeswarm.drivers.delegates.verdicts import Verdict
 from edgeswarm.drivers.jails import Jail, Reply
 from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.ids import AgentName, JailId
-from edgeswarm.limits import DELEGATE_MARGIN, DELEGATE_RETRY_S, DELEGATE_TRIES_MAX
+from edgeswarm.limits import DELEGATE_RETRY_PUMP_S, DELEGATE_RETRY_S, DELEGATE_TRIES_MAX, DRAIN_S_MAX
 
 if TYPE_CHECKING:
     from edgeswarm.app.supervisor import Supervisor
@@ -66,8 +66,8 @@ class Delegation:
         self._turn = asyncio.Lock()  # one contest at a time
         self._away = False
         self._hosts = Hosts(supervisor.make_host)
-        self._verdicts = Verdicts(supervisor.settings.state_dir / "delegates.json")
         self.gpu = GpuManager(self._settings.gpu_memory_mb << 20, warn=self._warn_gpu)
+        self._chooser = Chooser(supervisor, self.gpu)
 
     # --- agents come and go -----------------------------------------------------------------------------------------
 
@@ -115,16 +115,31 @@ class Delegation:
     async def leave(self) -> None:
         """The kernels compute everything until `back`: another program takes over, which knows nothing of delegates."""
         self._away = True
-        for seat in list(self._seats.values()):
-            if seat.port is not None:
-                seat.port.end()
-        for name in list(self._tasks):
-            self._tasks.pop(name).cancel()
+        self._stop_waiting()
+        ports = [(seat.flow.name, seat.port) for seat in self._seats.values() if seat.port is not None]
+        for name, port in ports:
+            port.end()
+            self.records[name].runs_on = WASM
+        for _ in range(int(DRAIN_S_MAX / DELEGATE_RETRY_PUMP_S)):
+            if all(port.settled for _, port in ports):
+                break
+            await asyncio.sleep(DELEGATE_RETRY_PUMP_S)
         await self._settle()
+        await self._hosts.close()
+
+    def _stop_waiting(self) -> None:
+        for timer in self._later.values():
+            timer.cancel()
+        self._later.clear()
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
 
     def back(self) -> None:
         """It did not: delegates may compute again."""
-        self._away = False
+        if not self._away:
+            return
+        self._away, self._hosts = False, Hosts(self._sup.make_host)
         for seat in list(self._seats.values()):
             self._begin(seat)
 
@@ -162,120 +177,27 @@ class Delegation:
         if why := why_never(seat.artefact):
             record.why = why
             return
-        wanted, delegates, absent = self._candidates(name)
-        delegates = [one for one in delegates if one.name not in record.lied]
-        if not delegates:
-            record.why = "; ".join(absent) or "only its kernel may compute it (delegates.order)"
+        field = self._chooser.field(name, without=record.lied)
+        if not field.delegates:
+            record.why = "; ".join(field.absent) or "only its kernel may compute it (delegates.order)"
             return
         try:
-            verdict = await self._verdict(seat, delegates, forced=bool(wanted))
-            record.scores = verdict.scores
-            record.why = self._reason(verdict, wanted)
-            chosen = next((one for one in delegates if one.name == verdict.choice), None)
+            async with self._turn:
+                verdict, is_new = await self._chooser.verdict(seat.artefact, field, self._hosts)
+            record.scores, record.why = verdict.scores, self._chooser.reason(verdict, field)
+            if is_new:
+                self._tell_contest(seat, verdict)
+            chosen = next((one for one in field.delegates if one.name == verdict.choice), None)
             if chosen is not None:
                 await self._install(seat, chosen, record)
         except (EdgeSwarmError, OSError) as error:
             record.why = str(error)
             self._failure(seat, "delegate", "refused", str(error))
 
-    def _candidates(self, name: AgentName) -> tuple[str, list[Delegate], list[str]]:
-        """What the settings want for this agent, the delegates that are here, and what is missing of the others."""
-        said = dict(pair.split("=", 1) for pair in self._settings.agents)
-        wanted = said.get(name) or said.get("*") or ""
-        found, absent = [], []
-        for one in [wanted] if wanted else self._settings.order:
-            if one == WASM:
-                continue
-            try:
-                found.append(
-                    runtimes.find(
-                        cast("runtimes.Name", one),
-                        packages=self._settings.packages,
-                        library=self._settings.library,
-                        options=self._settings.library_options,
-                    )
-                )
-            except EdgeSwarmError as error:
-                absent.append(f"{one}: {error}")
-                if not isinstance(error, NotHereError) or wanted or one == "external":
-                    self._sup.log.warning("delegate_missing", agent=name, delegate=one, error=str(error))
-        return wanted, found, absent
-
-    async def _verdict(self, seat: _Seat, delegates: list[Delegate], *, forced: bool) -> Verdict:
-        """From the file of verdicts, or by a contest."""
-        host = self._sup.host
-        assert host is not None
-        settings = self._settings
-        key = key_of(
-            seat.artefact.plan.artefact,
-            host.cache.binding,
-            [one.identity for one in delegates],
-            [settings.choose, settings.threads, settings.tolerance, forced],
-        )
-        known = self._verdicts.get(key)
-        if known is not None:
-            return known
-        async with self._turn:
-            scores = await self._contest(seat, delegates)
-        alive = [score.name for score in scores if score.us is not None and score.name != WASM]
-        if forced or settings.choose == "first":
-            order = [*settings.order, *alive]
-            first = order.index(WASM) if WASM in order and not forced else len(order)
-            choice = next((one for one in order[:first] if one in alive), WASM)
-        else:
-            choice = contests.fastest(scores, margin=DELEGATE_MARGIN)
-        verdict = Verdict(choice, tuple(scores), time.time())
-        self._tell_contest(seat, scores, choice)
-        try:
-            await self._sup.in_disk_thread(lambda: self._verdicts.put(key, verdict))
-        except OSError as error:
-            self._sup.log.warning("delegate_verdict_not_kept", agent=seat.flow.name, error=str(error))
-        return verdict
-
-    async def _contest(self, seat: _Seat, delegates: list[Delegate]) -> list[contests.Score]:
-        host, artefact = self._sup.host, seat.artefact
-        assert host is not None
-        if artefact.cwasm is None:  # of before a hand-over
-            await self._sup.shelf.prepare(artefact, host)
-        layout = replace(artefact.layout, batch_max=1)
-        spec = replace(artefact.kernel_spec(0), layout=layout, memory_width=0)
-        policy = artefact.plan.policy
-
-        def kernel(on_reply: Any, on_exit: Any) -> Any:
-            return host.spawn([spec], policy=policy, on_reply=on_reply, on_exit=on_exit)
-
-        def of(one: Delegate) -> Contestant:
-            delegate_spec = self._spec(artefact, one)
-
-            def make(on_reply: Any, on_exit: Any) -> Any:
-                return self._hosts.spawn(one, delegate_spec, on_reply=on_reply, on_exit=on_exit)
-
-            return Contestant(one.name, make, partial(self._hosts.done, one))
-
-        golden = golden_of(artefact, self._settings.tolerance)
-        return await contests.contest([Contestant(WASM, kernel), *(of(one) for one in delegates)], golden)
-
-    def _spec(self, artefact: Artefact, delegate: Delegate) -> Any:
-        return spec_for(
-            delegate,
-            name=artefact.plan.name,
-            model=artefact.file.sections["tflite"],
-            layout=artefact.layout,
-            deadline_ms=artefact.deadline_ms,
-            threads=self._settings.threads,
-            cpu_cores=artefact.allowance.cpu_cores,
-        )
-
-    def _reason(self, verdict: Verdict, wanted: str) -> str:
-        times = ", ".join(f"{score.name} {score.us:g} us" for score in verdict.scores if score.us is not None)
-        if wanted:
-            return f"the settings say so ({times})"
-        return f"{'the first' if self._settings.choose == 'first' else 'the fastest'} here: {times}"
-
-    def _tell_contest(self, seat: _Seat, scores: list[contests.Score], choice: str) -> None:
-        us = {score.name: score.us for score in scores}
-        self._sup.log.info("delegate_contest", agent=seat.flow.name, choice=choice, us=us)
-        for score in scores:
+    def _tell_contest(self, seat: _Seat, verdict: Verdict) -> None:
+        us = {score.name: score.us for score in verdict.scores}
+        self._sup.log.info("delegate_contest", agent=seat.flow.name, choice=verdict.choice, us=us)
+        for score in verdict.scores:
             if score.us is None and score.name != WASM:
                 kind: str = "wrong" if score.why.startswith("wrong answer") else "refused"
                 self.records[seat.flow.name].failures[kind] += 1
@@ -308,7 +230,7 @@ class Delegation:
         )
         try:
             jail = await self._hosts.spawn(
-                delegate, self._spec(seat.artefact, delegate), on_reply=port.replied, on_exit=port.exited
+                delegate, self._chooser.spec(seat.artefact, delegate), on_reply=port.replied, on_exit=port.exited
             )
         except BaseException:
             self.gpu.leave(flow.name)

@@ -210,6 +210,13 @@ class Flows:
         flow.attach(jail, slot)
         self._sup.delegation.attached(flow, self._sup.shelf.current(name), jail_id, jail, slot)
 
+    def delegate_handed(self, flow: AgentFlow) -> None:
+        """An agent that came with a hand-over computes on its kernel; a delegate may take over again."""
+        for (jail_id, slot), seated in self._seats.items():
+            if seated is flow and flow.port is not None:
+                artefact = self._sup.shelf.current(flow.name)
+                self._sup.delegation.attached(flow, artefact, jail_id, flow.port, slot)
+
     def detach(self, name: AgentName, *, suspected: bool, last_try: bool = False) -> None:
         flow = self.flows.get(name)
         if flow is not None:

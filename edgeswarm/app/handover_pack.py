@@ -76,6 +76,7 @@ class Departure:
             for name in sup.node.table.agents:
                 if not sup.shelf.is_kept(name):
                     raise Refused(f"upgrade: agent {name}: its file is not in {sup.settings.state_dir} any more")
+            await sup.delegation.leave()
             await self._until(lambda: not self._asks(), UPGRADE_ASKS_S)
             while True:
                 if not await self._until(lambda: not self.busy(), until - asyncio.get_running_loop().time()):
@@ -92,6 +93,7 @@ class Departure:
 
     def stay(self) -> None:
         self._sup.leaving = ""
+        self._sup.delegation.back()
 
     def _asks(self) -> int:
         return sum(len(flow._asked) + len(flow._waiters) for flow in self._sup.flows.flows.values())

@@ -140,4 +140,5 @@ class Arrival:
             sup.flows.life._start_source(flow, index, source, None)
         for flow in sup.flows.flows.values():
             sup._task(sup.flows.life.count_frames(flow.name))
+            sup.flows.delegate_handed(flow)
             flow.send()

@@ -11,6 +11,8 @@ import pytest
 from supervised import Bench, until
 
 from edgeswarm.app import report
+from edgeswarm.app.handover_pack import Departure
+from edgeswarm.drivers.handover import Packer
 
 pytestmark = pytest.mark.e2e
 
@@ -135,5 +137,58 @@ async def test_a_real_runtime_computes_the_test_model(serve: Any, module: str, t
     name = {"ai_edge_litert": "litert", "tflite_runtime": "tflite"}[module]
     bench = await serve(d.TINY, **{"delegates.packages": packages, "delegates.threads": threads})
     await runs_on(bench, name)
+    await right(bench)
+    assert not row_of(bench)["failures"]
+
+
+async def test_a_verdict_is_kept_and_the_next_start_needs_no_contest(serve: Any) -> None:
+    bench = await serve(d.fake_model())
+    await runs_on(bench, "litert")
+    await bench.supervisor.close()
+    bench.supervisor = bench.make(**{"delegates.packages": str(d.FAKE)})
+    await bench.supervisor.start()
+    await runs_on(bench, "litert")
+    assert len(bench.events("delegate_contest")) == 1
+    await bench.supervisor.close()
+    (bench.state / "delegates.json").write_text('{"form": 1, "verdicts": {"x": 7}}')
+    bench.supervisor = bench.make(**{"delegates.packages": str(d.FAKE)})
+    await bench.supervisor.start()
+    await runs_on(bench, "litert")
+    assert len(bench.events("delegate_contest")) == 2, "a file that is broken counts as none"
+    await bench.supervisor.close()
+
+
+async def test_other_weights_are_the_kernels_to_compute(serve: Any) -> None:
+    bench = await serve(d.fake_model())
+    await runs_on(bench, "litert")
+    bench.supervisor.delegation.weights_swapped("a")  # type: ignore[arg-type]
+    await right(bench)
+    row = row_of(bench)
+    assert row["runs_on"] == "wasm" and "weights were swapped" in row["why"] and not row["failures"]
+
+
+async def test_when_the_kernels_jail_dies_the_agent_restarts_and_the_delegate_comes_back(serve: Any) -> None:
+    bench = await serve(d.fake_model())
+    await runs_on(bench, "litert")
+    (jail,) = bench.supervisor.jails.values()
+    jail.kill()
+    await until(lambda: bench.supervisor.node.table.agents["a"].restarts_total == 1)
+    await runs_on(bench, "litert")
+    await right(bench)
+
+
+async def test_an_upgrade_finds_the_kernels_computing_and_one_that_fails_brings_the_delegates_back(serve: Any) -> None:
+    """What is under way at the delegate is the kernel's before anything is packed."""
+    bench = await serve(d.fake_model())
+    await runs_on(bench, "litert")
+    asked = [asyncio.create_task(ask(bench, last)) for last in range(20)]
+    await asyncio.sleep(0)
+    departure = Departure(bench.supervisor)
+    await departure.rest()
+    assert row_of(bench)["runs_on"] == "wasm" and not d.jails_left()
+    assert await asyncio.gather(*asked) == [d.answer([1, 2, 3, last]) for last in range(20)]
+    departure.pack(Packer())
+    departure.stay()
+    await runs_on(bench, "litert")
     await right(bench)
     assert not row_of(bench)["failures"]

@@ -1,0 +1,142 @@
+"""Which delegates take part for an agent, and which of them computes it: from the file of verdicts, or by a contest.
+
+A verdict holds for a file, a machine, the delegates that took part and the settings that count; whoever was out of it
+stays out until one of those is another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from edgeswarm.app.delegation_rows import golden_of
+from edgeswarm.app.shelf import Artefact
+from edgeswarm.drivers.delegates import contest as contests
+from edgeswarm.drivers.delegates import runtimes
+from edgeswarm.drivers.delegates.contest import WASM, Contestant
+from edgeswarm.drivers.delegates.hosts import Hosts, spec_for
+from edgeswarm.drivers.delegates.manager import GpuManager
+from edgeswarm.drivers.delegates.runtimes import Delegate, NotHereError
+from edgeswarm.drivers.delegates.verdicts import Verdict, Verdicts, key_of
+from edgeswarm.drivers.jail_spec import KernelSpec
+from edgeswarm.errors import EdgeSwarmError
+from edgeswarm.ids import AgentName
+from edgeswarm.limits import DELEGATE_MARGIN
+
+if TYPE_CHECKING:
+    from edgeswarm.app.supervisor import Supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Who takes part for one agent.  wanted: by the settings, without a choice; absent: who is missing, and why."""
+
+    wanted: str
+    delegates: tuple[Delegate, ...]
+    absent: tuple[str, ...]
+
+
+class Chooser:
+    """Of one supervisor."""
+
+    def __init__(self, supervisor: Supervisor, gpu: GpuManager) -> None:
+        self._sup = supervisor
+        self._gpu = gpu
+        self._settings = supervisor.settings.profile.delegates
+        self._verdicts = Verdicts(supervisor.settings.state_dir / "delegates.json")
+
+    def field(self, name: AgentName, *, without: Collection[str]) -> Field:
+        """without: names that take no part."""
+        settings = self._settings
+        said = dict(pair.split("=", 1) for pair in settings.agents)
+        wanted = said.get(name) or said.get("*") or ""
+        found, absent = [], []
+        for one in [wanted] if wanted else settings.order:
+            if one == WASM or one in without:
+                continue
+            try:
+                if one == "gpu" and (share := self._gpu.allocate(1, now_s=time.monotonic())).cpu_only:
+                    raise NotHereError(share.reason)
+                found.append(
+                    runtimes.find(
+                        cast("runtimes.Name", one),
+                        packages=settings.packages,
+                        library=settings.library,
+                        options=settings.library_options,
+                    )
+                )
+            except EdgeSwarmError as error:
+                absent.append(f"{one}: {error}")
+                if not isinstance(error, NotHereError) or wanted or one == "external":
+                    self._sup.log.warning("delegate_missing", agent=name, delegate=one, error=str(error))
+        return Field(wanted, tuple(found), tuple(absent))
+
+    async def verdict(self, artefact: Artefact, field: Field, hosts: Hosts) -> tuple[Verdict, bool]:
+        """And whether it is new: the outcome of a contest that was held now."""
+        host, settings = self._sup.host, self._settings
+        assert host is not None
+        counts = [settings.choose, settings.threads, settings.tolerance, field.wanted, *settings.order]
+        key = key_of(artefact.plan.artefact, host.cache.binding, [one.identity for one in field.delegates], counts)
+        known = self._verdicts.get(key)
+        if known is not None:
+            return known, False
+        scores = await self._contest(artefact, field.delegates, hosts)
+        verdict = Verdict(self._choice(scores, field), tuple(scores), time.time())
+        try:
+            await self._sup.in_disk_thread(lambda: self._verdicts.put(key, verdict))
+        except OSError as error:
+            self._sup.log.warning("delegate_verdict_not_kept", agent=artefact.plan.name, error=str(error))
+        return verdict, True
+
+    def _choice(self, scores: list[contests.Score], field: Field) -> str:
+        alive = [score.name for score in scores if score.us is not None]
+        if field.wanted:
+            return field.wanted if field.wanted in alive else WASM
+        if self._settings.choose == "first":
+            return next((one for one in self._settings.order if one in alive), WASM)
+        return contests.fastest(scores, margin=DELEGATE_MARGIN)
+
+    async def _contest(self, artefact: Artefact, delegates: tuple[Delegate, ...], hosts: Hosts) -> list[contests.Score]:
+        host = self._sup.host
+        assert host is not None
+        if artefact.cwasm is None:  # of before a hand-over
+            await self._sup.shelf.prepare(artefact, host)
+        layout = replace(artefact.layout, batch_max=1)  # rows come one by one, for every contestant
+        spec = replace(artefact.kernel_spec(0), layout=layout, memory_width=0)
+        policy = artefact.plan.policy
+
+        def kernel(on_reply: Any, on_exit: Any) -> Any:
+            return host.spawn([spec], policy=policy, on_reply=on_reply, on_exit=on_exit)
+
+        def of(one: Delegate) -> Contestant:
+            one_spec = self.spec(artefact, one)
+
+            def make(on_reply: Any, on_exit: Any) -> Any:
+                return hosts.spawn(one, one_spec, on_reply=on_reply, on_exit=on_exit)
+
+            return Contestant(one.name, make, partial(hosts.done, one))
+
+        golden = golden_of(artefact, self._settings.tolerance)
+        return await contests.contest([Contestant(WASM, kernel), *(of(one) for one in delegates)], golden)
+
+    def spec(self, artefact: Artefact, delegate: Delegate) -> KernelSpec:
+        """What a jail needs for this delegate to compute this agent."""
+        return spec_for(
+            delegate,
+            name=artefact.plan.name,
+            model=artefact.file.sections["tflite"],
+            layout=artefact.layout,
+            deadline_ms=artefact.deadline_ms,
+            threads=self._settings.threads,
+            cpu_cores=artefact.allowance.cpu_cores,
+        )
+
+    def reason(self, verdict: Verdict, field: Field) -> str:
+        """Why that one computes, for people."""
+        times = ", ".join(f"{score.name} {score.us:g} us" for score in verdict.scores if score.us is not None)
+        if field.wanted:
+            return f"the settings say so: {times}"
+        return f"{'the first' if self._settings.choose == 'first' else 'the fastest'} here: {times}"
