@@ -5,4 +5,3 @@ TFLITE_OP_TENSORS_MAX = 4_096  # that one operator reads or writes, as many as `
 TFLITE_NAME_CHARS_MAX = 128  # of a tensor's name in a message; converters write paths of 60
 TFLITE_FOLDED_VALUES_MAX = 1_024  # whole numbers of one tensor that is computed while importing: shapes, not data
 TFLITE_PARAMS_RATIO_MAX = 8  # bytes of weights for each of the file's: float16 doubles, 8 bits quadruple
-TFLITE_MACS_MAX = 20_000_000_000  # of one row: a second or two in a kernel, MobileNetV2 has 300 million

@@ -36,7 +36,6 @@ def found(
     """told, notes: of the file; what every graph has comes behind.  sections: besides its own.  golden: whether golden
     rows are wanted."""
     from edgeswarm.compile.kernel import BATCH_MAX_DEFAULT
-    from edgeswarm.model.ops import OPS
     from edgeswarm.model.structure import structure_of
 
     def kernel(batch_max: int, mode: str) -> Kernel:
@@ -45,7 +44,7 @@ def found(
         return compile_graph(graph, batch_max=batch_max, mode=mode)
 
     source, target = graph.tensors[graph.input], graph.tensors[graph.output]
-    macs = sum(OPS[node.op].macs([graph.tensors[i] for i in node.inputs], node.attrs) for node in graph.nodes)
+    macs = sum(graph.macs_of(index) for index in range(len(graph.nodes)))
     made = _golden(graph, macs) if golden else None
     if golden and made is None:
         notes = (*notes, "no golden vectors: one row takes too long, or too much memory, to be computed in advance")

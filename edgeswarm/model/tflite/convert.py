@@ -13,10 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edgeswarm.errors import LimitError, ModelError
-from edgeswarm.limits import TFLITE_MACS_MAX
 from edgeswarm.model.graph import Builder, Graph
 from edgeswarm.model.nodes import Tensor
-from edgeswarm.model.ops import OPS
 from edgeswarm.model.tflite import ops_conv, ops_pointwise, ops_pool, ops_shapes, ops_slices
 from edgeswarm.model.tflite.file import FileTensor, TfliteFile, read
 from edgeswarm.model.tflite.hints import hint
@@ -81,9 +79,7 @@ def _convert(file: TfliteFile) -> Converted:
         except LimitError as error:
             raise LimitError(f"{op.where}: {error}") from None
     graph = state.builder.graph(_write_outputs(state))
-    macs = sum(OPS[node.op].macs([graph.tensors[i] for i in node.inputs], node.attrs) for node in graph.nodes)
-    if macs > TFLITE_MACS_MAX:
-        raise LimitError(f"at most {TFLITE_MACS_MAX} multiplications for one row (TFLITE_MACS_MAX), found {macs}")
+    macs = sum(graph.macs_of(index) for index in range(len(graph.nodes)))
     names = Counter(file.ops[index].name for index in sorted(needed))
     quantised = {tensor.dtype for tensor in _between(graph)} == {"i8"}
     return Converted(graph, macs, dict(names), quantised, quantised and state.exact, tuple(state.notes))
