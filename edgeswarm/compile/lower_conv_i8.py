@@ -19,7 +19,7 @@ from edgeswarm.compile.template import Value
 from edgeswarm.model.graph import Graph, Outline
 
 TILE = 2  # places that a pass over a panel does at once: 8 sums and their factors fill 16 registers
-_SCRATCH_LEAST, _SCRATCH_MOST = 4096, 16384  # bytes: enough for a few rows, and half of a small first cache
+_SCRATCH_LEAST, _SCRATCH_MOST = 4096, 24576  # bytes: enough for a few rows, and half of a small first cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +48,84 @@ class ConvStep:
             "bias_at": s.bias_at,
             "raw_at": s.raw_at,
             "weights_at": s.weights_at,
-            "rows": self.rows,
             "sums_at": sums_at(s, self.rows),
-            "widen": _widen(functions, s, self.rows),
-            "sums": _taps(functions, s) if s.depthwise else _panels(functions, s),
         }
         values |= _requantise(functions, s)
-        if s.pointwise:
-            values |= {"places": s.window.height * s.window.width, "inputs": s.inputs, "outputs": s.outputs}
-            name = functions.function("conv_i8_places", values)
+        if s.paired:
+            name = functions.function("conv_i8_depthwise", values | _paired(functions, s))
+        elif s.pointwise:
+            places: dict[str, Value] = {"places": s.window.height * s.window.width, "outputs": s.outputs}
+            name = functions.function("conv_i8_places", values | _pass(functions, s, self.rows) | places)
         else:
-            values |= {
-                "height": s.window.height,
-                "width": s.window.width,
-                "top": s.window.pad[0],
-                "stride": s.window.stride[0],
-                "spread": s.window.spread[0],
-                "row_bytes": row_bytes(s),
-                "y_row": 16 * s.vectors * s.window.width,
-                "out_row": s.outputs * s.window.width,
-            }
-            name = functions.function("conv_i8_layer", values)
+            name = functions.function("conv_i8_layer", values | _pass(functions, s, self.rows) | _image(s))
         x, y = functions.pointer(self.x, rows), functions.pointer(self.y, rows)
         return f"(call ${name} {x} (i32.const {self.weights}) (i32.const {self.scratch}) {y})"
+
+
+def _pass(functions: Functions, s: Shape, rows: int) -> dict[str, Value]:
+    return {
+        "rows": rows,
+        "inputs": s.inputs,
+        "widen": _widen(functions, s),
+        "sums": _taps(functions, s) if s.depthwise else _panels(functions, s),
+    }
+
+
+def _image(s: Shape) -> dict[str, Value]:
+    return {
+        "height": s.window.height,
+        "width": s.window.width,
+        "top": s.window.pad[0],
+        "stride": s.window.stride[0],
+        "spread": s.window.spread[0],
+        "row_bytes": row_bytes(s),
+        "y_row": 16 * s.vectors * s.window.width,
+        "out_row": s.outputs * s.window.width,
+    }
+
+
+def _paired(functions: Functions, s: Shape) -> dict[str, Value]:
+    row, stride = s.width * s.inputs, s.window.stride
+    copy: dict[str, Value] = {
+        "height": s.height,
+        "left": s.window.pad[2] * s.inputs,
+        "row": row,
+        "total": row_values(s),
+        "zero": s.zero,
+    }
+    most = 8 if s.window.kernel[1] <= 3 else 6 if s.window.kernel[1] <= 5 else 4  # sums and weights in 16 registers
+    sums: dict[str, Value] = {
+        "pairs": s.pairs,
+        "kw": s.window.kernel[1],
+        "tile": -(-s.window.width // -(-s.window.width // most)),
+        "width": s.window.width,
+        "stride": stride[1],
+        "col_step": 4 * s.inputs,
+        "x_step": 4 * s.inputs * stride[1],
+        "y_step": 16 * s.vectors,
+        "vectors": s.vectors,
+    }
+    return {
+        "pairs": s.pairs,
+        "both": s.tables - 1,
+        "advance": max(1, stride[0] // 2),
+        "top": s.window.pad[0],
+        "height": s.window.height,
+        "width": s.window.width,
+        "row": row,
+        "zero": s.zero,
+        "out_row": s.outputs * s.window.width,
+        "pair_bytes": pair_bytes(s),
+        "outside_at": s.pairs * pair_bytes(s),
+        "table_bytes": s.table_bytes,
+        "interleave": functions.function("conv_i8_interleave", copy),
+        "sums": functions.function("conv_i8_rows", sums),
+    }
+
+
+def pair_bytes(shape: Shape) -> int:
+    """Bytes of a pair of rows with their margins, and of what is written and read behind them."""
+    return aligned(4 * row_values(shape) + 128)
 
 
 def row_values(shape: Shape) -> int:
@@ -86,6 +141,8 @@ def row_bytes(shape: Shape) -> int:
 def sums_at(shape: Shape, rows: int) -> int:
     """Bytes of scratch for the widened input of `rows` rows of outputs, and for what is read behind it."""
     window, (rounds, unroll) = shape.window, shape.rounds
+    if shape.paired:
+        return shape.pairs * pair_bytes(shape) + aligned(shape.width * shape.inputs + 16)
     deep = rows if shape.pointwise else (rows - 1) * window.stride[0] + window.spread[0]
     if shape.depthwise:
         _, across, columns = shape.parts
@@ -96,15 +153,20 @@ def sums_at(shape: Shape, rows: int) -> int:
 
 
 def scratch_bytes(shape: Shape, rows: int) -> int:
-    places = rows if shape.pointwise else rows * shape.window.width
+    places = rows if shape.pointwise else (1 if shape.paired else rows) * shape.window.width
     return sums_at(shape, rows) + 16 * shape.vectors * places + 64
 
 
-def rows_of(shape: Shape) -> int:
-    """Rows (pointwise: places) of outputs at a time: as many as a share of the memory of input and output holds."""
+def rows_of(shape: Shape, peak: int = 0) -> int:
+    """Rows (pointwise: places) of outputs at a time.  peak: bytes that some node of the graph reads and writes.
+
+    As many as fit with the input and the output into a little more than the peak.
+    """
     window = shape.window
+    if shape.paired:
+        return shape.tables
     size = shape.height * shape.width * shape.inputs + window.height * window.width * shape.outputs
-    room = min(max(size // 3, _SCRATCH_LEAST), _SCRATCH_MOST)
+    room = min(max(peak + peak // 3 - size, _SCRATCH_LEAST), _SCRATCH_MOST)
     most = window.height * window.width if shape.pointwise else window.height
     one = scratch_bytes(shape, 1)
     each = scratch_bytes(shape, 17) - one  # of 16 rows: what alignment adds is small in it
@@ -114,11 +176,22 @@ def rows_of(shape: Shape) -> int:
     return min(rows, most)
 
 
-def _widen(functions: Functions, s: Shape, rows: int) -> str:
+def peak_of(outline: Outline) -> int:
+    """The most that a node of 8-bit tensors reads and writes, in bytes."""
+    tensors = outline.tensors
+    return max(
+        sum(tensors[index].size for index in (*node.inputs, node.output) if tensors[index].dtype == "i8")
+        for node in outline.nodes
+    )
+
+
+def _widen(functions: Functions, s: Shape) -> str:
+    if s.pointwise:
+        return functions.function("conv_i8_extend", {"values": s.inputs})
     values: dict[str, Value] = {
-        "height": rows if s.pointwise else s.height,
+        "height": s.height,
         "left": s.window.pad[2] * s.channels,
-        "row": s.inputs if s.pointwise else s.width * s.channels,
+        "row": s.width * s.channels,
         "total": row_bytes(s) // 2,
         "zero": s.zero,
         "times": s.times,
@@ -186,11 +259,17 @@ def _taps(functions: Functions, s: Shape) -> str:
 
 
 def _requantise(functions: Functions, s: Shape) -> dict[str, Value]:
+    together = 16 // s.outputs if s.outputs in (4, 8) and 4 * s.vectors == s.outputs else 1
+    vectors = -(-s.outputs // 4)
     quick: dict[str, Value] = {
         "signed": int(s.signed),
-        "vectors": -(-s.outputs // 4),
-        "y_step": 16 * s.vectors,
-        "out_step": s.outputs,
+        "low": s.low,
+        "high": s.high,
+        "together": together,
+        "period": vectors,
+        "vectors": vectors * together,
+        "y_step": 16 * s.vectors * together,
+        "out_step": s.outputs * together,
     }
     slow: dict[str, Value] = {
         "channels": s.outputs,
@@ -206,7 +285,7 @@ def _requantise(functions: Functions, s: Shape) -> dict[str, Value]:
 
 def _steps(plan: Plan, index: int) -> list[Step]:
     node, shape = plan.outline.nodes[index], shape_of(plan.outline, index)
-    rows = rows_of(shape)
+    rows = rows_of(shape, peak_of(plan.outline))
     scratch = plan.scratch(scratch_bytes(shape, rows), index)
     x, y = plan.place(node.inputs[0]), plan.place(node.output)
     return [ConvStep(x, y, node.op, shape, plan.weights(index), scratch, rows)]

@@ -11,7 +11,7 @@ Outputs are padded to whole vectors (depthwise: pairs of vectors) with zeros.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ PANEL_VECTORS = 4
 FLAT_STEPS_MAX = 64  # steps that are written out; more become loops
 UNROLL_MAX = 48  # steps in a loop's body
 PART_TAPS_MAX = 49  # taps of a depthwise kernel that are written out
+PAIRED_WIDTH_MAX = 7  # columns of a depthwise kernel whose weights lie in registers
+PAIRED_TAPS_MAX = 28  # columns of all pairs of rows of such a kernel
 MAGIC = 1.5 * 2.0**52
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -65,9 +67,27 @@ class Shape:
         return plain and not self.depthwise
 
     @property
+    def paired(self) -> bool:
+        """Whether a depthwise convolution reads its rows in pairs (rows.wat), the fast way; else taps.wat does any."""
+        (down, _), window = self.window.stride, self.window
+        fits = window.kernel[1] <= PAIRED_WIDTH_MAX and self.pairs * window.kernel[1] <= PAIRED_TAPS_MAX
+        plain = self.times == 1 and window.dilation == (1, 1) and (down == 1 or down % 2 == 0)
+        return self.depthwise and plain and fits
+
+    @property
+    def tables(self) -> int:
+        """Tables of weights of `paired`: two where every other row of outputs begins amid a pair."""
+        return 2 if self.window.stride[0] == 1 else 1
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of rows that hold what a row of outputs reads, or two of them."""
+        return -(-(self.window.kernel[0] + self.tables - 1) // 2)
+
+    @property
     def vectors(self) -> int:
         """Vectors of 4 sums that a place has."""
-        return 2 * -(-self.outputs // 8) if self.depthwise else -(-self.outputs // 4)
+        return 2 * -(-self.outputs // 8) if self.depthwise and not self.paired else -(-self.outputs // 4)
 
     @property
     def factor_bytes(self) -> int:
@@ -120,6 +140,11 @@ class Shape:
     def part_bytes(self) -> int:
         return (self.part_rows * self.parts[2] + 1) // 2 * 32 * (self.vectors // 2)
 
+    @property
+    def table_bytes(self) -> int:
+        """Weights of all channels, one table of `paired`."""
+        return 16 * self.vectors * self.pairs * self.window.kernel[1]
+
     # --- places in the packed node
 
     @property
@@ -140,6 +165,8 @@ class Shape:
 
     @property
     def weights_bytes(self) -> int:
+        if self.paired:
+            return self.tables * self.table_bytes
         if self.depthwise:
             return self.parts[0] * self.parts[1] * self.part_bytes
         return 16 * self.steps * self.vectors
@@ -180,7 +207,7 @@ def pack(shape: Shape, params: Arrays) -> bytes:
         _put(out, shape.raw_at + number * 16 * shape.vectors, params[name].astype("<i4").tobytes())
     padded = np.zeros((*weights.shape[:3], 4 * shape.vectors), np.int16)
     padded[..., :outputs] = weights
-    _put(out, shape.weights_at, (_pack_taps if shape.depthwise else _pack_panels)(shape, padded))
+    _put(out, shape.weights_at, _packing(shape)[0](shape, padded))
     return bytes(out)
 
 
@@ -191,7 +218,7 @@ def unpack(shape: Shape, packed: bytes) -> dict[str, NDArray[Any]]:
         return np.frombuffer(packed, kind, count, at)
 
     values = read(shape.weights_at, "<i2", shape.weights_bytes // 2)
-    weights = (_unpack_taps if shape.depthwise else _unpack_panels)(shape, values)[..., : shape.outputs]
+    weights = _packing(shape)[1](shape, values)[..., : shape.outputs]
     total = weights.astype(np.int64).sum(axis=(0, 1, 2))
     bias = read(shape.bias_at, "<i4", shape.outputs) + shape.zero * total
     multiplier, shift = (
@@ -222,8 +249,9 @@ def factors_of(
     nothing = (multiplier == 0) | (((s >= 2) | once) & (reached < 0.25))
     factor, away = np.where(nothing, 0.0, factor), np.where(nothing, 0.0, away)
     small = reached < half * 2.0**52
+    fits = reached < 2.0**30  # with a zero point, in 32 bits
     shifted = (most.astype(np.float64) * np.ldexp(1.0, left) < 2.0**31) & small
-    exact = nothing | np.where(left > 0, shifted, small | (s <= 12))
+    exact = nothing | (fits & np.where(left > 0, shifted, small | (s <= 12)))
     return np.stack([factor, half, away]), bool(exact.all())
 
 
@@ -236,7 +264,7 @@ def _packed_factors(shape: Shape, factors: NDArray[np.float64]) -> bytes:
 
 def _record(shape: Shape, exact: bool) -> bytes:
     parts = [
-        np.full(2, MAGIC, "<f8").tobytes(),
+        np.full(2, MAGIC + shape.zero_out, "<f8").tobytes(),
         np.full(8, shape.zero_out, "<i2").tobytes(),
         np.full(16, shape.low, np.int8).tobytes(),
         np.full(16, shape.high, np.int8).tobytes(),
@@ -297,6 +325,32 @@ def _unpack_taps(shape: Shape, values: NDArray[Any]) -> NDArray[Any]:
     taps = pairs.reshape(down, across, groups, -1, 8)[:, :, :, : rows * columns]
     whole = taps.reshape(down, across, groups, rows, columns, 8).transpose(0, 3, 1, 4, 2, 5)
     return whole.reshape(down * rows, across * columns, 1, 8 * groups)[:, : shape.window.kernel[1]]
+
+
+def _pack_pairs(shape: Shape, weights: NDArray[np.int16]) -> bytes:
+    """Table, 4 channels, pair of rows, column, channel, row of the pair; table 1 begins a row later."""
+    kh, kw = shape.window.kernel
+    rows = np.zeros((shape.tables, 2 * shape.pairs, kw, 4 * shape.vectors), np.int16)
+    for table in range(shape.tables):
+        rows[table, table : table + kh] = weights[:, :, 0]
+    pairs = rows.reshape(shape.tables, shape.pairs, 2, kw, shape.vectors, 4).transpose(0, 4, 1, 3, 5, 2)
+    return pairs.astype("<i2").tobytes()
+
+
+def _unpack_pairs(shape: Shape, values: NDArray[Any]) -> NDArray[Any]:
+    kh, kw = shape.window.kernel
+    pairs = values.reshape(shape.tables, shape.vectors, shape.pairs, kw, 4, 2)[0].transpose(1, 4, 2, 0, 3)
+    return pairs.reshape(2 * shape.pairs, kw, 1, 4 * shape.vectors)[:kh]
+
+
+_Packing = tuple[Callable[[Shape, NDArray[np.int16]], bytes], Callable[[Shape, NDArray[Any]], NDArray[Any]]]
+
+
+def _packing(shape: Shape) -> _Packing:
+    """How the weights are packed, and unpacked."""
+    if shape.paired:
+        return _pack_pairs, _unpack_pairs
+    return (_pack_taps, _unpack_taps) if shape.depthwise else (_pack_panels, _unpack_panels)
 
 
 def _put(out: bytearray, at: int, part: bytes) -> None:

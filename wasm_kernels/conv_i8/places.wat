@@ -4,7 +4,7 @@
   (local.set $left (i32.const @{places}))
   (loop $chunk
     (local.set $n (select (local.get $left) (i32.const @{rows}) (i32.lt_u (local.get $left) (i32.const @{rows}))))
-    (call $@{widen} (local.get $x) (i32.const 0) (local.get $n) (local.get $s))
+    (call $@{widen} (local.get $x) (local.get $n) (local.get $s))
     (call $@{sums} (local.get $s) (i32.add (local.get $w) (i32.const @{weights_at}))
       (i32.add (local.get $w) (i32.const @{bias_at})) (i32.add (local.get $s) (i32.const @{sums_at})) (local.get $n))
     (if (i32.load offset=80 (local.get $w)) (then
