@@ -1,0 +1,356 @@
+"""TFLite files of one operator, or a few: shapes, strides, paddings, scales and zero points by chance.
+
+Each form makes a file's tensors and operators, and says which tensor is read and which is written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tflite_files import NONE, RELU, RELU6, RELU_N1_TO_1, SAME, VALID, Net, litert
+
+ROWS = 4
+
+
+class Case:
+    """One file in the making, and the dice."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.net = Net()
+
+    def whole(self, low: int, high: int) -> int:
+        return int(self.random.integers(low, high + 1))
+
+    def sides(self, count: int, high: int = 7) -> tuple[int, ...]:
+        return tuple(self.whole(1, high) for _ in range(count))
+
+    def shape(self) -> tuple[int, ...]:
+        return (1, *self.sides(self.whole(1, 3)))
+
+    def scale(self, low: float = -3, high: float = 0) -> float:
+        return float(np.float32(10 ** self.random.uniform(low, high)))
+
+    def fused(self) -> int:
+        return int(self.random.choice([NONE, RELU, RELU6, RELU_N1_TO_1]))
+
+    def tensor(self, shape: Sequence[int], i8: bool, *, scale: float | None = None, point: int | None = None) -> int:
+        if not i8:
+            return self.net.tensor(shape)
+        steps = {
+            "scale": self.scale() if scale is None else scale,
+            "zero_point": self.whole(-128, 127) if point is None else point,
+        }
+        return self.net.tensor(shape, "i8", **steps)
+
+    def like(self, shape: Sequence[int], other: int) -> int:
+        """A tensor with the scale and zero point of another."""
+        t = self.net.tensors[other]
+        return self.net.tensor(shape, t.dtype, scale=t.scale, zero_point=t.zero_point)
+
+    def constant(self, shape: Sequence[int], i8: bool) -> int:
+        if i8:
+            values = self.random.integers(-128, 128, shape)
+            return self.net.constant(values, "i8", scale=self.scale(), zero_point=self.whole(-128, 127))
+        return self.net.constant(self.random.normal(size=shape), "f32")
+
+    def weights(self, shape: Sequence[int], i8: bool, *, read: int, axis: int, channels: int, single: bool = False):
+        """Weights and bias."""
+        if not i8:
+            kernel = self.net.constant(self.random.normal(size=shape), "f32")
+            bias = self.net.constant(self.random.normal(size=channels), "f32")
+            return [kernel, bias]
+        scales = np.array([self.scale() for _ in range(1 if single else channels)], np.float32).astype(np.float64)
+        held = self.random.integers(-127, 128, shape)
+        kernel = self.net.constant(held, "i8", scale=scales, axis=axis)
+        products = scales * self.net.tensors[read].scale[0]
+        bias = self.net.constant(self.random.integers(-20000, 20000, channels), "i32", scale=products)
+        return [kernel, bias]
+
+
+def rows_of(net: Net, source: int, seed: int = 0, count: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
+    """Random rows as the file takes them, and as a host gives them; of 8 bits the whole range."""
+    dice, tensor = np.random.default_rng(seed), net.tensors[source]
+    if tensor.dtype in ("i8", "u8"):
+        low = -128 if tensor.dtype == "i8" else 0
+        held = dice.integers(low, low + 256, (count, *tensor.shape))
+        return held, (np.float32(tensor.scale[0]) * (held - tensor.zero_point[0]).astype(np.float32)).reshape(count, -1)
+    held = dice.normal(0, 2, (count, *tensor.shape)).astype(np.float32)
+    return held, held.reshape(count, -1)
+
+
+def expected(data: bytes, net: Net, target: int, held: np.ndarray) -> np.ndarray:
+    """What LiteRT answers, as whole numbers where the file's output has 8 bits."""
+    return litert(data, held).reshape(len(held), -1).astype(np.float64)
+
+
+def as_held(net: Net, target: int, answers: np.ndarray) -> np.ndarray:
+    """A host's answers as the file has them."""
+    tensor = net.tensors[target]
+    if tensor.dtype not in ("i8", "u8"):
+        return answers
+    return np.rint(answers / float(np.float32(tensor.scale[0]))) + tensor.zero_point[0]
+
+
+def window(case: Case, dilated: bool) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, int], tuple[int, ...]]:
+    """height, width; kernel; options; what a side becomes."""
+    sides, kernel, stride = case.sides(2, 9), case.sides(2, 4), case.sides(2, 3)
+    dilation = case.sides(2, 3) if dilated and case.whole(0, 1) else (1, 1)
+    if dilation != (1, 1) and max(stride) > 1:
+        stride = (1, 1)  # LiteRT has both, converters write one
+    spread = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    same = any(s > side for s, side in zip(spread, sides, strict=True)) or bool(case.whole(0, 1))
+    options = {"Padding": SAME if same else VALID, "StrideH": stride[0], "StrideW": stride[1]}
+    options["FusedActivationFunction"] = case.fused()
+    if dilated:
+        options |= {"DilationHFactor": dilation[0], "DilationWFactor": dilation[1]}
+    out = tuple(
+        -(-side // step) if same else (side - wide) // step + 1
+        for side, wide, step in zip(sides, spread, stride, strict=True)
+    )
+    return sides, kernel, options, out
+
+
+def conv_2d(case: Case, i8: bool) -> tuple[int, int]:
+    sides, kernel, options, out = window(case, True)
+    cin, filters = case.sides(2)
+    x = case.tensor((1, *sides, cin), i8)
+    read = case.weights((filters, *kernel, cin), i8, read=x, axis=0, channels=filters, single=not case.whole(0, 2))
+    y = case.tensor((1, *out, filters), i8)
+    case.net.op("CONV_2D", [x, *read], [y], version=3 if i8 else 1, **options)
+    return x, y
+
+
+def depthwise_conv_2d(case: Case, i8: bool) -> tuple[int, int]:
+    sides, kernel, options, out = window(case, True)
+    cin, many = case.whole(1, 6), case.whole(1, 3)
+    x = case.tensor((1, *sides, cin), i8)
+    read = case.weights((1, *kernel, cin * many), i8, read=x, axis=3, channels=cin * many)
+    y = case.tensor((1, *out, cin * many), i8)
+    case.net.op("DEPTHWISE_CONV_2D", [x, *read], [y], version=3 if i8 else 1, DepthMultiplier=many, **options)
+    return x, y
+
+
+def fully_connected(case: Case, i8: bool) -> tuple[int, int]:
+    width, units = case.sides(2, 40)
+    rows, keep = case.whole(1, 3), bool(case.whole(0, 1))
+    shape = (1, rows, width) if keep else ((1, width) if rows == 1 else (rows, width))
+    x = case.tensor(shape, i8)
+    read = case.weights((units, width), i8, read=x, axis=0, channels=units, single=True)
+    read = read if case.whole(0, 2) else read[:1] if case.whole(0, 1) else [read[0], -1]
+    y = case.tensor((*shape[:-1], units), i8, scale=case.scale(-1, 2))
+    options = {"FusedActivationFunction": case.fused(), "KeepNumDims": keep}
+    case.net.op("FULLY_CONNECTED", [x, *read], [y], version=5 if keep else 4 if i8 else 1, **options)
+    return x, y
+
+
+def pool_2d(case: Case, i8: bool) -> tuple[int, int]:
+    sides, kernel, options, out = window(case, False)
+    channels = case.whole(1, 6)
+    x = case.tensor((1, *sides, channels), i8)
+    y = case.like((1, *out, channels), x)
+    name = str(case.random.choice(["AVERAGE_POOL_2D", "MAX_POOL_2D"]))
+    case.net.op(name, [x], [y], version=2, FilterHeight=kernel[0], FilterWidth=kernel[1], **options)
+    return x, y
+
+
+def pair(case: Case, i8: bool) -> tuple[int, int]:
+    """With a constant of fewer axes, or one value, or with itself."""
+    shape = case.shape()
+    x = case.tensor(shape, i8)
+    kind = case.whole(0, 3)
+    other = x if kind == 0 else case.constant(shape if kind == 1 else shape[1:] if kind == 2 else (1,), i8)
+    y = case.tensor(shape, i8, scale=case.scale(-2, 0))
+    name = str(case.random.choice(["ADD", "MUL"] if i8 else ["ADD", "MUL", "SUB"]))
+    read = [x, other] if case.whole(0, 1) else [other, x]
+    case.net.op(name, read, [y], version=2 if i8 else 1, FusedActivationFunction=case.fused())
+    return x, y
+
+
+def mean(case: Case, i8: bool) -> tuple[int, int]:
+    shape = (1, *case.sides(3))
+    axes = sorted({int(a) for a in case.random.integers(0, 4, 2)})
+    keep = bool(case.whole(0, 1))
+    out = [1 if i in axes else n for i, n in enumerate(shape)]
+    out = out if keep else [n for i, n in enumerate(shape) if i not in axes]
+    x, y = case.tensor(shape, i8), case.tensor(out, i8)
+    written = [a - 4 if case.whole(0, 1) else a for a in axes]
+    case.net.op("MEAN", [x, case.net.constant(written)], [y], version=2, KeepDims=keep)
+    return x, y
+
+
+def softmax(case: Case, i8: bool) -> tuple[int, int]:
+    shape = case.shape()
+    x, y = case.tensor(shape, i8, scale=case.scale(-2, 0)), case.tensor(shape, i8, scale=1 / 256, point=-128)
+    case.net.op("SOFTMAX", [x], [y], version=2, Beta=float(case.random.choice([1.0, 0.5])))
+    return x, y
+
+
+def activation(case: Case, i8: bool) -> tuple[int, int]:
+    shape = case.shape()
+    name = str(case.random.choice(["LOGISTIC", "TANH", "RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU"]))
+    if i8 and name == "RELU_N1_TO_1":
+        name = "RELU6"
+    steps = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}.get(name, (None, None))
+    x, y = case.tensor(shape, i8), case.tensor(shape, i8, scale=steps[0], point=steps[1])
+    options = {"Alpha": float(np.float32(case.random.uniform(0, 0.5)))} if name == "LEAKY_RELU" else {}
+    case.net.op(name, [x], [y], version=1 if name == "RELU_N1_TO_1" else 2, **options)
+    return x, y
+
+
+def reshape(case: Case, i8: bool) -> tuple[int, int]:
+    shape = (1, *case.sides(3))
+    size = math.prod(shape)
+    out = [(1, size), (size,), (shape[1], size // shape[1]), (1, shape[1], size // shape[1]), (1, 1, 1, size)]
+    wanted = out[case.whole(0, 4)]
+    x = case.tensor(shape, i8)
+    y = case.like(wanted, x)
+    if case.whole(0, 1):
+        case.net.op("RESHAPE", [x], [y], NewShape=[-1, *wanted[1:]])
+    else:
+        case.net.op("RESHAPE", [x, case.net.constant([*wanted[:-1], -1])], [y])
+    return x, y
+
+
+def squeeze(case: Case, i8: bool) -> tuple[int, int]:
+    """And back again, elsewhere."""
+    a, b = case.sides(2)
+    x = case.tensor((1, a, 1, b), i8)
+    dims = [[2], [0, 2], []][case.whole(0, 2)]
+    out = (1, a, b) if dims == [2] else tuple(n for n in (a, b) if dims or n != 1)
+    middle = case.like(out, x)
+    case.net.op("SQUEEZE", [x], [middle], SqueezeDims=dims)
+    y = case.like((*out, 1), x)
+    case.net.op("EXPAND_DIMS", [middle, case.net.constant([-1] if case.whole(0, 1) else [len(out)])], [y])
+    return x, y
+
+
+def transpose(case: Case, i8: bool) -> tuple[int, int]:
+    shape = (1, *case.sides(3, 4))
+    perm = [int(i) for i in case.random.permutation(4)]
+    x = case.tensor(shape, i8)
+    y = case.like([shape[i] for i in perm], x)
+    case.net.op("TRANSPOSE", [x, case.net.constant(perm)], [y])
+    return x, y
+
+
+def pad(case: Case, i8: bool) -> tuple[int, int]:
+    shape = (1, *case.sides(3))
+    pads = np.concatenate([[[0, 0]], case.random.integers(0, 3, (3, 2))])
+    x = case.tensor(shape, i8)
+    y = case.like([n + int(sum(p)) for n, p in zip(shape, pads, strict=True)], x)
+    read = [x, case.net.constant(pads)]
+    if case.whole(0, 1):
+        t = case.net.tensors[x]
+        value = case.net.tensor((1,), t.dtype, data=[case.whole(-9, 9)], scale=t.scale, zero_point=t.zero_point)
+        read.append(value)
+    case.net.op("PADV2" if len(read) == 3 else "PAD", read, [y], version=2)
+    return x, y
+
+
+def concatenation(case: Case, i8: bool) -> tuple[int, int]:
+    shape = (1, *case.sides(3, 4))
+    axis = case.whole(0, 3)
+    x = case.tensor(shape, i8)
+    count = case.whole(2, 4)
+    y = case.like([n * count if i == axis else n for i, n in enumerate(shape)], x)
+    case.net.op("CONCATENATION", [x] * count, [y], version=2, Axis=axis - 4 if case.whole(0, 1) else axis)
+    return x, y
+
+
+def strided_slice(case: Case, i8: bool) -> tuple[int, int]:
+    shape = (1, *case.sides(3, 6))
+    begin, end, step, out, masks = [0], [1], [1], [1], [0, 0, 0]
+    for axis, side in enumerate(shape[1:], 1):
+        start = case.whole(0, side - 1)
+        stop, by = case.whole(start + 1, side), case.whole(1, 2)
+        kind = case.whole(0, 4)
+        if kind < 3:
+            masks[kind] |= 1 << axis
+        start, stop = (0 if kind == 0 else start), (side if kind == 1 else start + 1 if kind == 2 else stop)
+        begin.append(start - side if case.whole(0, 1) else start)
+        end.append(stop if stop == side or case.whole(0, 1) else stop - side)
+        step.append(1 if kind == 2 else by)
+        if kind != 2:
+            out.append(len(range(start, stop, step[-1])))
+    x = case.tensor(shape, i8)
+    y = case.like(out, x)
+    read = [x, *(case.net.constant(places) for places in (begin, end, step))]
+    case.net.op("STRIDED_SLICE", read, [y], version=2, BeginMask=masks[0], EndMask=masks[1], ShrinkAxisMask=masks[2])
+    return x, y
+
+
+def part(case: Case, i8: bool) -> tuple[int, int]:
+    """SLICE, then one half of a SPLIT."""
+    a, b, c = case.sides(3, 5)
+    x = case.tensor((1, a + 2, b, 2 * c), i8)
+    middle, first, second = case.like((1, a, b, 2 * c), x), case.like((1, a, b, c), x), case.like((1, a, b, c), x)
+    case.net.op("SLICE", [x, case.net.constant([0, 1, 0, 0]), case.net.constant([1, a, -1, -1])], [middle], version=2)
+    case.net.op("SPLIT", [case.net.constant([3]), middle], [first, second], version=2, NumSplits=2)
+    return x, second
+
+
+def packed(case: Case, i8: bool) -> tuple[int, int]:
+    """UNPACK along an axis, PACK in another order and place."""
+    a, b = case.sides(2)
+    x = case.tensor((1, a, 2, b), i8)
+    parts = [case.like((1, a, b), x) for _ in range(2)]
+    case.net.op("UNPACK", [x], parts, version=2, Num=2, Axis=2)
+    axis = case.whole(0, 3)
+    y = case.like((*(1, a, b)[:axis], 2, *(1, a, b)[axis:]), x)
+    case.net.op("PACK", parts[::-1], [y], version=2, ValuesCount=2, Axis=axis)
+    return x, y
+
+
+def resize(case: Case, i8: bool) -> tuple[int, int]:
+    h, w, c = case.sides(3)
+    size = case.sides(2, 12)
+    x = case.tensor((1, h, w, c), i8)
+    y = case.like((1, *size, c), x)
+    case.net.op("RESIZE_NEAREST_NEIGHBOR", [x, case.net.constant(size)], [y], version=2)
+    return x, y
+
+
+def requantize(case: Case, i8: bool) -> tuple[int, int]:
+    """From 8 bits to others, or to floats and back."""
+    shape = case.shape()
+    x = case.tensor(shape, i8)
+    middle = case.tensor(shape, True, scale=case.scale(-2, -1))
+    case.net.op("QUANTIZE", [x], [middle], version=2)
+    y = case.net.tensor(shape)
+    case.net.op("DEQUANTIZE", [middle], [y], version=2)
+    return x, y
+
+
+def unsigned(case: Case, i8: bool) -> tuple[int, int]:
+    """Edges of 8 bits without a sign, as converters write them around an int8 model."""
+    shape, scale, point = case.shape(), case.scale(), case.whole(0, 255)
+    x = case.net.tensor(shape, "u8", scale=scale, zero_point=point)
+    inner = case.net.tensor(shape, "i8", scale=scale, zero_point=point - 128)
+    case.net.op("QUANTIZE", [x], [inner], version=2)
+    made = case.net.tensor(shape, "i8", scale=1 / 256, zero_point=-128)
+    case.net.op("LOGISTIC", [inner], [made], version=2)
+    y = case.net.tensor(shape, "u8", scale=1 / 256, zero_point=0)
+    case.net.op("QUANTIZE", [made], [y], version=2)
+    return x, y
+
+
+def smooth(case: Case, i8: bool) -> tuple[int, int]:
+    """HARD_SWISH, PRELU, DIV and GELU, in float."""
+    shape = (1, *case.sides(3))
+    x, a, b, c, y = (case.net.tensor(shape) for _ in range(5))
+    case.net.op("HARD_SWISH", [x], [a])
+    case.net.op("PRELU", [a, case.net.constant(case.random.normal(size=(1, 1, shape[3])), "f32")], [b])
+    case.net.op("DIV", [b, case.net.constant(np.float32(case.random.uniform(0.5, 3)), "f32")], [c])
+    case.net.op("GELU", [c], [y], Approximate=False)
+    return x, y
+
+
+BOTH = [
+    conv_2d, depthwise_conv_2d, fully_connected, pool_2d, pair, mean, softmax, activation, reshape, squeeze, transpose,
+    pad, concatenation, strided_slice, part, packed, resize, requantize,
+]  # fmt: skip
+FORMS = [(form, i8) for form in BOTH for i8 in (False, True)] + [(unsigned, True), (smooth, False)]
