@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from tflite_files import NONE, RELU, RELU6, RELU_N1_TO_1, SAME, VALID, Net, litert
