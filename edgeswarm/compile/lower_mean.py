@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from edgeswarm.compile.lower_pairs import scale_values
 from edgeswarm.compile.lower_pool import Kind, finish, once, over_any
 from edgeswarm.compile.lowering import Lowering, Plan, Step, no_pack, no_size, no_unpack
 from edgeswarm.compile.nest import Axis, NestStep, Part
+from edgeswarm.compile.template import Value
 from edgeswarm.model.graph import Outline
 from edgeswarm.model.nodes import DTYPES
 from edgeswarm.model.op import wholes
+from edgeswarm.model.ops_i8 import mean_multiplier
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,4 +77,23 @@ def _mean(plan: Plan, index: int) -> list[Step]:
     return [NestStep("mean", part, (x,), y, kept_axes(groups, 4))]
 
 
+def _mean_i8(plan: Plan, index: int) -> list[Step]:
+    node = plan.outline.nodes[index]
+    x, y = plan.place(node.inputs[0]), plan.place(node.output)
+    source, made = plan.outline.tensors[node.inputs[0]], plan.outline.tensors[node.output]
+    groups = grouped(plan.outline, index)
+    rows, cols, row, pixel = window(groups)
+    values: dict[str, Value] = {"less": rows * cols * source.zero_point, "zero": made.zero_point}
+    values |= scale_values(*mean_multiplier((source,), made, node.attrs))
+    if groups.inner:
+        kind = Kind("i8", 0, {})
+        sums = plan.scratch(kind.sums_bytes(groups.inner), index)
+        end = Part("pool_requantise", {"vectors": kind.vectors(groups.inner), "sums": sums, **values})
+        part = once(rows, cols, over_any(kind, groups.inner, row, pixel, sums, end))
+    else:
+        part = Part("pool_across_eight", {"rows": rows, "row": row, "values": cols, **values})
+    return [NestStep("mean", part, (x,), y, kept_axes(groups, 1))]
+
+
+MEAN_I8 = Lowering(no_size, _mean_i8, no_pack, no_unpack)
 MEAN = Lowering(no_size, _mean, no_pack, no_unpack)

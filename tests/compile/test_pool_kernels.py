@@ -107,6 +107,25 @@ def test_means_of_floats_over_any_axes(load: Load, shape: tuple[int, ...], data:
     answers(load, one(shape, "mean", False, axes=axes, keep=data.draw(st.integers(0, 1))), exact=False)
 
 
+@QUICK
+@given(AXES, st.floats(1e-3, 0.9), st.integers(-128, 127), st.data())
+def test_means_of_8_bits_are_the_definition_to_the_bit(
+    load: Load, shape: tuple[int, ...], scale: float, zero: int, data: st.DataObject
+) -> None:
+    axes = tuple(sorted(data.draw(st.sets(st.integers(0, len(shape) - 1), min_size=1))))
+    like, read = (
+        Tensor((1,), "i8", float(np.float32(scale)), zero),
+        Tensor((1,), "i8", 0.5, data.draw(st.integers(-128, 127))),
+    )
+    answers(load, one(shape, "mean_i8", True, like, read, axes=axes, keep=data.draw(st.integers(0, 1))), exact=True)
+
+
+@pytest.mark.parametrize("values", [1, 15, 16, 17, 33, 40])
+@pytest.mark.parametrize("axes", [(1,), (0,), (0, 1)])
+def test_means_of_8_bits_at_every_remainder(load: Load, values: int, axes: tuple[int, ...]) -> None:
+    answers(load, one((400, values), "mean_i8", True, axes=axes, keep=0), exact=True)
+
+
 @pytest.mark.parametrize("values", [1, 3, 4, 5, 15, 16, 17, 31, 64, 67])
 @pytest.mark.parametrize("axes", [(1,), (0,), (0, 1)])
 def test_means_of_floats_at_every_remainder(load: Load, values: int, axes: tuple[int, ...]) -> None:
