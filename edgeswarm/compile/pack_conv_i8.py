@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeswarm.compile.abi import ALIGN_BYTES
+from edgeswarm.model import fixed_point
 from edgeswarm.model.graph import Outline
 from edgeswarm.model.ops_spatial import Window, window_of
 
@@ -198,8 +199,9 @@ def pack(shape: Shape, params: Arrays) -> bytes:
     outputs = shape.outputs
     bias = params["bias"].astype(np.int64) - shape.zero * weights.sum(axis=(0, 1, 2))
     reach = max(shape.zero + 128, 127 - shape.zero)
-    most = np.abs(weights).sum(axis=(0, 1, 2)) * reach + np.abs(params["bias"].astype(np.int64))
-    factors, exact = factors_of(params["multiplier"], params["shift"], most, once=shape.once)
+    around, given = np.abs(weights).sum(axis=(0, 1, 2)) * reach, params["bias"].astype(np.int64)
+    numbers = params["multiplier"], params["shift"]
+    factors, exact = factors_of(*numbers, given - around, given + around, once=shape.once)
     _put(out, 0, _record(shape, exact))
     _put(out, shape.factors_at, _packed_factors(shape, factors))
     _put(out, shape.bias_at, bias.astype(np.int32).astype("<i4").tobytes())
@@ -233,26 +235,30 @@ def unpack(shape: Shape, packed: bytes) -> dict[str, NDArray[Any]]:
 
 
 def factors_of(
-    multiplier: NDArray[Any], shift: NDArray[Any], most: NDArray[Any], *, once: bool = False
+    multiplier: NDArray[Any], shift: NDArray[Any], least: NDArray[Any], greatest: NDArray[Any], *, once: bool = False
 ) -> tuple[NDArray[np.float64], bool]:
     """(factor, half of the grid, 2^-(s + 1)) of each output, and whether requantise.wat is exact with them.
 
-    most: what no sum's magnitude passes.  A sum times its factor, with what is added, are whole multiples of half the
-    grid, so float64 is exact below 2^53 of these.  Where s <= 12 what lies beyond them passes 2^(21 - s) >= 512, which
-    every clamp ends, for rounding keeps the order.  A shift to the left must not wrap.
+    least, greatest: between which an output's sums lie.  A sum times its factor, with what is added, are whole
+    multiples of half the grid, so float64 is exact below 2^53 of these.  Where s <= 12 what lies beyond them passes
+    2^(21 - s) >= 512, which every clamp ends, for rounding keeps the order.  A shift to the left must not wrap.
+    An output that is always the same (factor 0, the number itself) needs none of that.
     """
     left, s = np.maximum(shift, 0).astype(np.int64), np.maximum(-shift, 0).astype(np.int64)
+    most = np.maximum(np.abs(least), np.abs(greatest)).astype(np.float64)
+    within = most * np.ldexp(1.0, left) < 2.0**31
+    scaled = fixed_point.scaled_once if once else fixed_point.scaled
+    ends = [np.clip(scaled(end, multiplier.astype(np.int64), shift), -512, 512) for end in (least, greatest)]
+    same = (multiplier == 0) | (within & (ends[0] == ends[1]))
     factor = np.ldexp(multiplier.astype(np.float64), left - 31 - s)
     half = np.ldexp(1.0, left - 32 - s)
     away = np.where((s > 0) & (not once), np.ldexp(1.0, -s - 1), 0.0)
-    reached = most.astype(np.float64) * factor
-    nothing = (multiplier == 0) | (((s >= 2) | once) & (reached < 0.25))
-    factor, away = np.where(nothing, 0.0, factor), np.where(nothing, 0.0, away)
+    reached = most * factor
     small = reached < half * 2.0**52
     fits = reached < 2.0**30  # with a zero point, in 32 bits
-    shifted = (most.astype(np.float64) * np.ldexp(1.0, left) < 2.0**31) & small
-    exact = nothing | (fits & np.where(left > 0, shifted, small | (s <= 12)))
-    return np.stack([factor, half, away]), bool(exact.all())
+    exact = same | (fits & np.where(left > 0, within & small, small | (s <= 12)))
+    factors = np.where(same, np.stack([0 * factor, ends[0], 0 * away]), np.stack([factor, half, away]))
+    return factors, bool(exact.all())
 
 
 def _packed_factors(shape: Shape, factors: NDArray[np.float64]) -> bytes:

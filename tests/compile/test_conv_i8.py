@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgeswarm.compile import compile_graph, pack_weights, unpack_graph
 from edgeswarm.compile.lower_conv_i8 import rows_of, scratch_bytes
-from edgeswarm.compile.pack_conv_i8 import factors_of, shape_of
+from edgeswarm.compile.pack_conv_i8 import FLAG, factors_of, pack, shape_of
 from edgeswarm.model import fixed_point
 from edgeswarm.model.graph import Builder, Graph, Tensor, forward
 
@@ -176,12 +177,28 @@ def test_shapes_of_known_nets(load: Load, name: str, mode: str) -> None:
         answers(load, made(op, shape, seed=seed, **given_), mode=mode)
 
 
+def test_an_output_that_is_always_the_same_keeps_its_layer_fast(load: Load) -> None:
+    """Channels that training left without weights, with a bias beyond 2^21 and a shift to match, as vww has them."""
+    graph = made("conv2d_i8", (5, 4, 32), channels=16, seed=5)
+    node = graph.nodes[1]
+    params = {name: value.copy() for name, value in node.params.items()}
+    params["weights"][..., 3:6] = 0
+    params["weights"][..., 6] //= 64
+    params["bias"][3:7] = 2**30 + 64, -(2**30), 2**31 - 1, -99174816
+    params["shift"][3:7] = -27, -24, -25, -22
+    nodes = (graph.nodes[0], replace(node, params=params), graph.nodes[2])
+    graph = Graph(graph.tensors, nodes, graph.input, graph.output)
+    at = graph.nodes[1]
+    assert not np.frombuffer(pack(shape_of(graph, 1), at.params), "<i4", 1, FLAG)[0]
+    answers(load, graph)
+
+
 def test_shifts_that_only_whole_numbers_hold(load: Load) -> None:
     """Sums of more than 2^21 and shifts of more than 12: floats are refused, and the answers are right all the same."""
     graph = made("conv2d_i8", (3, 3, 512), channels=8, kernel=(3, 3), shifts=(-16, -13), seed=3)
     params = graph.nodes[1].params
-    most = np.abs(params["weights"].astype(np.int64)).sum(axis=(0, 1, 2)) * 131 + np.abs(params["bias"])
-    assert not factors_of(params["multiplier"], params["shift"], most)[1]
+    around = np.abs(params["weights"].astype(np.int64)).sum(axis=(0, 1, 2)) * 131
+    assert not factors_of(params["multiplier"], params["shift"], -around, around)[1]
     answers(load, graph)
 
 
@@ -202,7 +219,8 @@ def test_floats_hold_sums_exactly_where_they_say_so(total: int, multiplier: int,
         for value in sums:
             for once in (False, True):
                 numbers = np.array([multiplier]), np.array([shift])
-                (factor, grid, away), exact = factors_of(*numbers, np.abs(np.array([value])), once=once)
+                most = np.array([abs(value)])
+                (factor, grid, away), exact = factors_of(*numbers, -most, most, once=once)
                 if not exact:
                     continue
                 p = np.float64(value) * factor[0]
