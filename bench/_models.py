@@ -106,6 +106,37 @@ class Loaded:
         return bytes(memory[where.output.offset : where.output.offset + 4 * where.output.width])
 
 
+def with_float_weights(model: bytes) -> bytes | None:
+    """The same model with float32 in place of weights of 8 bits that layers read beside float32 values; None without
+    such.
+
+    LiteRT rounds the values to 8 bits in such a layer, each time by their range: what it answers then is not what the
+    weights say, and a last bit before a layer may be a step of 1/255 behind it.
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    tree = schema.ModelT.InitFromPackedBuf(bytearray(model), 0)
+    (graph,), kinds, changed = tree.subgraphs, schema.TensorType, False
+    for operator in graph.operators:
+        inputs = [graph.tensors[index] for index in operator.inputs if index >= 0]
+        if len(inputs) < 2 or inputs[0].type != kinds.FLOAT32 or inputs[1].type != kinds.INT8:
+            continue
+        weights, changed = inputs[1], True
+        steps, buffer = weights.quantization, tree.buffers[weights.buffer]
+        shape = np.ones(len(weights.shape), int)
+        shape[steps.quantizedDimension] = -1
+        scale = np.asarray(steps.scale, np.float32).reshape(shape if len(steps.scale) > 1 else ())
+        whole = np.asarray(buffer.data, np.uint8).view(np.int8).reshape(weights.shape)
+        buffer.data = np.frombuffer((whole * scale).astype("<f4").tobytes(), np.uint8)
+        weights.type, weights.quantization = kinds.FLOAT32, None
+    if not changed:
+        return None
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(tree.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def input_range(case: Case) -> tuple[float, float]:
     """What the int8 model of the same name can hold: the range of values that the float model was trained on too."""
     other = next(one for one in CASES if (one.name, one.kind) == (case.name, "int8"))
