@@ -8,33 +8,14 @@ from typing import Any
 
 import delegated as d
 import pytest
-from supervised import Bench, until
+from delegated import ask, right, row_of, runs_on
+from supervised import until
 
 from edgeswarm.app import report
 from edgeswarm.app.handover_pack import Departure
 from edgeswarm.drivers.handover import Packer
 
 pytestmark = pytest.mark.e2e
-
-
-def row_of(bench: Bench) -> dict[str, Any]:
-    found: dict[str, Any] = report.agent(bench.supervisor, "a")["delegate"]
-    return found
-
-
-async def runs_on(bench: Bench, name: str) -> None:
-    await until(lambda: row_of(bench)["runs_on"] == name, within_s=20)
-
-
-async def ask(bench: Bench, last: float, timeout_s: float = 10) -> list[float]:
-    found = await bench.supervisor.ask("a", [1, 2, 3, last], timeout_s)
-    assert found is not None
-    return list(found.output)
-
-
-async def right(bench: Bench, count: int = 20) -> None:
-    for last in range(count):
-        assert await ask(bench, last) == d.answer([1, 2, 3, last])
 
 
 async def test_the_faster_one_computes_and_status_and_metrics_say_so(serve: Any) -> None:

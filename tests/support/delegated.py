@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
+import subprocess
 import sysconfig
 from array import array
 from pathlib import Path
 from typing import Any
 
-from supervised import header_tree
+import pytest
+from supervised import Bench, header_tree, until
 
 from edgeswarm import agentfile
 from edgeswarm.agentfile.file import Section
+from edgeswarm.app import report
 from edgeswarm.compile import Layout, Rows, Weights, attach_layout
 from edgeswarm.drivers.keys import SigningKey
 from edgeswarm.jail import delegate_model
@@ -102,3 +106,64 @@ def jails_left() -> list[int]:
         if b"edgeswarm.jail.delegate_" in line and b") Z " not in stat:
             found.append(int(entry.name))
     return found
+
+
+# --- a supervisor that runs the agent `a` ---------------------------------------------------------------------------
+
+
+def row_of(bench: Bench) -> dict[str, Any]:
+    found: dict[str, Any] = report.agent(bench.supervisor, "a")["delegate"]
+    return found
+
+
+async def runs_on(bench: Bench, name: str) -> None:
+    await until(lambda: row_of(bench)["runs_on"] == name, within_s=20)
+
+
+async def ask(bench: Bench, last: float, timeout_s: float = 10) -> list[float]:
+    found = await bench.supervisor.ask("a", [1, 2, 3, last], timeout_s)
+    assert found is not None
+    return list(found.output)
+
+
+async def right(bench: Bench, count: int = 20) -> None:
+    for last in range(count):
+        assert await ask(bench, last) == answer([1, 2, 3, last])
+
+
+LIBRARY = """
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+typedef struct Delegate {
+  void *data; int (*prepare)(void *, struct Delegate *); void *from; void *to; void *gone; int64_t flags; void *builder;
+} Delegate;
+static int prepare(void *context, Delegate *self) { (void)context; (void)self; return 0; }
+#ifdef CRASH_AT_LOAD
+__attribute__((constructor)) static void begin(void) { abort(); }
+#endif
+Delegate *tflite_plugin_create_delegate(char **keys, char **values, size_t count, void (*say)(const char *)) {
+  (void)say;
+#ifdef CRASH
+  *(volatile int *)8 = 1;
+#endif
+  for (size_t i = 0; i < count; i++)
+    if (!strcmp(keys[i], "make") && !strcmp(values[i], "nothing")) return NULL;
+  Delegate *made = calloc(1, sizeof *made);
+  made->prepare = prepare;
+  return made;
+}
+void tflite_plugin_destroy_delegate(Delegate *self) { free(self); }
+"""
+"""A delegate that takes no operator, so that the runtime computes all: TFLite's plugin interface, and no more."""
+
+
+def library(folder: Path, *flags: str, text: str = LIBRARY) -> str:
+    """Path of a compiled delegate library; skips where there is no compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler (cc): no delegate library can be made")
+    source, made = folder / "delegate.c", folder / "libdelegate.so"
+    source.write_text(text)
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-w", *flags, "-o", made, source], check=True, timeout=60)
+    return str(made)
