@@ -127,7 +127,7 @@ def convolved_depthwise(rows: F64, weights: F64, window: Window) -> F64:
     total = np.zeros((len(rows), window.height, window.width, channels))
     if window.kernel[0] * window.kernel[1] > window.height * window.width * len(rows):
         for place in np.ndindex(total.shape[:3]):
-            total[place] = (patches[place] * weights).sum(axis=(0, 1))
+            total[place] = np.einsum("ijc,ijc->c", patches[place], weights)
         return total
     for piece in _pieces(
         len(rows), window, 8 * channels
