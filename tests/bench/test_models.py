@@ -99,6 +99,20 @@ def test_floats_are_judged_by_their_row_and_nan_is_no_answer(verify: ModuleType)
         assert not verify.judge("x", np.where(reference == 100, np.nan, reference), reference, scale).met
 
 
+def test_a_row_past_the_mark_counts_unless_ours_is_right_and_the_reference_is_not(verify: ModuleType) -> None:
+    true = np.array([[1.0, 0.5], [1.0, 0.5], [1.0, 0.5]])
+    wrong, right = np.array([[0, 5e-5], [0, 0], [0, 0]]), np.array([[0, 0], [3e-5, 0], [0, 0]])
+    ours, reference = (true + wrong).astype(np.float32), (true + right).astype(np.float32)
+    verdict = verify.judge("x", ours, reference, None)
+    assert verdict.beyond == (0, 1) and not verdict.met
+    found = verify.explained(verdict, ours, reference, true[:2])
+    assert (found.theirs, found.met) == (1, False)
+    ours[0] = true[0]
+    verdict = verify.judge("x", ours, reference, None)
+    assert verify.explained(verdict, ours, reference, true[1:2]).met
+    assert "1 rows past the mark, 1 by the reference" in str(verify.explained(verdict, ours, reference, true[1:2]))
+
+
 def test_rows_stay_within_the_range_and_touch_its_ends() -> None:
     import _models
 
