@@ -31,11 +31,15 @@ class Frame:
 
 
 def svg(title: str, subtitle: str, root: Frame) -> str:
-    """The picture.  Kinds get colours in the order in which they come; a legend names all but the root's."""
+    """The picture.  Kinds get colours in the order in which they come; a legend names all but the root's,
+    with the share of the root's children that are of it."""
     depth = _depth(root)
     kinds = list(dict.fromkeys(_kinds(root)))
     colours = {kind: COLOURS[index % len(COLOURS)] for index, kind in enumerate(kinds)}
-    legend = list(_legend(kinds[1:], colours, TOP + depth * ROW + 20))
+    named = {kind: colours[kind] for kind in kinds[1:]}
+    shares = {kind: sum(frame.value for frame in root.children if frame.kind == kind) for kind in named}
+    entries = [(f"{kind} {_percent(shares[kind], root.value)}", colour) for kind, colour in named.items()]
+    legend = list(_legend(entries, TOP + depth * ROW + 20))
     height = TOP + depth * ROW + BOTTOM + (legend[-1][1] if legend else 0)
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
     out = [
@@ -64,7 +68,7 @@ def _frames(frame: Frame, x: float, y: int, per_unit: float, colours: dict[str, 
     width = frame.value * per_unit
     if width < NARROWEST:
         return
-    share = f"{100 * frame.value / whole:.1f} %" if whole > 0 else ""
+    share = _percent(frame.value, whole)
     full = ", ".join(part for part in (frame.text, frame.detail, share) if part)
     yield (
         f'<g><title>{_safe(full)}</title><rect x="{x:.2f}" y="{y}" width="{max(width - 0.5, NARROWEST):.2f}" '
@@ -79,24 +83,31 @@ def _frames(frame: Frame, x: float, y: int, per_unit: float, colours: dict[str, 
 
 
 def _fitting(frame: Frame, share: str, room: float) -> str:
-    """As much of the frame's text as fits; nothing rather than one letter."""
-    letters = int(room / LETTER)
+    """As much of the frame's text as fits, whole words where that leaves two of them; its first word at least."""
+    letters, words = int(room / LETTER), frame.text.split()
     for text in (", ".join(part for part in (frame.text, frame.detail, share) if part), frame.text):
         if len(text) <= letters:
             return text
-    return f"{frame.text[: letters - 1]}…" if letters >= 4 else ""
+    for count in range(len(words) - 1, 1, -1):
+        if len(text := " ".join(words[:count])) <= letters:
+            return text
+    return words[0] if words and len(words[0]) <= letters else ""
 
 
-def _legend(kinds: Sequence[str], colours: dict[str, str], y: int) -> Iterator[tuple[str, int]]:
-    """(text, how far below the first line it stands)"""
+def _legend(entries: Sequence[tuple[str, str]], y: int) -> Iterator[tuple[str, int]]:
+    """entries: text and colour.  Gives (picture, how far below the first line it stands)."""
     x, line = float(MARGIN), 0
-    for kind in kinds:
-        width = 22 + LETTER * len(kind) + 14
+    for text, colour in entries:
+        width = 22 + LETTER * len(text) + 14
         if x + width > WIDTH - MARGIN and x > MARGIN:
             x, line = float(MARGIN), line + 18
-        square = f'<rect x="{x:.1f}" y="{y + line - 10}" width="12" height="12" rx="1.5" fill="{colours[kind]}"/>'
-        yield f'{square}<text x="{x + 17:.1f}" y="{y + line}" fill="#444">{_safe(kind)}</text>', line
+        square = f'<rect x="{x:.1f}" y="{y + line - 10}" width="12" height="12" rx="1.5" fill="{colour}"/>'
+        yield f'{square}<text x="{x + 17:.1f}" y="{y + line}" fill="#444">{_safe(text)}</text>', line
         x += width
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %" if whole > 0 else ""
 
 
 def _safe(text: str) -> str:
