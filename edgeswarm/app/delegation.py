@@ -297,6 +297,10 @@ class Delegation:
     def _warn_gpu(self, reason: str) -> None:
         self._sup.log.warning("gpu_cpu_only", reason=reason)
 
+    def offers(self) -> tuple[str, ...]:
+        """Who could compute here, for the cell: the kernel, and delegates that are installed and wanted."""
+        return (WASM, *(one.name for one in self._chooser.field(AgentName(""), without=()).delegates))
+
     # --- numbers ----------------------------------------------------------------------------------------------------
 
     def _count(self, port: DelegatedPort, record: Record) -> None:

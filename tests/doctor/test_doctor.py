@@ -10,6 +10,7 @@ import asyncio
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from delegated import FAKE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -313,3 +315,29 @@ def test_jails_of_root_are_tried_as_the_user_they_run_as(report: doctor.Report) 
     if user_of(0) is None or not report.layers["namespaces"].ok:
         pytest.skip("not root, or no user namespaces")
     assert "in a user namespace" in report.layers["capabilities"].detail
+
+
+def test_a_delegate_counts_when_it_has_run_the_test_model_in_a_jail() -> None:
+    """The fake runtime of the tests: doctor sees nothing but what comes out of the jail."""
+    found = doctor.examine(wanted=doctor.Wanted(packages=str(FAKE))).delegates
+    assert found["litert"].ok, found["litert"].detail
+    assert re.search(
+        r"ai-edge-litert 99\.0: test model right, [0-9.]+ us a call, .* tier [ABC]", found["litert"].detail
+    )
+    assert not found["tflite"].ok and f"not installed in {FAKE}" in found["tflite"].detail
+
+
+def test_a_delegate_that_answers_wrongly_does_not_count(tmp_path: Path) -> None:
+    lying = tmp_path / "packages"
+    shutil.copytree(FAKE, lying)
+    module = lying / "ai_edge_litert" / "interpreter.py"
+    module.write_text(module.read_text().replace('"bias": [0.5, -0.5]}', '"bias": [0.5, 7.5]}'))
+    check = doctor.examine(wanted=doctor.Wanted(packages=str(lying))).delegates["litert"]
+    assert not check.ok and "expected (10.5, -2.5), found (10.5, 5.5)" in check.detail and check.advice
+
+
+def test_a_delegate_library_that_is_none_is_told_with_its_path(tmp_path: Path) -> None:
+    library = tmp_path / "notes.so"
+    library.write_text("this is no library")
+    check = doctor.examine(wanted=doctor.Wanted(str(FAKE), str(library))).delegates["external"]
+    assert not check.ok and str(library) in check.detail and check.advice

@@ -10,7 +10,7 @@ import click
 from edgeswarm.app.cli import output
 
 if TYPE_CHECKING:
-    from edgeswarm.drivers.doctor import Report
+    from edgeswarm.drivers.doctor import Report, Wanted
 
 
 @click.command()
@@ -32,7 +32,7 @@ def doctor(as_json: bool, explains: bool) -> int:
     from edgeswarm.drivers import doctor as driver
     from edgeswarm.errors import TierError
 
-    report = driver.examine()
+    report = driver.examine(wanted=_wanted())
     word = _word(report)
     tree = {**asdict(report), "can_run": report.can_run, "degraded": report.degraded, **word}
     if explains:
@@ -46,6 +46,19 @@ def doctor(as_json: bool, explains: bool) -> int:
     else:
         output.emit(tree, as_json=as_json, text=lambda: f"{driver.text(report)}\n{_sentence(report, word)}")
     return 0 if report.can_run else TierError.exit_code
+
+
+def _wanted() -> Wanted:
+    """What this user's settings say of delegates; nothing where they are broken."""
+    from edgeswarm.app import config
+    from edgeswarm.drivers.doctor import Wanted
+    from edgeswarm.errors import EdgeSwarmError
+
+    try:
+        said = config.load().profile.delegates
+    except (EdgeSwarmError, OSError):
+        return Wanted()
+    return Wanted(said.packages, said.library, said.library_options)
 
 
 def _word(report: Report) -> dict[str, Any]:

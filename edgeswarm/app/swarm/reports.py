@@ -177,7 +177,7 @@ class Reports:
             memory_bytes=limits.memory_mb << 20,
             cpu_milli=int(limits.cpu_cores * 1000),
             agents_max=limits.agents_max,
-            delegates=("wasm",),
+            delegates=sup.delegation.offers(),
             sensors=("vitals",),
             grants=tuple(sorted(member.entry.capabilities)) if member is not None else (),
         )

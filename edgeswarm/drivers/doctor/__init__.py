@@ -15,7 +15,7 @@ import platform
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from edgeswarm.drivers import firmware
 from edgeswarm.drivers.doctor import advice
 from edgeswarm.drivers.doctor.advice import Facts
 
-__all__ = ["Check", "Report", "examine", "text"]
+__all__ = ["Check", "Report", "Wanted", "examine", "text"]
 
 Tier = Literal["A", "B", "C", "D"]
 State = Literal["ok", "missing", "unknown", "not_here"]
@@ -37,7 +37,7 @@ TIERS: dict[Tier, str] = {
 SECONDS_MAX = 10.0
 """For one trial; they run side by side.  Ten seconds is a Pi Zero that imports wasmtime from a cold card."""
 
-_BOOT = "import sys; sys.path[:0] = sys.argv[2:]; from edgeswarm.drivers.doctor.probe import main; main()"
+_BOOT = "import sys; sys.path[:0] = sys.argv[3:]; from edgeswarm.drivers.doctor.probe import main; main()"
 SYSCTLS = (
     "kernel.apparmor_restrict_unprivileged_userns",
     "kernel.unprivileged_userns_clone",
@@ -80,14 +80,28 @@ class Report:
         return self.tier != "D" and self.wasmtime.ok and self.layers["seccomp_filters"].ok
 
 
-def examine(*, seconds_max: float = SECONDS_MAX, python: str = sys.executable) -> Report:
-    """Try everything.  Blocks for some 0.5 s on a PC; call it in a thread from asyncio.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a device's settings say of delegates (`drivers.profiles.Delegates`)."""
+
+    packages: str = ""
+    library: str = ""
+    options: tuple[str, ...] = ()
+
+
+NOTHING_WANTED = Wanted()
+
+
+def examine(
+    *, seconds_max: float = SECONDS_MAX, python: str = sys.executable, wanted: Wanted = NOTHING_WANTED
+) -> Report:
+    """Try everything.  Blocks for some 0.5 s on a PC, 1 s with a delegate; call it in a thread from asyncio.
 
     seconds_max: for each trial; they run side by side.  Raises nothing for what it finds.
     """
     began = time.monotonic()
     facts = read_facts()
-    found = _run_probe(seconds_max, python)
+    found = _run_probe(seconds_max, python, wanted)
     report = judge(found, facts)
     pieces = {
         (name if target == "linux" else f"{target}: {name}"): _from_finding(finding)
@@ -137,13 +151,13 @@ def judge(found: dict[str, Any], facts: Facts) -> Report:
     )
 
 
-def _run_probe(seconds_max: float, python: str) -> dict[str, Any]:
+def _run_probe(seconds_max: float, python: str, wanted: Wanted) -> dict[str, Any]:
     """The probe's answer; when it gives none, one that says so: tier D, because nothing was seen to hold."""
     folders = [str(Path(__file__).resolve().parents[3])]
     wasmtime = importlib.util.find_spec("wasmtime")
     if wasmtime is not None and wasmtime.origin is not None:
         folders.append(str(Path(wasmtime.origin).parents[1]))  # where a jail would take it from
-    command = [python, "-I", "-c", _BOOT, str(seconds_max), *folders]
+    command = [python, "-I", "-c", _BOOT, str(seconds_max), json.dumps(asdict(wanted)), *folders]
     try:
         done = subprocess.run(
             command,

@@ -7,7 +7,6 @@ an accelerator's library is loaded and asked for its devices.  A refusal is an O
 from __future__ import annotations
 
 import ctypes
-import importlib
 import importlib.metadata
 import os
 import signal
@@ -17,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeswarm.drivers.cgroup_find import read_own_groups
+from edgeswarm.drivers.delegates import runtimes
+from edgeswarm.drivers.delegates.trial import run_test_model
 from edgeswarm.drivers.jail_zygote import wasmtime_library
 from edgeswarm.jail import trial, wasm
 
@@ -142,18 +143,13 @@ def wasmtime() -> str:
 # --- delegates --------------------------------------------------------------------------------------------------------
 
 
-def package_delegate(distribution: str, module: str) -> Callable[[], str]:
-    """Import the interpreter.  No model is run: that needs one."""
+def delegate(name: runtimes.Name, packages: str, library: str, options: tuple[str, ...]) -> Callable[[], str]:
+    """Make it run the test model, in a jail."""
 
     def attempt() -> str:
-        try:
-            version = importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            raise ProbeError(f"{distribution} is not installed") from None
-        interpreter = getattr(importlib.import_module(module), "Interpreter", None)
-        if interpreter is None:
-            raise ProbeError(f"{distribution} {version}: no Interpreter in {module}")
-        return f"{distribution} {version} imports (no model was run)"
+        for descriptor in (0, 1, 2):  # of a trial they are closed on exec; a zygote wants to have them
+            os.set_inheritable(descriptor, True)
+        return run_test_model(runtimes.find(name, packages=packages, library=library, options=options))
 
     return attempt
 

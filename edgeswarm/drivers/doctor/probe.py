@@ -53,28 +53,32 @@ def filter_trial(run_as: tuple[int, int] | None) -> Trial:
     return Trial(layers.filters((strict.stage_1, strict.stage_2)), run_as)
 
 
-def machine_trials() -> dict[str, dict[str, Trial]]:
+def machine_trials(wanted: Mapping[str, Any]) -> dict[str, dict[str, Trial]]:
+    """wanted: what the settings say of delegates (packages, library, options)."""
     groups = machine.own_groups()
     controllers = [name for name in ("memory", "pids", "cpu") if name in groups]
     cgroups = {f"v1_{name}": Trial(machine.cgroup_v1(name, groups[name])) for name in controllers}
     if "" in groups:
         cgroups["v2"] = Trial(machine.cgroup_v2(groups[""]))
     delegates = {
-        "litert": Trial(machine.package_delegate("ai-edge-litert", "ai_edge_litert.interpreter")),
-        "tflite": Trial(machine.package_delegate("tflite-runtime", "tflite_runtime.interpreter")),
+        "litert": Trial(machine.delegate("litert", wanted["packages"], "", ())),
+        "tflite": Trial(machine.delegate("tflite", wanted["packages"], "", ())),
         "gpu_nodes": Trial(machine.gpu_nodes),
         "vulkan": Trial(machine.vulkan),
         "cuda": Trial(machine.cuda),
     }
+    if wanted["library"]:
+        external = machine.delegate("external", wanted["packages"], wanted["library"], tuple(wanted["options"]))
+        delegates["external"] = Trial(external)
     return {"wasmtime": {"wasmtime": Trial(machine.wasmtime)}, "cgroups": cgroups, "delegates": delegates}
 
 
-def probe(seconds_max: float) -> dict[str, Any]:
+def probe(seconds_max: float, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Everything, as plain values."""
     run_as = user_of(0)
     together = tiers.try_layers(run_as)
     tried = {name: Outcome(item.ok, re.sub(r"^\[Errno \d+\] ", "", item.detail)) for name, item in together.items()}
-    trials = {"layers": {"seccomp_filters": filter_trial(run_as), **layer_trials(run_as)}, **machine_trials()}
+    trials = {"layers": {"seccomp_filters": filter_trial(run_as), **layer_trials(run_as)}, **machine_trials(wanted)}
     flat = {f"{area}/{name}": trial for area, area_trials in trials.items() for name, trial in area_trials.items()}
     found = try_all(flat, seconds_max=seconds_max)
     areas: dict[str, dict[str, Outcome]] = {area: {} for area in trials}
@@ -94,7 +98,7 @@ def _plain(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
 
 def main() -> None:
     forget_signals()
-    sys.stdout.write(json.dumps(probe(float(sys.argv[1]))))
+    sys.stdout.write(json.dumps(probe(float(sys.argv[1]), json.loads(sys.argv[2]))))
     sys.stdout.flush()
 
 
