@@ -1,6 +1,6 @@
 """The memory of a graph that goes row by row: every tensor and every scratch gets its bytes only while it is in use.
 
-Pieces (`sharing.py`) and scratch are placed largest first, each at the lowest offset that is free through its life.  A
+Pieces (`sharing.py`) and scratch are placed one by one, each at the lowest offset that is free through its life.  A
 kernel of one row may use the bytes of its input, once it is read, and those of its output, until it is written; with
 more rows both lie apart from all else, for the host fills and reads all rows at once.
 Invariants: pieces in use at the same time are apart, and 16 bytes at least lie behind each that nothing else uses then.
@@ -9,7 +9,6 @@ Invariants: pieces in use at the same time are apart, and 16 bytes at least lie 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from edgeswarm.compile.library import Library
 from edgeswarm.compile.lower_f32 import tile_of
 from edgeswarm.compile.lowering import lowering_of
 from edgeswarm.compile.places import VECTOR_BYTES
-from edgeswarm.compile.sharing import CONSTANT, INPUT, OUTPUT, Life, Sharing
+from edgeswarm.compile.sharing import CONSTANT, INPUT, OUTPUT, Life, Sharing, Use
 from edgeswarm.compile.wasm import PAGE_BYTES
 from edgeswarm.model.graph import Outline
 from edgeswarm.model.nodes import DTYPES
@@ -47,7 +46,7 @@ class RowPlan:
         """Decide where everything lies, from the scratch that was asked for so far."""
         lives = list(self._sharing.pieces)
         owners = [(node, size) for node, sizes in sorted(self._wanted.items()) for size in sizes]
-        lives += [Life(size, node, node, "") for node, size in owners]
+        lives += [Life((Use(0, size, node, node),)) for node, size in owners]
         self._offsets, at = self._regions(lives)
         self._scratch = {node: [] for node in self._wanted}
         for (node, _), offset in zip(owners, self._offsets[len(self._sharing.pieces) :], strict=True):
@@ -66,7 +65,7 @@ class RowPlan:
     def _regions(self, lives: list[Life]) -> tuple[list[int], int]:
         """The offset of each piece, and where the memory of all ends."""
         elsewhere = (CONSTANT,) if self.batch_max == 1 else (CONSTANT, INPUT, OUTPUT)
-        offsets, at = arrange([replace(life, size=0) if life.pin in elsewhere else life for life in lives], self._start)
+        offsets, at = arrange([Life(()) if life.pin in elsewhere else life for life in lives], self._start)
         if self.batch_max > 1:
             for tensor in (self.outline.input, self.outline.output):
                 offsets[self._sharing.spots[tensor].buffer] = at
@@ -102,33 +101,41 @@ class RowPlan:
 
 
 def arrange(lives: Sequence[Life], start: int) -> tuple[list[int], int]:
-    """An offset for each life, so that those that overlap in time do not in memory, and where the last one ends.
+    """An offset for each life, so that uses that overlap in time do not in memory, and where the last one ends.
 
-    What has no size takes no place.  Largest first (Pisarchyk and Lee 2020, arXiv:2001.03288, section 4.2).
+    What has no bytes takes no place.  Largest first (Pisarchyk and Lee 2020, arXiv:2001.03288, section 4.2), and in the
+    order of time: whichever takes less.
     """
-    offsets = [start] * len(lives)
-    order = sorted(range(len(lives)), key=lambda index: (-lives[index].size, lives[index].first, index))
-    placed = np.zeros(
-        (5, len(lives)), np.int64
-    )  # first node, last node, first byte, byte behind the last, hosts know it
-    count = 0
+    sizes = [life.size for life in lives]
+    orders = [
+        sorted(range(len(lives)), key=lambda index: (-sizes[index], lives[index].first, index)),
+        sorted(range(len(lives)), key=lambda index: (-sizes[index], not lives[index].pin, lives[index].first, index)),
+        sorted(range(len(lives)), key=lambda index: (lives[index].first, -sizes[index], index)),
+    ]
+    return min((_arranged(lives, order, start) for order in orders), key=lambda found: found[1])
+
+
+def _arranged(lives: Sequence[Life], order: Sequence[int], start: int) -> tuple[list[int], int]:
+    """The lives one after the other, each at the lowest offset that is free."""
+    offsets, end, count = [start] * len(lives), start, 0
+    placed = np.zeros((5, sum(len(life.uses) for life in lives)), np.int64)  # first and last node, low, high, host
     for index in order:
-        life = lives[index]
-        if not life.size:
-            continue
-        first, last, low, high, known = placed[:, :count]
-        busy = (first <= life.last) & (last >= life.first)
-        if life.pin in (INPUT, OUTPUT):  # regions that hosts know are apart, whenever they are in use
-            busy |= known == 1
-        at, size = start, _aligned(life.size + VECTOR_BYTES)
-        for begin, end in sorted(zip(low[busy].tolist(), high[busy].tolist(), strict=True)):
-            if begin >= at + size:
+        taken: list[tuple[int, int]] = []  # from after the one to before the other the offset cannot be
+        for use in lives[index].uses:
+            first, last, low, high, host = placed[:, :count]
+            busy = (first <= use.last) & (last >= use.first) | (host == 1) & use.host
+            taken += zip((low[busy] - use.high - VECTOR_BYTES).tolist(), (high[busy] - use.low).tolist(), strict=True)
+        at = start
+        for before, behind in sorted(taken):
+            if before >= at:
                 break
-            at = max(at, end)
+            if behind > at:
+                at = _aligned(behind)
         offsets[index] = at
-        placed[:, count] = life.first, life.last, at, at + size, life.pin in (INPUT, OUTPUT)
-        count += 1
-    return offsets, max([start, *placed[3, :count].tolist()])
+        for use in lives[index].uses:
+            placed[:, count] = use.first, use.last, at + use.low, at + use.high + VECTOR_BYTES, use.host
+            count, end = count + 1, max(end, at + use.high + VECTOR_BYTES)
+    return offsets, _aligned(end)
 
 
 def _aligned(at: int) -> int:

@@ -42,13 +42,34 @@ class _Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
-    """Bytes in use from the node `first` to the node `last`; pin: "input", "output", "constant" or ""."""
+class Use:
+    """Bytes low to high of a piece, in use from the node `first` to the node `last`.
 
-    size: int
+    host: whether hosts know the place, so that no other such lies there at any time.
+    """
+
+    low: int
+    high: int
     first: int
     last: int
-    pin: str
+    host: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """The uses of one piece; pin: "input", "output", "constant" or ""."""
+
+    uses: tuple[Use, ...]
+    pin: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return max((use.high for use in self.uses), default=0)
+
+    @property
+    def first(self) -> int:
+        return min((use.first for use in self.uses), default=0)
 
 
 class Sharing:
@@ -74,16 +95,27 @@ class Sharing:
         self._pieces[outline.output].read = len(outline.nodes)
         self._pieces[outline.input].pin, self._pieces[outline.output].pin = INPUT, OUTPUT
         self._sizes = sizes
+        lives = [(piece.first, max(piece.written, piece.read)) for piece in self._pieces]  # of each tensor alone
         for share in (self._view, self._join, self._in_place):
             self._each(share)
+        self._settle(lives)
+
+    def _settle(self, lives: list[tuple[int, int]]) -> None:
+        """Number the pieces; each tensor uses its own bytes of one only while it lives itself."""
         numbers: dict[int, int] = {}
-        self.pieces: list[Life] = []
+        uses: list[list[Use]] = []
+        pins: list[str] = []
         self.spots: list[Spot] = []
+        hosts = (self._outline.input, self._outline.output)
         for tensor, piece in enumerate(self._pieces):
             if id(piece) not in numbers:
-                numbers[id(piece)] = len(self.pieces)
-                self.pieces.append(Life(piece.high - piece.low, piece.first, max(piece.written, piece.read), piece.pin))
-            self.spots.append(Spot(numbers[id(piece)], self._offsets[tensor] - piece.low))
+                numbers[id(piece)] = len(uses)
+                uses.append([])
+                pins.append(piece.pin)
+            at = self._offsets[tensor] - piece.low
+            uses[numbers[id(piece)]].append(Use(at, at + self._sizes[tensor], *lives[tensor], host=tensor in hosts))
+            self.spots.append(Spot(numbers[id(piece)], at))
+        self.pieces = [Life(tuple(each), pin) for each, pin in zip(uses, pins, strict=True)]
 
     def _each(self, share: Callable[[int, Node], None]) -> None:
         for index, node in enumerate(self._outline.nodes):
