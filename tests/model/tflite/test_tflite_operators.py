@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from tflite_cases import FORMS, Case, as_held, expected, requantize, rows_of
 from tflite_files import RELU, SAME, Net, litert
 
 from edgeswarm.model.graph import forward
-from edgeswarm.model.tflite.convert import Converted, load
+from edgeswarm.model.tflite.convert import OPERATORS, Converted, load
 
 SEEDS = range(4)
 
@@ -141,3 +143,9 @@ def test_a_scale_that_changes_where_bits_are_moved_is_what_the_file_says() -> No
     y = net.tensor((1, 2, 2), "i8", scale=0.25, zero_point=-1)
     net.op("RESHAPE", [x, net.constant([1, 2, 2])], [y])
     check(net, [x], [y])
+
+
+def test_the_page_names_every_operator() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "tflite.md").read_text()
+    table = page.partition("## What is taken")[2].partition("## What it computes")[0]
+    assert set(re.findall(r"`([A-Z0-9_]+)`", table)) == set(OPERATORS)
