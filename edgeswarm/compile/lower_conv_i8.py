@@ -304,7 +304,7 @@ def _unpack(packed: bytes, outline: Outline, index: int) -> dict[str, NDArray[An
     weights = params["weights"]
     if node.op == "depthwise_i8":
         params["weights"] = weights.reshape(*weights.shape[:2], -1)
-    elif node.op == "dense_tflite":
+    elif node.op in ("dense_tflite", "rows_tflite"):
         params["weights"] = weights.reshape(-1, weights.shape[-1])
     params["weights"] = np.ascontiguousarray(params["weights"])
     return params

@@ -178,13 +178,15 @@ class Shape:
 
 
 def shape_of(outline: Outline, index: int) -> Shape:
-    """The shape of a node of conv2d_i8, depthwise_i8 or dense_tflite.  A dense layer is a convolution of one place."""
+    """The shape of a node of conv2d_i8, depthwise_i8, dense_tflite or rows_tflite: dense layers of one place or many."""
     node = outline.nodes[index]
     x, y = outline.tensors[node.inputs[0]], outline.tensors[node.output]
     low, high = (int(node.attrs[name]) for name in ("low", "high"))  # type: ignore[arg-type]
-    if node.op == "dense_tflite":
-        window = Window((1, 1), (1, 1), (1, 1), (0, 0, 0, 0), 1, 1)
-        return Shape(1, 1, x.size, y.size, window, False, 1, x.zero_point, y.zero_point, low, high, True)
+    if node.op in ("dense_tflite", "rows_tflite"):
+        places = 1 if node.op == "dense_tflite" else x.size // x.shape[-1]
+        window = Window((1, 1), (1, 1), (1, 1), (0, 0, 0, 0), places, 1)
+        sizes = places, 1, x.size // places, y.size // places
+        return Shape(*sizes, window, False, 1, x.zero_point, y.zero_point, low, high, True)
     height, width, inputs = x.shape
     depthwise = node.op == "depthwise_i8" and inputs > 1  # with one channel it is an ordinary convolution
     times = y.shape[2] // inputs if depthwise else 1

@@ -1,8 +1,8 @@
 """Operators on 8-bit tensors, in the whole-number arithmetic of TFLite's reference kernels: the same bits.
 
-Sums are 32-bit numbers (they wrap), scaled as `fixed_point.py` tells (rounded twice, in dense_tflite once), then moved
-by the zero point written, then held within low and high: the fused activation, as whole numbers.  Padded places count
-as the zero point read.
+Sums are 32-bit numbers (they wrap), scaled as `fixed_point.py` tells (rounded twice, in dense_tflite and rows_tflite
+once), then moved by the zero point written, then held within low and high: the fused activation, as whole numbers.
+Padded places count as the zero point read.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _offset(rows: F64, tensor: Tensor) -> I64:
     return rows.astype(np.int64) - tensor.zero_point
 
 
-# --- conv2d_i8, depthwise_i8, dense_tflite: one multiplier and shift an output
+# --- conv2d_i8, depthwise_i8, dense_tflite, rows_tflite (a dense layer over the last axis): a multiplier an output
 
 
 def _channel_params(shape: tuple[int, ...], channels: int) -> dict[str, Param]:
@@ -85,7 +85,7 @@ def _requantised(node: Node, sums: F64, output: Tensor) -> F64:
     """Sums without bias, which float64 holds exactly, to the numbers written."""
     total = fixed_point.wrapped(sums.astype(np.int64) + node.params["bias"])
     multiplier, shift = node.params["multiplier"].astype(np.int64), node.params["shift"].astype(np.int64)
-    scaled = fixed_point.scaled_once if node.op == "dense_tflite" else fixed_point.scaled
+    scaled = fixed_point.scaled_once if node.op in ("dense_tflite", "rows_tflite") else fixed_point.scaled
     return _held(scaled(total, multiplier, shift), output, *bounds(node.attrs))
 
 
@@ -114,6 +114,20 @@ def _dense(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[
 
 def _dense_macs(inputs: Sequence[Tensor], attrs: Attrs) -> int:
     return inputs[0].size * whole(attrs, "units", 1, GRAPH_TENSOR_VALUES_MAX)
+
+
+def _rows_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Written:
+    return Written((*inputs[0].shape[:-1], *_dense_infer(inputs, attrs).shape), ("i8",))
+
+
+def _rows_params(inputs: Sequence[Tensor], attrs: Attrs) -> dict[str, Param]:
+    units = whole(attrs, "units", 1, GRAPH_TENSOR_VALUES_MAX)
+    return _channel_params((inputs[0].shape[-1], units), units)
+
+
+def _rows(node: Node, inputs: Sequence[Tensor], output: Tensor, rows: Sequence[F64]) -> F64:
+    x = rows[0] - inputs[0].zero_point
+    return _requantised(node, x @ node.params["weights"].astype(np.float64), output)
 
 
 # --- add_i8, mul_i8: multipliers from the scales of what is read and written
@@ -292,6 +306,16 @@ OPS: dict[str, Op] = {
         _dense_infer,
         _dense_params,
         _dense,
+        "dense_tflite",
+        _check_channels,
+        _dense_macs,
+    ),
+    "rows_tflite": Op(
+        (1, 1),
+        CLAMP | {"units": int},
+        _rows_infer,
+        _rows_params,
+        _rows,
         "dense_tflite",
         _check_channels,
         _dense_macs,

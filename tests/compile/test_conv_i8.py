@@ -46,6 +46,7 @@ def made(
         "conv2d_i8": (*kernel, shape[-1], channels),
         "depthwise_i8": (*kernel, count),
         "dense_tflite": (int(np.prod(shape)), channels),
+        "rows_tflite": (shape[-1], channels),
     }
     size = sizes[op]
     inputs = int(np.prod(size)) // count
@@ -65,7 +66,7 @@ def made(
     if rng.random() < 0.5 and not extreme:  # where the inner rounding meets its ties
         multiplier = multiplier // 2**22 * 2**22
     attrs: dict[str, Any] = {"low": clamp[0], "high": clamp[1]}
-    if op == "dense_tflite":
+    if op in ("dense_tflite", "rows_tflite"):
         attrs["units"] = channels
     else:
         attrs |= {"kernel": kernel, "stride": stride, "dilation": dilation, "pad": pad}
@@ -146,6 +147,8 @@ def test_depthwise_convolutions_of_any_shape(load: Load, window: dict[str, Any],
 def test_dense_layers_of_any_shape(load: Load, inputs: int, units: int, extreme: bool, seed: int, rows: int) -> None:
     clamp = (-128, 127) if seed % 2 else (-5, 127)
     answers(load, made("dense_tflite", (inputs,), channels=units, extreme=extreme, seed=seed, clamp=clamp), rows=rows)
+    many = made("rows_tflite", (rows, 2, inputs), channels=units, extreme=extreme, seed=seed, clamp=clamp)
+    answers(load, many, rows=rows)
 
 
 CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {

@@ -44,6 +44,7 @@ BASES = {
     "conv2d_i8": ([I8], CONV | CLAMP | {"filters": 4}),
     "depthwise_i8": ([I8], CONV | CLAMP | {"multiplier": 2}),
     "dense_tflite": ([I8], CLAMP | {"units": 3}),
+    "rows_tflite": ([I8], CLAMP | {"units": 2}),
     "add_i8": ([I8, I8], CLAMP),
     "mul_i8": ([I8, I8], CLAMP),
     "average_pool_i8": ([I8], WINDOW | CLAMP),
@@ -53,7 +54,14 @@ BASES = {
     "lookup_i8": ([I8], {}),
     "affine_quantize": ([IMAGE], {}),
 }
-WRITES = {"conv2d": (3, 5, 4), "depthwise": (3, 5, 6), "average_pool": (3, 5, 3), "mean": (1, 1, 3), "mean_i8": (3,)}
+WRITES = {
+    "conv2d": (3, 5, 4),
+    "depthwise": (3, 5, 6),
+    "average_pool": (3, 5, 3),
+    "mean": (1, 1, 3),
+    "mean_i8": (3,),
+    "rows_tflite": (6, 5, 2),
+}
 NUMBERS = st.sampled_from([0, -1, 1, 2, 3, 127, -129, 4096, 4097, 2**20, 2**31, 2**63, -(2**63), 2**20000])
 ANY = (
     NUMBERS
@@ -78,7 +86,7 @@ def test_every_operator_of_images_has_a_base_here_that_holds():
         builder, made = added(op, inputs, attrs)
         if op in WRITES:
             assert builder.tensors[made].shape == WRITES[op]
-        if not op.endswith("_i8") and inputs and inputs[0].dtype == "i8" and op != "dense_tflite":
+        if not op.endswith(("_i8", "_tflite")) and inputs and inputs[0].dtype == "i8":
             assert builder.tensors[made].zero_point == -7  # what only moves bits keeps the steps
 
 
@@ -197,7 +205,7 @@ def _again(node: Node) -> list[Node]:
         ("shift", -32, "shift: expected -31 to 30"),
     ],
 )
-@pytest.mark.parametrize("op", ["conv2d_i8", "depthwise_i8", "dense_tflite"])
+@pytest.mark.parametrize("op", ["conv2d_i8", "depthwise_i8", "dense_tflite", "rows_tflite"])
 def test_multipliers_and_shifts_are_those_of_the_format(op, name, value, text):
     with pytest.raises(ModelError, match=text):
         whole_graph(op, {name: value})

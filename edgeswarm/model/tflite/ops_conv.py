@@ -24,11 +24,6 @@ HYBRID = (
     "less exact"
 )
 
-TWICE = (
-    "FULLY_CONNECTED over several rows of 8 bits: answers may differ from LiteRT's by 1 step, for LiteRT rounds a sum "
-    "once there, and these convolutions twice, as LiteRT's own convolutions do"
-)
-
 
 def window(site: Site, kernel: tuple[int, int], *, dilated: bool) -> dict[str, Any]:
     """kernel, stride, dilation and pad of an operator on images."""
@@ -102,13 +97,13 @@ def fully_connected(site: Site) -> None:
         read, more, op = site.read(0, "f32"), {"activation": activation(site)}, "dense"
     if rows == 1:
         at = site.add(op, [site.reshaped(read, (width,))], {**params, "weights": weights.T}, units=units, **more)
+    elif op == "dense_tflite":
+        lines = site.reshaped(read, (rows, width))
+        at = site.add("rows_tflite", [lines], {**params, "weights": weights.T}, units=units, **more)
     else:  # each row a pixel
-        if op == "dense_tflite":
-            site.inexact(TWICE)
         image = site.reshaped(read, (rows, 1, width))
         pixels = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "pad": (0, 0, 0, 0), "filters": units}
-        op = "conv2d_i8" if op == "dense_tflite" else "conv2d"
-        at = site.add(op, [image], {**params, "weights": weights.T.reshape(1, 1, width, units)}, **pixels, **more)
+        at = site.add("conv2d", [image], {**params, "weights": weights.T.reshape(1, 1, width, units)}, **pixels, **more)
     site.write(site.reshaped(at, rows_shape(out)), out)
 
 
