@@ -24,12 +24,12 @@ FUSED = (
     "relu6",
     "leaky_relu",
 )  # beside the sums; the rest need the registers, and a pass of their own
-STRETCH = 64  # steps in one stretch of code: 10 KB of it
+STRETCH = 128  # steps in one stretch of code: 20 KB of it
 PLACES = 32  # of a depthwise kernel in one stretch of code
 ROWS_KERNEL_MAX = 5  # sides of a depthwise kernel that goes row by row without a copy
 TILE_PIXELS_MAX = 6  # of such a row
-PANEL = 2  # columns of a panel, and of a tile
-HEIGHT = 4  # pixels of a tile
+PIXELS_OVER = 50  # a tile of 4 pixels may compute one in so many twice
+HEIGHTS = {3: 3, 2: 4, 1: 4}  # columns of a tile, which is a panel wide: its pixels
 GROUP = 2  # columns of a depthwise convolution side by side
 
 
@@ -161,18 +161,16 @@ class ConvStep:
     def _panels(self, functions: Functions) -> list[str]:
         image, calls = self.image, []
         inputs, loops = inputs_of(image), stretches(image)
-        panels, rest = divmod(image.filters, PANEL * LANES)
-        pixels = image.window.height * image.window.width
-        parts = [(0, panels, PANEL, 0), (panels, 1, -(-rest // LANES), rest % LANES)]
-        for first, count, columns, lanes in parts:
-            if not (count and columns):
-                continue
-            wrap = int(image.padded or image.x_wrap != 0)
-            height = HEIGHT if wrap else min(HEIGHT, pixels)
+        pixels, at = image.window.height * image.window.width, 0
+        run = image.x_wrap == 0 and not image.padded  # pixels that lie equally far apart, all of them
+        for count, columns, lanes in panels_of(image):
+            height = min(HEIGHTS[columns], pixels) if run else HEIGHTS[columns]
+            wrap = 0 if run else 1 if image.window.width % height else 2
             values = self._shared(columns, lanes) | loops
             values |= {"inputs": inputs, "height": height, "wrap": wrap, "back": -pixels % height}
             name = functions.function("conv_panel", values)
-            calls.append(self._call(name, count, 16 * PANEL * first * (inputs + 1), PANEL * first, 0))
+            calls.append(self._call(name, count, 16 * at * (inputs + 1), at, 0))
+            at += count * columns
         return calls
 
     def _rows(self, tiles: dict[str, int]) -> dict[str, Value]:
@@ -221,6 +219,21 @@ class ConvStep:
         return calls
 
 
+def panels_of(image: Image) -> list[tuple[int, int, int]]:
+    """The panels of a conv2d: how many, columns of each, outputs of the last one's last column if it is not full, or 0.
+
+    Panels of 2 columns, whose tiles have 4 pixels; where those leave too many pixels over, as many of 3 as can be.
+    """
+    columns, lanes = -(-image.filters // LANES), image.filters % LANES
+    pixels, threes = image.window.height * image.window.width, 0
+    if -pixels % HEIGHTS[2] * PIXELS_OVER >= pixels:
+        threes = columns // 3 - (columns % 3 == 1 and columns > 1)
+    widths = [3] * threes + [2] * ((columns - 3 * threes) // 2) + [1] * (columns == 1)
+    whole = widths[:-1] if lanes else widths
+    groups = [(whole.count(width), width, 0) for width in (3, 2, 1) if width in whole]
+    return groups + ([(1, widths[-1], lanes)] if lanes else [])
+
+
 def inputs_of(image: Image) -> int:
     """How many values a pixel of a conv2d reads."""
     high, wide = image.window.kernel
@@ -241,7 +254,7 @@ def _steps(plan: Plan, index: int) -> list[Step]:
         fused=fused,
         weights=plan.weights(index),
         scratch=plan.scratch(scratch + 16, index) if image.padded else 0,
-        sums=plan.scratch(16 * HEIGHT * PANEL, index),
+        sums=plan.scratch(16 * max(height * columns for columns, height in HEIGHTS.items()), index),
     )
     return [step, *passes(plan.library, [] if fused == name else [name], y, plan.library.tile(plan.arch).pass_unroll)]
 
@@ -251,10 +264,14 @@ def _conv_size(outline: Outline, index: int) -> int:
     return 16 * -(-image.filters // LANES) * (inputs_of(image) + 1)
 
 
-def _panel_slices(filters: int) -> list[slice]:
+def _panel_slices(image: Image) -> list[slice]:
     """Which outputs each panel holds, with those that fill its last column."""
-    wide, whole = PANEL * LANES, -(-filters // LANES) * LANES
-    return [slice(start, min(start + wide, whole)) for start in range(0, filters, wide)]
+    slices, start = [], 0
+    for count, columns, _ in panels_of(image):
+        for _ in range(count):
+            slices.append(slice(start, start + columns * LANES))
+            start += columns * LANES
+    return slices
 
 
 def _conv_pack(graph: Graph, index: int) -> bytes:
@@ -262,14 +279,14 @@ def _conv_pack(graph: Graph, index: int) -> bytes:
     full = np.zeros((inputs_of(image) + 1, -(-image.filters // LANES) * LANES), dtype="<f4")
     full[0, : image.filters] = params["bias"]
     full[1:, : image.filters] = params["weights"].reshape(-1, image.filters)
-    return b"".join(full[:, outputs].tobytes() for outputs in _panel_slices(image.filters))
+    return b"".join(full[:, outputs].tobytes() for outputs in _panel_slices(image))
 
 
 def _conv_unpack(content: bytes, outline: Outline, index: int) -> dict[str, NDArray[Any]]:
     image, start = image_of(outline, index), 0
     values = np.frombuffer(content, "<f4")
     full = np.empty((inputs_of(image) + 1, -(-image.filters // LANES) * LANES), np.float32)
-    for outputs in _panel_slices(image.filters):
+    for outputs in _panel_slices(image):
         panel = full[:, outputs]
         panel[:] = values[start : start + panel.size].reshape(panel.shape)
         start += panel.size

@@ -3,8 +3,8 @@
 ;;
 ;; Nothing is copied.  Rows above and below the image are read from zeros in `zeros`; places of the kernel to the left
 ;; and right of it are left out: `left` in the first tile, `right` in the last, which lies over the one before it
-;; where pixels are left over.  tiles: how many a row has; skip: pixels before the last.  Weights and order of sums: those
-;; of depthwise.wat.
+;; where pixels are left over.  tiles: how many a row has; skip: pixels before the last.
+;; Weights and order of sums: those of depthwise.wat.
 ;; fence: how many values are read between two branches that could leave (dense_f32/gemv.wat says what those are for).
 ;;@ define tile
           (block $out

@@ -10,19 +10,20 @@
 ;;
 ;; wrap = 0: pixels lie x_step apart, all of them, and $pixels is at least `height`; the last tile lies over the one
 ;; before it where pixels are left over.  wrap = 1: after each row of pixels x moves on by x_wrap more, and the last
-;; pixel stands in for those that a tile has too many.
+;; pixel stands in for those that a tile has too many.  wrap = 2: the same where tiles come out even with rows.
 ;; What is computed twice gives the same bits twice.  lanes: values of the last column that are outputs, 0 for all.
 ;;
-;; f32.load and a splat of it are two operations, load32_splat three (it goes through a general register).  Branches that
-;; could leave, behind every second row, make Cranelift keep the products in order (dense_f32/gemv.wat); each is a jump
-;; that is taken, over the moves of the way out.  A product overwrites one of its factors, so the last one of a row takes
-;; the splat's register.  Of the shapes tried, 4 x 2 is the fastest (README.md).
+;; f32.load and a splat of it are two operations, load32_splat three (it goes through a general register).  Branches
+;; that could leave, behind every second row and the last, make Cranelift keep the products in order
+;; (dense_f32/gemv.wat); each is a jump that is taken, over the moves of the way out.  A product overwrites one of its
+;; factors, so the last one of a row takes the splat's register.  Of the shapes tried, 4 x 2 and 3 x 3 are the fastest
+;; (README.md).
 ;;@ define step
 ;;@ for c in 0..columns
           (local.set $b@{c} (v128.load offset=@{16 * (columns * (index + 1) + c)} (local.get $wp)))
 ;;@ end
 ;;@ for r in 0..height
-          (local.set $s (f32x4.splat (f32.load offset=@{at + r * x_step * (wrap == 0)} (local.get $x@{r * wrap}))))
+          (local.set $s (f32x4.splat (f32.load offset=@{at} (local.get $x@{r}))))
 ;;@ for c in 0..columns
           (local.set $a@{r * columns + c}
 ;;@ if r < height - 1 and c == columns - 1
@@ -61,7 +62,7 @@
 ;;@ end
 ;;@ define advance
 ;;@ if by
-;;@ for r in 0..1 + (height - 1) * wrap
+;;@ for r in 0..height
         (local.set $x@{r} (i32.add (local.get $x@{r}) (i32.const @{by})))
 ;;@ end
 ;;@ end
@@ -91,7 +92,7 @@
 ;;@ end
     (loop $tile
       (local.set $wp (local.get $w))
-;;@ if wrap
+;;@ if wrap == 1
 ;;@ for r in 0..height
       (local.set $x@{r} (local.get $xp))
       (local.set $y@{r} (local.get $yp))
@@ -105,8 +106,9 @@
       (else (local.set $left (i32.const 0))))
 ;;@ end
 ;;@ else
-      (local.set $x0 (local.get $xp))
-      (local.set $y0 (local.get $yp))
+;;@ for r in 0..height
+      (local.set $x@{r} (i32.add (local.get $xp) (i32.const @{r * x_step})))
+;;@ end
 ;;@ end
 ;;@ for c in 0..columns
       (local.set $b@{c} (v128.load offset=@{16 * c} (local.get $w)))
@@ -167,16 +169,25 @@
 ;;@ if activation != "linear"
 ;;@ use @{activation} a=$a@{r * columns + c}
 ;;@ end
-;;@ if wrap
+;;@ if wrap == 1
 ;;@ use conv_store value=$a@{r * columns + c} address=$y@{r} at=@{16 * c} count=@{lanes * (c == columns - 1)}
 ;;@ else
-;;@ use conv_store value=$a@{r * columns + c} address=$y0 at=@{16 * c + r * y_step} count=@{lanes * (c == columns - 1)}
+;;@ use conv_store value=$a@{r * columns + c} address=$yp at=@{16 * c + r * y_step} count=@{lanes * (c == columns - 1)}
 ;;@ end
 ;;@ end
 ;;@ end
-;;@ if wrap
+;;@ if wrap == 1
       (br_if $tile (local.get $left)))
-;;@ else
+;;@ end
+;;@ if wrap == 2
+      (local.set $yp (i32.add (local.get $yp) (i32.const @{height * y_step})))
+      (local.set $xp (i32.add (local.get $xp) (i32.const @{height * x_step})))
+      (if (i32.eqz (local.tee $column (i32.sub (local.get $column) (i32.const @{height})))) (then
+        (local.set $column (i32.const @{width}))
+        (local.set $xp (i32.add (local.get $xp) (i32.const @{x_wrap})))))
+      (br_if $tile (local.tee $left (i32.sub (local.get $left) (i32.const @{height})))))
+;;@ end
+;;@ if wrap == 0
       (if (i32.lt_u (local.get $yp) (local.get $end)) (then
         (local.set $xp (i32.add (local.get $xp) (i32.const @{height * x_step})))
         (local.set $yp (i32.add (local.get $yp) (i32.const @{height * y_step})))
