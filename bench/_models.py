@@ -63,15 +63,17 @@ def chosen(words: list[str]) -> list[Case]:
     return [case for case in CASES if not words or any(word in f"{case} {case.file}" for word in words)]
 
 
-def import_model(model: Path, out: Path, state: Path) -> tuple[float, dict[str, Any]]:
-    """Seconds of `agent import` as somebody types it, start of the interpreter included; and what it says."""
+def import_model(model: Path, out: Path, state: Path) -> tuple[float, float, dict[str, Any]]:
+    """`agent import` as somebody types it, start of the interpreter included: seconds, of the processor too; what it
+    says."""
     command = [sys.executable, "-m", "edgeswarm", "agent", "import", str(model), "-o", str(out), "--unsigned", "--json"]
-    began = time.perf_counter()
+    used, began = os.times(), time.perf_counter()
     done = subprocess.run([*command, "--state", str(state)], capture_output=True, text=True, timeout=300, cwd=ROOT)
-    seconds = time.perf_counter() - began
+    seconds, after = time.perf_counter() - began, os.times()
+    cpu = after.children_user + after.children_system - used.children_user - used.children_system
     if done.returncode:
         raise SystemExit(f"{model.name}: {done.stderr.strip()}")
-    return seconds, json.loads(done.stdout)
+    return seconds, cpu, json.loads(done.stdout)
 
 
 def import_here(model: Path, state: Path) -> agentfile.AgentFile:

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from _models import Case, Loaded, chosen, folder, import_here, input_range, rows_of, with_float_weights
 
+from edgeswarm import agentfile
 from edgeswarm.app.cli import agent_opened
 from edgeswarm.app.litert_peer import Peer
 from edgeswarm.model.graph import Graph, forward
@@ -97,11 +98,12 @@ def explained(verdict: Verdict, ours: np.ndarray, reference: np.ndarray, true: n
     return replace(verdict, theirs=int(((mine <= RELATIVE_MAX) & (mine < other)).sum()))
 
 
-def verify(case: Case, rows: int, seed: int) -> Verdict:
-    """Import the model and compare."""
+def verify(case: Case, rows: int, seed: int, file: agentfile.AgentFile | None = None) -> Verdict:
+    """Compare the agent file, made here where it is not given."""
     path = folder() / case.file
-    with tempfile.TemporaryDirectory() as scratch:
-        file = import_here(path, Path(scratch) / "state")
+    if file is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            file = import_here(path, Path(scratch) / "state")
     kernel, graph = Loaded(file), agent_opened.graph_of_file(file)
     low, high = input_range(case)
     asked = rows_of(kernel.layout.input.width, rows, low, high, seed)

@@ -10,6 +10,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from edgeswarm.agentfile import AgentFile
+from edgeswarm.app.cli import agent_opened
+from edgeswarm.compile.layer_errors import compare, first_divergent
+from edgeswarm.compile.opened import Opened
+
 ROOT = Path(__file__).resolve().parents[2]
 pytest.importorskip("ai_edge_litert.interpreter", reason="LiteRT has no wheel for this machine")
 
@@ -46,6 +51,7 @@ def row(**changes: object) -> dict[str, object]:
         "ratio_builtin": 1.0,
         "ratio_jail": 0.4,
         "import_s": 1.5,
+        "import_cpu_s": 1.0,
         "compile_s": 0.5,
         "weights_bytes": 1000,
         "activation_bytes": 1500,
@@ -131,13 +137,35 @@ def cases() -> list[object]:
     return list(_models.CASES)
 
 
-@pytest.mark.parametrize("case", cases(), ids=str)
-@pytest.mark.parametrize("rows", [6, pytest.param(1000, marks=pytest.mark.soak)])
-def test_a_model_of_mlperf_tiny_answers_as_the_reference_does(verify: ModuleType, case: object, rows: int) -> None:
+def of(case: object, folder: Path) -> AgentFile:
+    """The model's agent file; skips where there is no model."""
     import _models
 
-    path = _models.folder() / case.file  # type: ignore[attr-defined]
+    path: Path = _models.folder() / case.file  # type: ignore[attr-defined]
     if not path.exists():
         pytest.skip(f"no model at {path}: EDGESWARM_TEST_DATA names the folder of mlperf-tiny")
-    verdict = verify.verify(case, rows, seed=rows)
+    return _models.import_here(path, folder / "state")
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_a_model_of_mlperf_tiny_answers_as_the_reference_and_no_layer_of_it_diverges(
+    verify: ModuleType, case: object, tmp_path: Path
+) -> None:
+    """Every tensor too, as the kernel computes it in memory that tensors share, beside its definition."""
+    import _models
+
+    file = of(case, tmp_path)
+    verdict = verify.verify(case, 6, seed=6, file=file)
+    assert verdict.met, str(verdict)
+    graph = agent_opened.graph_of_file(file)
+    row = _models.rows_of(graph.tensors[graph.input].size, 4, -20.0, 120.0, 3)[3]
+    assert first_divergent(compare(graph, row, Opened(graph).trace(row, deadline_s=60.0))) is None
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_a_model_of_mlperf_tiny_answers_as_the_reference_on_a_thousand_inputs(
+    verify: ModuleType, case: object, tmp_path: Path
+) -> None:
+    verdict = verify.verify(case, 1000, seed=1, file=of(case, tmp_path))
     assert verdict.met, str(verdict)
