@@ -348,8 +348,54 @@ def smooth(case: Case, i8: bool) -> tuple[int, int]:
     return x, y
 
 
+def joined(case: Case, i8: bool) -> tuple[int, int]:
+    """A part, the whole and a constant side by side, as wide as they are."""
+    shape = (1, *case.sides(3, 5))
+    axis = case.whole(1, 3)
+    x = case.tensor(shape, i8)
+    part = case.like([1 if i == axis else n for i, n in enumerate(shape)], x)
+    ends = [0] * 4, [1 if i == axis else n for i, n in enumerate(shape)]
+    case.net.op("SLICE", [x, *(case.net.constant(end) for end in ends)], [part], version=2)
+    held = case.constant([2 if i == axis else n for i, n in enumerate(shape)], i8)
+    case.net.tensors[held].scale = case.net.tensors[x].scale
+    case.net.tensors[held].zero_point = case.net.tensors[x].zero_point
+    read = [part, x, held]
+    case.random.shuffle(read)
+    y = case.like([n + 3 if i == axis else n for i, n in enumerate(shape)], x)
+    case.net.op("CONCATENATION", read, [y], version=2, Axis=axis)
+    return x, y
+
+
+def gated(case: Case, i8: bool) -> tuple[int, int]:
+    """Squeeze and excite: each channel times a number that comes from the means of all; the image is added."""
+    h, w, c = case.sides(3)
+    x = case.tensor((1, h, w, c), i8)
+    mean = case.tensor((1, 1, 1, c), i8)
+    case.net.op("MEAN", [x, case.net.constant([1, 2])], [mean], version=2, KeepDims=True)
+    read = case.weights((c, 1, 1, c), i8, read=mean, axis=0, channels=c)
+    sums, gate = case.tensor((1, 1, 1, c), i8), case.tensor((1, 1, 1, c), i8, scale=1 / 256, point=-128)
+    case.net.op("CONV_2D", [mean, *read], [sums], version=3 if i8 else 1, Padding=VALID, StrideH=1, StrideW=1)
+    case.net.op("LOGISTIC", [sums], [gate], version=2 if i8 else 1)
+    product, y = case.tensor((1, h, w, c), i8), case.tensor((1, h, w, c), i8)
+    case.net.op("MUL", [x, gate] if case.whole(0, 1) else [gate, x], [product], version=2 if i8 else 1)
+    case.net.op("ADD", [product, x], [y], version=2 if i8 else 1, FusedActivationFunction=case.fused())
+    return x, y
+
+
+def crossed(case: Case, i8: bool) -> tuple[int, int]:
+    """A row and a column, both computed, added to a table."""
+    h, w, c = case.sides(3)
+    x = case.tensor((1, h, w, c), i8)
+    down, across, y = case.tensor((1, h, 1, c), i8), case.tensor((1, 1, w, c), i8), case.tensor((1, h, w, c), i8)
+    case.net.op("MEAN", [x, case.net.constant([2])], [down], version=2, KeepDims=True)
+    case.net.op("MEAN", [x, case.net.constant([1])], [across], version=2, KeepDims=True)
+    name = str(case.random.choice(["ADD", "MUL"]))
+    case.net.op(name, [down, across], [y], version=2 if i8 else 1, FusedActivationFunction=case.fused())
+    return x, y
+
+
 BOTH = [
     conv_2d, depthwise_conv_2d, fully_connected, pool_2d, pair, mean, softmax, activation, reshape, squeeze, transpose,
-    pad, concatenation, strided_slice, part, packed, resize, requantize,
+    pad, concatenation, strided_slice, part, packed, resize, requantize, joined, gated, crossed,
 ]  # fmt: skip
 FORMS = [(form, i8) for form in BOTH for i8 in (False, True)] + [(unsigned, True), (smooth, False)]
