@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("onnx", reason="the extra onnx is not here: NO ONNX FILE IS TESTED")
 
+from fann_nets import FOLDER
 from onnx_files import Net, answers, rows_of
 
 from edgeswarm import agentfile
@@ -35,7 +36,12 @@ def test_an_onnx_file_says_what_it_is_and_answers_in_a_jail_as_onnx_runtime_does
     Path("iris.onnx").write_bytes(data)
     made = cli("agent", "import", "iris.onnx", "-o", "iris.af", "--json").json()
     found = made["found"]
-    assert (made["name"], found["input"], found["output"], found["multiplications"]) == ("iris", "4", "3", 4 * 8 + 8 * 3)
+    assert (made["name"], found["input"], found["output"], found["multiplications"]) == (
+        "iris",
+        "4",
+        "3",
+        4 * 8 + 8 * 3,
+    )
     assert found["operators"] == ["2 Add", "2 MatMul", "1 Relu", "1 Softmax"]
     assert {"wasm_kernel", "neural_weights", "golden", "model"} <= set(made["sections"])
     rows = rows_of(data, 5)
@@ -63,3 +69,47 @@ def test_large_rows_get_small_batches(cli) -> None:
         Path("net.onnx").write_bytes(net.bytes())
         assert cli("agent", "import", "net.onnx", "-o", "net.af").code == 0
         assert agentfile.read(Path("net.af").read_bytes()).header.kernel.batch_max == batch_max
+
+
+def causal_net() -> bytes:
+    """A temporal convolutional net over 24 frames of 3 values, as PyTorch exports it."""
+    net = Net([1, 3, 24])
+    for dilation, channels in ((1, 3), (2, 6), (4, 6)):
+        before = net.last
+        net.add("Pad", net.whole(0, 0, 2 * dilation, 0, 0, 0))
+        net.add("Conv", net.random(6, channels, 3, scale=0.4), net.random(6), dilations=[dilation])
+        net.add("Relu")
+        if channels == 6:
+            net.add("Add", before)
+    net.add("Gather", net.number(-1, np.int64), axis=2)
+    net.add("Gemm", net.random(6, 2), net.random(2))
+    return net.bytes()
+
+
+def test_a_causal_net_takes_frame_by_frame_and_answers_as_for_windows(cli) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not here: NO ANSWER IS COMPARED")
+    data = causal_net()
+    Path("tcn.onnx").write_bytes(data)
+    made = cli("agent", "import", "tcn.onnx", "--stream", 1, "-o", "tcn.af", "--json").json()
+    assert made["found"]["stream"] == "1 of 24 frames a call, 78 values of memory"
+    assert 20 * made["found"]["multiplications"] < made["found"]["multiplications_of_a_window"] * 1.2
+    header = agentfile.read(Path("tcn.af").read_bytes()).header
+    assert (header.neural_config.input_size, header.memory.width, header.payload_width) == (3 + 78, 78, 2)
+    frames = np.random.default_rng(3).normal(size=(40, 3)).astype(np.float32)
+    Path("rows.csv").write_text("\n".join(",".join(map(repr, row)) for row in frames.tolist()) + "\n")
+    assert cli("agent", "verify", "tcn.af").code == 0
+    assert cli("agent", "run", "tcn.af", "--input", "rows.csv", "-o", "out.csv", "--memory").code == 0
+    found = np.loadtxt("out.csv", delimiter=",")
+    windows = np.stack([frames[last - 24 : last].T.reshape(-1) for last in range(24, 41)])
+    np.testing.assert_allclose(found[23:], answers(data, windows), atol=1e-5)
+
+
+def test_a_stream_that_cannot_be_says_why(cli) -> None:
+    net = Net([1, 3, 24])
+    net.add("Conv", net.random(6, 3, 3), pads=[1, 1])
+    Path("ahead.onnx").write_bytes(net.bytes())
+    done = cli("agent", "import", "ahead.onnx", "--stream", 1)
+    assert done.code == 3
+    assert "look ahead, found one that sees 1 past the last frame" in done.err
+    done = cli("agent", "import", FOLDER / "cascade.net", "--stream", 1)
+    assert (done.code, "--stream is for nets over a window of frames" in done.err) == (2, True)

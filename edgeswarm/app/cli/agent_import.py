@@ -18,7 +18,7 @@ import click
 from edgeswarm.app.cli import agent_build, common, output, signing
 from edgeswarm.errors import LocalError, ModelError
 from edgeswarm.ids import is_name
-from edgeswarm.limits import KERNEL_BATCH_MAX, MIB, MODEL_FILE_BYTES_MAX
+from edgeswarm.limits import KERNEL_BATCH_MAX, KERNEL_WIDTH_MAX, MIB, MODEL_FILE_BYTES_MAX
 
 if TYPE_CHECKING:
     from edgeswarm.agentfile import Header, Section
@@ -37,6 +37,7 @@ class Options:
     no_golden: bool
     apply_scaling: bool
     arithmetic: str
+    stream: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Found:
     net: the header's neural_config.  kernel: compile with (batch_max, mode).  golden: rows, and their tolerance.
     sections: besides kernel, weights and golden.  told: what to print, key to value.  notes: worth knowing.
     batch_max: rows of one call where neither the command line nor SRC says.  weights_dtype: u8 for weights that are not
-    all float32.
+    all float32.  memory: values that come back with the next call.
     """
 
     net: NeuralConfig
@@ -57,6 +58,7 @@ class Found:
     notes: tuple[str, ...] = field(default=())
     batch_max: int | None = None
     weights_dtype: Literal["f32", "u8"] = "f32"
+    memory: int = 0
 
 
 def _fann(data: bytes, options: Options, who: str) -> Found:
@@ -105,6 +107,12 @@ IMPORTERS: tuple[tuple[str, Callable[[bytes], bool], Callable[[bytes, Options, s
 )
 @click.option("--mode", type=click.Choice(["fast", "deterministic"]), help="Default: what SRC says, else fast.")
 @click.option("--batch-max", type=click.IntRange(1, KERNEL_BATCH_MAX), help="Rows of one call. Default: what SRC says.")
+@click.option(
+    "--stream",
+    type=click.IntRange(1, KERNEL_WIDTH_MAX),
+    metavar="FRAMES",
+    help="Of a causal net over a window: so many frames a call, what came before in the agent's memory.",
+)
 @click.option("--no-golden", is_flag=True, help="Leave the golden vectors out.")
 @signing.key_options
 @output.state_option
@@ -133,6 +141,7 @@ def import_(
       edgeswarm agent import kws.tflite -o kws.af
       edgeswarm agent import thyroid.net -o thyroid.af
       edgeswarm agent import thyroid.net --source agent.yaml --key site.key
+      edgeswarm agent import tcn.onnx --stream 1
       edgeswarm agent import classifier.onnx -o classifier.af
       edgeswarm agent import robot.net --name arm --apply-scaling --json
     """
@@ -189,10 +198,15 @@ def _header(source: Path | None, name: str, path: Path, found: Found) -> Header:
                 f"{there.output_size}, found {here[0]} and {here[1]}",
                 who=str(path),
             )
+        if found.memory and header.memory.width != found.memory:
+            raise ModelError(
+                f"memory of {source}: expected width {found.memory}, found {header.memory.width}", who=str(path)
+            )
         return replace(header, name=name or header.name, neural_config=found.net)
     made = re.sub("[^a-z0-9-]+", "-", path.stem.lower()).strip("-")[:64]
     made = made if is_name(made) else f"net-{made}"[:64].rstrip("-")
     header = Header(version="1.0", name=name or made, neural_config=found.net)
+    header = replace(header, memory=replace(header.memory, width=found.memory))
     return replace(header, kernel=replace(header.kernel, batch_max=found.batch_max or header.kernel.batch_max))
 
 

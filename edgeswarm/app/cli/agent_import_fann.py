@@ -8,7 +8,7 @@ from edgeswarm.agentfile import Section
 from edgeswarm.agentfile.header import GoldenSpec, NeuralConfig
 from edgeswarm.app.cli.agent_build import GOLDEN_ROWS, GOLDEN_SEED
 from edgeswarm.app.cli.agent_import import GOLDEN_CANDIDATES, Found, Options
-from edgeswarm.errors import ModelError
+from edgeswarm.errors import LocalError, ModelError
 
 if TYPE_CHECKING:
     from edgeswarm.compile import Kernel
@@ -31,6 +31,8 @@ def found(data: bytes, options: Options, who: str) -> Found:
     from edgeswarm.model.fann.convert import convert
     from edgeswarm.model.structure import structure_of
 
+    if options.stream is not None:
+        raise LocalError(f"{who}: --stream is for nets over a window of frames, found a FANN net")
     item = section.imported(data, scaled=options.apply_scaling, who=who)
     made = convert(item.net, scaled=item.scaled, who=who)
     model = made.model if isinstance(made.model, graph.Graph) or _is_plain(made.model) else graph.graph_of(made.model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm.agentfile import Section
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 GOLDEN_VALUES_MAX = 65_536  # inputs and outputs of all golden rows: 256 KiB of random numbers, which do not compress
 GOLDEN_EVALUATED_MAX = 1 << 26  # values of all tensors of all golden rows, as float64: 512 MiB
-GOLDEN_MACS_MAX = 1_000_000_000  # of all golden rows: a second or so
+GOLDEN_MACS_MAX = 100_000_000  # of all golden rows: a quarter of a second, and half of an import
 ROWS_VALUES_MAX = 4_096  # inputs and outputs of one call where each row is computed alone: 16 KiB, and no more gained
 ROWS_VALUES_MAX_FLAT = 131_072  # the same of dense layers, which are faster in batches
 ABSOLUTE = 1e-5  # of the largest answer: sums that cancel have no digits left in float32
@@ -32,9 +33,12 @@ def found(
     notes: tuple[str, ...] = (),
     sections: Mapping[str, Section | bytes] | None = None,
     golden: bool = True,
+    stream: int | None = None,
 ) -> Found:
     """told, notes: of the file; what every graph has comes behind.  sections: besides its own.  golden: whether golden
-    rows are wanted."""
+    rows are wanted.  stream: frames of a call, where the window that the file reads becomes a stream of them."""
+    if stream is not None:
+        return _streamed(graph, stream, told=told, notes=notes, golden=golden)
     from edgeswarm.compile.kernel import BATCH_MAX_DEFAULT
     from edgeswarm.model.structure import structure_of
 
@@ -46,8 +50,8 @@ def found(
     source, target = graph.tensors[graph.input], graph.tensors[graph.output]
     macs = sum(graph.macs_of(index) for index in range(len(graph.nodes)))
     made = _golden(graph, macs) if golden else None
-    if golden and made is None:
-        notes = (*notes, "no golden vectors: one row takes too long, or too much memory, to be computed in advance")
+    if isinstance(made, str):
+        notes, made = (*notes, f"no golden vectors: {made}"), None
     floats = all(p.dtype == "f32" for index in range(len(graph.nodes)) for p in graph.params_of(index).values())
     flat = all(len(tensor.shape) == 1 for tensor in graph.tensors)
     most = (ROWS_VALUES_MAX_FLAT if flat else ROWS_VALUES_MAX) // (source.size + target.size)
@@ -63,8 +67,29 @@ def found(
     )
 
 
-def _golden(graph: Graph, macs: int) -> tuple[Section, GoldenSpec] | None:
-    """Random rows and the answers of the definition.  None where they would take too much."""
+def _streamed(graph: Graph, frames: int, *, told: Mapping[str, Any], notes: tuple[str, ...], golden: bool) -> Found:
+    """The same of the net of frames; the file's own form, which delegates would run, stays out."""
+    from edgeswarm.model.streaming import streamed
+
+    made = streamed(graph, frames)
+    whole = sum(graph.macs_of(index) for index in range(len(graph.nodes)))
+    if not made.windows:
+        notes = (
+            *notes,
+            "the window is padded in front: answers are as over all frames so far, not over a window",
+        )
+    elif not made.padded:
+        notes = (*notes, f"answers mean something from the {made.length // frames}th call on, when a window is full")
+    streams = {
+        "stream": f"{frames} of {made.length} frames a call, {made.memory} values of memory",
+        "multiplications_of_a_window": whole,
+    }
+    done = found(made.graph, told={**told, **streams}, notes=notes, golden=golden)
+    return replace(done, memory=made.memory, batch_max=1)
+
+
+def _golden(graph: Graph, macs: int) -> tuple[Section, GoldenSpec] | str:
+    """Random rows and the answers of the definition, or why there are none."""
     import numpy as np
 
     from edgeswarm.model.graph import forward
@@ -74,11 +99,14 @@ def _golden(graph: Graph, macs: int) -> tuple[Section, GoldenSpec] | None:
     count = min(GOLDEN_ROWS, max(2, GOLDEN_VALUES_MAX // size), max(1, GOLDEN_MACS_MAX // max(1, macs)))
     count = min(count, GOLDEN_EVALUATED_MAX // values)
     if not count:
-        return None
+        return "one row takes too much memory to be computed in advance"
     rows = _rows(graph, count)
-    answers = forward(graph, rows).astype(np.float32)
-    if len(answers) != count or not np.isfinite(answers).all():
-        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        answers = forward(graph, rows).astype(np.float32)
+    if len(answers) != count:
+        return "the answer is the same for every row"
+    if not np.isfinite(answers).all():
+        return "answers of random rows are not all numbers that float32 holds"
     golden = np.hstack([rows, answers])
     absolute = min(1.0, float(f"{max(GoldenSpec().absolute, ABSOLUTE * float(np.abs(answers).max())):.2g}"))
     return Section(golden.astype("<f4").tobytes(), "f32", golden.shape), GoldenSpec(absolute=absolute)

@@ -20,4 +20,6 @@ def found(data: bytes, options: Options, who: str) -> Found:
         "input": "x".join(map(str, made.input_shape)),
         "output": "x".join(map(str, made.output_shape)) or "1",
     }
-    return agent_import_graph.found(made.graph, told=told, notes=made.notes, golden=not options.no_golden)
+    return agent_import_graph.found(
+        made.graph, told=told, notes=made.notes, golden=not options.no_golden, stream=options.stream
+    )

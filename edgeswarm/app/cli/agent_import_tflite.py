@@ -26,5 +26,10 @@ def found(data: bytes, options: Options, who: str) -> Found:
         "arithmetic": f"8-bit, {EXACT if made.exact else NEAR}" if made.quantised else "float32",
     }
     return agent_import_graph.found(
-        graph, told=told, notes=made.notes, sections={"tflite": data}, golden=not options.no_golden
+        graph,
+        told=told,
+        notes=made.notes,
+        sections={"tflite": data},
+        golden=not options.no_golden,
+        stream=options.stream,
     )

@@ -34,6 +34,7 @@ format_choice = click.Choice(tables.FORMATS)
 )
 @click.option("--input-format", type=format_choice, help="Where the name does not say it.")
 @click.option("--output-format", type=format_choice, help="Where the name does not say it (standard output: csv).")
+@click.option("--memory", is_flag=True, help="Rows are frames: the jail feeds the agent's memory back, row by row.")
 @output.state_option
 @output.config_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON (beside -o -: on standard error).")
@@ -43,35 +44,39 @@ def run(
     out: str,
     input_format: str | None,
     output_format: str | None,
+    memory: bool,
     state: Path | None,
     config_file: Path | None,
     as_json: bool,
 ) -> None:
     """Compute every row of a file in a jail; one row of output per row of input, in the same order.
 
-    Rows are the kernel's inputs as they are: no window, no normalisation, no decision; the values of an agent's memory
-    are the last ones of each row, and answers are not fed back.  A row of the wrong width, NaN or infinity ends it with
-    the row's number (exit code 3), and no output file.
+    Rows are the kernel's inputs as they are: no window, no normalisation, no decision; but for --memory the values of
+    an agent's memory are the last ones of each row, and answers are not fed back.  A row of the wrong width, NaN or
+    infinity ends it with the row's number (exit code 3), and no output file.
 
     \b
     Examples:
       edgeswarm agent run digits.af --input test.npy --output scores.npy
       edgeswarm agent run digits.af -i rows.csv -o - | head
+      edgeswarm agent run tcn.af -i frames.csv -o answers.csv --memory
     """
     agent, layout = jailed.read_runnable(file, state, config_file)
-    widths = (layout.input.width, layout.output.width)
-    step = max(1, min(BATCH_ROWS, BATCH_BYTES // (4 * max(widths))))
+    kept = agent.header.memory.width if memory else 0
+    widths = (layout.input.width - kept, layout.output.width - kept)
+    step = max(1, min(BATCH_ROWS, BATCH_BYTES // (4 * (max(widths) + kept))))
     rows = 0
     with (
         tables.open_rows(source, width=widths[0], kind=input_format) as reader,
-        jailed.open_kernel(agent, layout, state, config_file, rows_max=step) as ready,
+        jailed.open_kernel(agent, layout, state, config_file, rows_max=step, memory=kept) as ready,
         tables_out.create_rows(out, width=widths[1], kind=output_format) as writer,
         output.progress(reader.size, "computing", quiet=as_json) as advance,
     ):
         tier, at = ready.host.tier, 0
         began = time.perf_counter()
         for batch in reader.batches(step):
-            writer.write(ready.rows(batch.payload, batch.rows, first=batch.first, who=source), batch.rows)
+            answers = ready.rows(batch.payload, batch.rows, first=batch.first, who=source)
+            writer.write(_without(answers, 4 * widths[1], 4 * kept) if kept else answers, batch.rows)
             rows += batch.rows
             advance(batch.progress - at)
             at = batch.progress
@@ -89,6 +94,11 @@ def run(
     }
     text = f"{rows} rows of {widths[0]} values -> {out}, {seconds:.3f} s, {rate:,.0f} rows/s, tier {tier}"
     click.echo(output.rendered(row, as_json=as_json, text=lambda: text), err=out == "-")
+
+
+def _without(answers: bytes, size: int, kept: int) -> bytes:
+    """The first `size` bytes of each row of size + kept."""
+    return b"".join(answers[at : at + size] for at in range(0, len(answers), size + kept))
 
 
 # --- bench -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """An agent file's kernel in a jail of its own, without a supervisor: for `agent run`, `bench` and `verify`.
 
-Rows are kernel inputs as they are: no window, no normalisation, and an agent's memory is a part of the row.
+Rows are kernel inputs as they are: no window, no normalisation, and an agent's memory is a part of the row, unless it
+is asked for that the jail keeps it.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def open_host(state: Path | None, config_file: Path | None) -> Iterator[SyncHost
         yield host
 
 
-def spec_of(file: AgentFile, layout: Layout, cwasm: bytes) -> KernelSpec:
+def spec_of(file: AgentFile, layout: Layout, cwasm: bytes, *, memory: int = 0) -> KernelSpec:
     from edgeswarm.drivers.jails import KernelSpec
 
     return KernelSpec(
@@ -88,16 +89,18 @@ def spec_of(file: AgentFile, layout: Layout, cwasm: bytes) -> KernelSpec:
         layout=layout,
         weights=file.sections.get("neural_weights", b""),
         deadline_ms=file.header.kernel.deadline_ms,
+        memory_width=memory,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A kernel that takes rows."""
+    """A kernel that takes rows.  memory: values of each row that the jail keeps from call to call."""
 
     host: SyncHost
     jail: SyncJail
     layout: Layout
+    memory: int = 0
 
     def rows(self, payload: bytes, rows: int, *, first: int, who: str) -> bytes:
         """rows x output width float32.  first: number of the first row; TrapError names the row that faults."""
@@ -109,7 +112,7 @@ class Ready:
 
     def _culprit(self, payload: bytes, rows: int, error: TrapError) -> tuple[int, str]:
         """Index of the first row that faults by itself, found by halving; row 0 of those left when none does alone."""
-        at, size = 0, 4 * self.layout.input.width
+        at, size = 0, 4 * (self.layout.input.width - self.memory)
         text = str(error)
         while rows > 1:
             half = rows // 2
@@ -123,7 +126,13 @@ class Ready:
 
 @contextmanager
 def open_kernel(
-    file: AgentFile, layout: Layout, state: Path | None, config_file: Path | None, *, rows_max: int
+    file: AgentFile,
+    layout: Layout,
+    state: Path | None,
+    config_file: Path | None,
+    *,
+    rows_max: int,
+    memory: int = 0,
 ) -> Iterator[Ready]:
     """The kernel, compiled (or taken from the cache) and loaded, with room for frames of `rows_max` rows.
 
@@ -132,11 +141,11 @@ def open_kernel(
     frame_bytes = frames.frame_bytes(rows_max * 4 * max(layout.input.width, layout.output.width))
     ring_bytes = min(max(RING_BYTES_DEFAULT, _FRAMES_IN_RINGS * frame_bytes + frames.CONTROL_BYTES), RING_BYTES_MAX)
     with open_host(state, config_file) as host:
-        spec = spec_of(file, layout, host.compile(file.section("wasm_kernel")))
+        spec = spec_of(file, layout, host.compile(file.section("wasm_kernel")), memory=memory)
         with host.spawn([spec], policy=file.header.sandbox, ring_bytes=ring_bytes) as jail:
             if 0 in jail.faults:
                 raise TrapError(f"agent {file.header.name}: {jail.faults[0]}")
-            yield Ready(host, jail, layout)
+            yield Ready(host, jail, layout, memory)
 
 
 def golden_rows(file: AgentFile, state: Path | None, config_file: Path | None) -> int:
