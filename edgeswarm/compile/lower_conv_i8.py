@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from edgeswarm.compile.abi import Rows
 from edgeswarm.compile.lowering import Functions, Lowering, Plan, Step
-from edgeswarm.compile.pack_conv_i8 import FLAT_STEPS_MAX, PANEL_VECTORS, Shape, aligned, pack, shape_of, unpack
+from edgeswarm.compile.pack_conv_i8 import pack, unpack
+from edgeswarm.compile.shape_conv_i8 import FLAT_STEPS_MAX, PANEL_VECTORS, Shape, aligned, shape_of
 from edgeswarm.compile.template import Value
 from edgeswarm.model.graph import Graph, Outline
 
@@ -51,7 +52,9 @@ class ConvStep:
             "sums_at": sums_at(s, self.rows),
         }
         values |= _requantise(functions, s)
-        if s.paired:
+        if s.dense:
+            name = functions.function("conv_i8_dense_layer", values | _dense(functions, s))
+        elif s.paired:
             name = functions.function("conv_i8_depthwise", values | _paired(functions, s))
         elif s.pointwise:
             places: dict[str, Value] = {"places": s.window.height * s.window.width, "outputs": s.outputs}
@@ -68,6 +71,14 @@ def _pass(functions: Functions, s: Shape, rows: int) -> dict[str, Value]:
         "inputs": s.inputs,
         "widen": _widen(functions, s),
         "sums": _taps(functions, s) if s.depthwise else _panels(functions, s),
+    }
+
+
+def _dense(functions: Functions, s: Shape) -> dict[str, Value]:
+    bodies, steps = s.bodies
+    return {
+        "split": functions.function("conv_i8_split", {"values": s.inputs}),
+        "sums": functions.function("conv_i8_dense", {"quads": s.vectors, "bodies": bodies, "steps": steps}),
     }
 
 
@@ -141,6 +152,8 @@ def row_bytes(shape: Shape) -> int:
 def sums_at(shape: Shape, rows: int) -> int:
     """Bytes of scratch for the widened input of `rows` rows of outputs, and for what is read behind it."""
     window, (rounds, unroll) = shape.window, shape.rounds
+    if shape.dense:
+        return aligned(32 * shape.bodies[0] * shape.bodies[1] + 32)
     if shape.paired:
         return shape.pairs * pair_bytes(shape) + aligned(shape.width * shape.inputs + 16)
     deep = rows if shape.pointwise else (rows - 1) * window.stride[0] + window.spread[0]

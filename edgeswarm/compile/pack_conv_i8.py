@@ -5,193 +5,24 @@ Part by part, each at a multiple of 64 bytes:
   factors  float64, for each 4 outputs (`Shape.factor_bytes`)
   bias     i32, with what the input's zero point adds: kernels multiply the numbers as they are held
   raw      the multipliers, then the shifts, i32
-  weights  i16, two steps of the sum side by side: panels of 4 vectors of 4 outputs, or depthwise groups of 8 channels
+  weights  i16, two steps of the sum side by side: panels of 4 vectors of 4 outputs, or depthwise groups of 8 channels;
+           of dense layers i8, 16 inputs of an output side by side
 Outputs are padded to whole vectors (depthwise: pairs of vectors) with zeros.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeswarm.compile.abi import ALIGN_BYTES
+from edgeswarm.compile.shape_conv_i8 import PANEL_VECTORS, Shape
 from edgeswarm.model import fixed_point
-from edgeswarm.model.graph import Outline
-from edgeswarm.model.ops_spatial import Window, window_of
 
-RECORD_BYTES = 128
-FLAG = 80
-PANEL_VECTORS = 4
-FLAT_STEPS_MAX = 64  # steps that are written out; more become loops
-UNROLL_MAX = 48  # steps in a loop's body
-PART_TAPS_MAX = 49  # taps of a depthwise kernel that are written out
-PAIRED_WIDTH_MAX = 7  # columns of a depthwise kernel whose weights lie in registers
-PAIRED_TAPS_MAX = 28  # columns of all pairs of rows of such a kernel
 MAGIC = 1.5 * 2.0**52
 Arrays = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """All numbers that shape a convolution's code.  inputs: channels read; `zero`, `zero_out`: zero points.
-
-    times: how often each channel counts as one of the widened input (a depthwise multiplier).  once: whether sums are
-    rounded once, as in dense layers.
-    """
-
-    height: int
-    width: int
-    inputs: int
-    outputs: int
-    window: Window
-    depthwise: bool
-    times: int
-    zero: int
-    zero_out: int
-    low: int
-    high: int
-    once: bool = False
-
-    @property
-    def signed(self) -> bool:
-        """Whether the sign of a sum matters to how it is rounded: not where all below the zero point is the same."""
-        return self.low < self.zero_out and not self.once
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether each output place reads the input place of its own number."""
-        plain = self.window.kernel == (1, 1) and self.window.stride == (1, 1) and not any(self.window.pad)
-        return plain and not self.depthwise
-
-    @property
-    def paired(self) -> bool:
-        """Whether a depthwise convolution reads its rows in pairs (rows.wat), the fast way; else taps.wat does any."""
-        (down, _), window = self.window.stride, self.window
-        fits = window.kernel[1] <= PAIRED_WIDTH_MAX and self.pairs * window.kernel[1] <= PAIRED_TAPS_MAX
-        plain = self.times == 1 and window.dilation == (1, 1) and (down == 1 or down % 2 == 0)
-        return self.depthwise and plain and fits
-
-    @property
-    def tables(self) -> int:
-        """Tables of weights of `paired`: two where every other row of outputs begins amid a pair."""
-        return 2 if self.window.stride[0] == 1 else 1
-
-    @property
-    def pairs(self) -> int:
-        """Pairs of rows that hold what a row of outputs reads, or two of them."""
-        return -(-(self.window.kernel[0] + self.tables - 1) // 2)
-
-    @property
-    def vectors(self) -> int:
-        """Vectors of 4 sums that a place has."""
-        return 2 * -(-self.outputs // 8) if self.depthwise and not self.paired else -(-self.outputs // 4)
-
-    @property
-    def factor_bytes(self) -> int:
-        return 96 if self.signed else 64
-
-    @property
-    def channels(self) -> int:
-        """Values of a place of the widened input."""
-        return self.inputs * self.times
-
-    # --- how the sums of a convolution that is not depthwise are cut into steps of 2 values
-
-    @property
-    def segments(self) -> tuple[int, int, int]:
-        """Groups of segments, segments in a group, values of a segment: all that lies side by side is one."""
-        (kh, kw), gap = self.window.kernel, self.window.dilation[1]
-        return (kh, kw, self.inputs) if gap > 1 and kw > 1 else (kh, 1, kw * self.inputs)
-
-    @property
-    def rounds(self) -> tuple[int, int]:
-        """Bodies that a segment has, steps of a body."""
-        groups, segments, values = self.segments
-        steps = -(-values // 2)
-        rounds = 1 if groups * segments * steps <= FLAT_STEPS_MAX else -(-steps // UNROLL_MAX)
-        return rounds, -(-steps // rounds)
-
-    @property
-    def steps(self) -> int:
-        groups, segments, _ = self.segments
-        rounds, unroll = self.rounds
-        return groups * segments * rounds * unroll
-
-    # --- how the taps of a depthwise one are
-
-    @property
-    def parts(self) -> tuple[int, int, int]:
-        """Parts down and across that a depthwise kernel is cut into, and the columns of a part."""
-        kh, kw = self.window.kernel
-        if kh * kw <= PART_TAPS_MAX:
-            return 1, 1, kw
-        across = -(-kw // PART_TAPS_MAX)
-        return kh, across, -(-kw // across)
-
-    @property
-    def part_rows(self) -> int:
-        """Rows of a kernel in a part."""
-        return self.window.kernel[0] // self.parts[0]
-
-    @property
-    def part_bytes(self) -> int:
-        return (self.part_rows * self.parts[2] + 1) // 2 * 32 * (self.vectors // 2)
-
-    @property
-    def table_bytes(self) -> int:
-        """Weights of all channels, one table of `paired`."""
-        return 16 * self.vectors * self.pairs * self.window.kernel[1]
-
-    # --- places in the packed node
-
-    @property
-    def factors_at(self) -> int:
-        return RECORD_BYTES
-
-    @property
-    def bias_at(self) -> int:
-        return aligned(self.factors_at + self.factor_bytes * self.vectors)
-
-    @property
-    def raw_at(self) -> int:
-        return aligned(self.bias_at + 16 * self.vectors)
-
-    @property
-    def weights_at(self) -> int:
-        return aligned(self.raw_at + 32 * self.vectors)
-
-    @property
-    def weights_bytes(self) -> int:
-        if self.paired:
-            return self.tables * self.table_bytes
-        if self.depthwise:
-            return self.parts[0] * self.parts[1] * self.part_bytes
-        return 16 * self.steps * self.vectors
-
-    @property
-    def size(self) -> int:
-        return self.weights_at + self.weights_bytes
-
-
-def shape_of(outline: Outline, index: int) -> Shape:
-    """The shape of a node of conv2d_i8, depthwise_i8, dense_tflite or rows_tflite: dense layers of one place or many."""
-    node = outline.nodes[index]
-    x, y = outline.tensors[node.inputs[0]], outline.tensors[node.output]
-    low, high = (int(node.attrs[name]) for name in ("low", "high"))  # type: ignore[arg-type]
-    if node.op in ("dense_tflite", "rows_tflite"):
-        places = 1 if node.op == "dense_tflite" else x.size // x.shape[-1]
-        window = Window((1, 1), (1, 1), (1, 1), (0, 0, 0, 0), places, 1)
-        sizes = places, 1, x.size // places, y.size // places
-        return Shape(*sizes, window, False, 1, x.zero_point, y.zero_point, low, high, True)
-    height, width, inputs = x.shape
-    depthwise = node.op == "depthwise_i8" and inputs > 1  # with one channel it is an ordinary convolution
-    times = y.shape[2] // inputs if depthwise else 1
-    window = window_of(x, node.attrs)
-    return Shape(height, width, inputs, y.shape[2], window, depthwise, times, x.zero_point, y.zero_point, low, high)
 
 
 def pack(shape: Shape, params: Arrays) -> bytes:
@@ -199,7 +30,7 @@ def pack(shape: Shape, params: Arrays) -> bytes:
     out = bytearray(shape.size)
     weights = _weights(shape, params["weights"]).astype(np.int64)
     outputs = shape.outputs
-    bias = params["bias"].astype(np.int64) - shape.zero * weights.sum(axis=(0, 1, 2))
+    bias = params["bias"].astype(np.int64) - shape.read_zero * weights.sum(axis=(0, 1, 2))
     reach = max(shape.zero + 128, 127 - shape.zero)
     around, given = np.abs(weights).sum(axis=(0, 1, 2)) * reach, params["bias"].astype(np.int64)
     numbers = params["multiplier"], params["shift"]
@@ -221,10 +52,11 @@ def unpack(shape: Shape, packed: bytes) -> dict[str, NDArray[Any]]:
     def read(at: int, kind: str, count: int) -> NDArray[Any]:
         return np.frombuffer(packed, kind, count, at)
 
-    values = read(shape.weights_at, "<i2", shape.weights_bytes // 2)
+    kind = np.dtype("i1" if shape.dense else "<i2")
+    values = read(shape.weights_at, kind.str, shape.weights_bytes // kind.itemsize)
     weights = _packing(shape)[1](shape, values)[..., : shape.outputs]
     total = weights.astype(np.int64).sum(axis=(0, 1, 2))
-    bias = read(shape.bias_at, "<i4", shape.outputs) + shape.zero * total
+    bias = read(shape.bias_at, "<i4", shape.outputs) + shape.read_zero * total
     multiplier, shift = (
         read(shape.raw_at + number * 16 * shape.vectors, "<i4", shape.outputs).astype(np.int32) for number in (0, 1)
     )
@@ -347,8 +179,21 @@ def _pack_pairs(shape: Shape, weights: NDArray[np.int16]) -> bytes:
 
 def _unpack_pairs(shape: Shape, values: NDArray[Any]) -> NDArray[Any]:
     kh, kw = shape.window.kernel
-    pairs = values.reshape(shape.tables, shape.vectors, shape.pairs, kw, 4, 2)[0].transpose(1, 4, 2, 0, 3)
+    pairs: NDArray[Any] = values.reshape(shape.tables, shape.vectors, shape.pairs, kw, 4, 2)[0].transpose(1, 4, 2, 0, 3)
     return pairs.reshape(2 * shape.pairs, kw, 1, 4 * shape.vectors)[:kh]
+
+
+def _pack_quads(shape: Shape, weights: NDArray[np.int16]) -> bytes:
+    """4 outputs, vector of 16 inputs, output, input."""
+    bodies, steps = shape.bodies
+    padded = np.zeros((bodies * steps * 16, 4 * shape.vectors), np.int8)
+    padded[: shape.inputs] = weights[0, 0]
+    return padded.reshape(-1, 16, shape.vectors, 4).transpose(2, 0, 3, 1).tobytes()
+
+
+def _unpack_quads(shape: Shape, values: NDArray[Any]) -> NDArray[Any]:
+    rows: NDArray[Any] = values.reshape(shape.vectors, -1, 4, 16).transpose(1, 3, 0, 2)
+    return rows.reshape(1, 1, -1, 4 * shape.vectors)[:, :, : shape.inputs]
 
 
 _Packing = tuple[Callable[[Shape, NDArray[np.int16]], bytes], Callable[[Shape, NDArray[Any]], NDArray[Any]]]
@@ -356,6 +201,8 @@ _Packing = tuple[Callable[[Shape, NDArray[np.int16]], bytes], Callable[[Shape, N
 
 def _packing(shape: Shape) -> _Packing:
     """How the weights are packed, and unpacked."""
+    if shape.dense:
+        return _pack_quads, _unpack_quads
     if shape.paired:
         return _pack_pairs, _unpack_pairs
     return (_pack_taps, _unpack_taps) if shape.depthwise else (_pack_panels, _unpack_panels)
@@ -363,7 +210,3 @@ def _packing(shape: Shape) -> _Packing:
 
 def _put(out: bytearray, at: int, part: bytes) -> None:
     out[at : at + len(part)] = part
-
-
-def aligned(size: int) -> int:
-    return -(-size // ALIGN_BYTES) * ALIGN_BYTES

@@ -1,0 +1,202 @@
+"""All numbers that shape the code of an 8-bit convolution or dense layer, and where its packed weights lie.
+
+They follow from the outline alone; `pack_conv_i8.py` fills what they describe, `lower_conv_i8.py` makes code of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeswarm.compile.abi import ALIGN_BYTES
+from edgeswarm.model.graph import Outline
+from edgeswarm.model.ops_spatial import Window, window_of
+
+RECORD_BYTES = 128
+FLAG = 80
+PANEL_VECTORS = 4
+FLAT_STEPS_MAX = 64  # steps that are written out; more become loops
+UNROLL_MAX = 48  # steps in a loop's body
+PART_TAPS_MAX = 49  # taps of a depthwise kernel that are written out
+PAIRED_WIDTH_MAX = 7  # columns of a depthwise kernel whose weights lie in registers
+PAIRED_TAPS_MAX = 28  # columns of all pairs of rows of such a kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """All numbers that shape a convolution's code.  inputs: channels read; `zero`, `zero_out`: zero points.
+
+    times: how often each channel counts as one of the widened input (a depthwise multiplier).  once: whether sums are
+    rounded once, as in dense layers.
+    """
+
+    height: int
+    width: int
+    inputs: int
+    outputs: int
+    window: Window
+    depthwise: bool
+    times: int
+    zero: int
+    zero_out: int
+    low: int
+    high: int
+    once: bool = False
+
+    @property
+    def dense(self) -> bool:
+        return self.once and self.window.height == 1  # rows_tflite has more places
+
+    @property
+    def signed(self) -> bool:
+        """Whether the sign of a sum matters to how it is rounded: not where all below the zero point is the same."""
+        return self.low < self.zero_out and not self.once
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether each output place reads the input place of its own number."""
+        plain = self.window.kernel == (1, 1) and self.window.stride == (1, 1) and not any(self.window.pad)
+        return plain and not self.depthwise
+
+    @property
+    def paired(self) -> bool:
+        """Whether a depthwise convolution reads its rows in pairs (rows.wat), the fast way; else taps.wat does any."""
+        (down, _), window = self.window.stride, self.window
+        fits = window.kernel[1] <= PAIRED_WIDTH_MAX and self.pairs * window.kernel[1] <= PAIRED_TAPS_MAX
+        plain = self.times == 1 and window.dilation == (1, 1) and (down == 1 or down % 2 == 0)
+        return self.depthwise and plain and fits
+
+    @property
+    def tables(self) -> int:
+        """Tables of weights of `paired`: two where every other row of outputs begins amid a pair."""
+        return 2 if self.window.stride[0] == 1 else 1
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of rows that hold what a row of outputs reads, or two of them."""
+        return -(-(self.window.kernel[0] + self.tables - 1) // 2)
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of 4 sums that a place has."""
+        return 2 * -(-self.outputs // 8) if self.depthwise and not self.paired else -(-self.outputs // 4)
+
+    @property
+    def read_zero(self) -> int:
+        """What the zero point is in the numbers that are multiplied: dense layers move them to 0 and above."""
+        return self.zero + 128 if self.dense else self.zero
+
+    @property
+    def factor_bytes(self) -> int:
+        return 96 if self.signed else 64
+
+    @property
+    def channels(self) -> int:
+        """Values of a place of the widened input."""
+        return self.inputs * self.times
+
+    # --- how the sums of a convolution that is not depthwise are cut into steps of 2 values
+
+    @property
+    def segments(self) -> tuple[int, int, int]:
+        """Groups of segments, segments in a group, values of a segment: all that lies side by side is one."""
+        (kh, kw), gap = self.window.kernel, self.window.dilation[1]
+        return (kh, kw, self.inputs) if gap > 1 and kw > 1 else (kh, 1, kw * self.inputs)
+
+    @property
+    def rounds(self) -> tuple[int, int]:
+        """Bodies that a segment has, steps of a body."""
+        groups, segments, values = self.segments
+        steps = -(-values // 2)
+        rounds = 1 if groups * segments * steps <= FLAT_STEPS_MAX else -(-steps // UNROLL_MAX)
+        return rounds, -(-steps // rounds)
+
+    @property
+    def steps(self) -> int:
+        groups, segments, _ = self.segments
+        rounds, unroll = self.rounds
+        return groups * segments * rounds * unroll
+
+    @property
+    def bodies(self) -> tuple[int, int]:
+        """Bodies that a dense layer's sums have, and vectors of 16 inputs in a body: up to 8, which i16 holds."""
+        vectors = -(-self.inputs // 16)
+        bodies = -(-vectors // 8)
+        return bodies, -(-vectors // bodies)
+
+    # --- how the taps of a depthwise one are
+
+    @property
+    def parts(self) -> tuple[int, int, int]:
+        """Parts down and across that a depthwise kernel is cut into, and the columns of a part."""
+        kh, kw = self.window.kernel
+        if kh * kw <= PART_TAPS_MAX:
+            return 1, 1, kw
+        across = -(-kw // PART_TAPS_MAX)
+        return kh, across, -(-kw // across)
+
+    @property
+    def part_rows(self) -> int:
+        """Rows of a kernel in a part."""
+        return self.window.kernel[0] // self.parts[0]
+
+    @property
+    def part_bytes(self) -> int:
+        return (self.part_rows * self.parts[2] + 1) // 2 * 32 * (self.vectors // 2)
+
+    @property
+    def table_bytes(self) -> int:
+        """Weights of all channels, one table of `paired`."""
+        return 16 * self.vectors * self.pairs * self.window.kernel[1]
+
+    # --- places in the packed node
+
+    @property
+    def factors_at(self) -> int:
+        return RECORD_BYTES
+
+    @property
+    def bias_at(self) -> int:
+        return aligned(self.factors_at + self.factor_bytes * self.vectors)
+
+    @property
+    def raw_at(self) -> int:
+        return aligned(self.bias_at + 16 * self.vectors)
+
+    @property
+    def weights_at(self) -> int:
+        return aligned(self.raw_at + 32 * self.vectors)
+
+    @property
+    def weights_bytes(self) -> int:
+        if self.dense:
+            return 64 * self.vectors * self.bodies[0] * self.bodies[1]
+        if self.paired:
+            return self.tables * self.table_bytes
+        if self.depthwise:
+            return self.parts[0] * self.parts[1] * self.part_bytes
+        return 16 * self.steps * self.vectors
+
+    @property
+    def size(self) -> int:
+        return self.weights_at + self.weights_bytes
+
+
+def shape_of(outline: Outline, index: int) -> Shape:
+    """The shape of a node of conv2d_i8, depthwise_i8, or of a dense layer of one place or (rows_tflite) of many."""
+    node = outline.nodes[index]
+    x, y = outline.tensors[node.inputs[0]], outline.tensors[node.output]
+    low, high = (int(node.attrs[name]) for name in ("low", "high"))  # type: ignore[arg-type]
+    if node.op in ("dense_tflite", "rows_tflite"):
+        places = 1 if node.op == "dense_tflite" else x.size // x.shape[-1]
+        window = Window((1, 1), (1, 1), (1, 1), (0, 0, 0, 0), places, 1)
+        sizes = places, 1, x.size // places, y.size // places
+        return Shape(*sizes, window, False, 1, x.zero_point, y.zero_point, low, high, True)
+    height, width, inputs = x.shape
+    depthwise = node.op == "depthwise_i8" and inputs > 1  # with one channel it is an ordinary convolution
+    times = y.shape[2] // inputs if depthwise else 1
+    window = window_of(x, node.attrs)
+    return Shape(height, width, inputs, y.shape[2], window, depthwise, times, x.zero_point, y.zero_point, low, high)
+
+
+def aligned(size: int) -> int:
+    return -(-size // ALIGN_BYTES) * ALIGN_BYTES
