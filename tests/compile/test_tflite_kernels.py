@@ -31,7 +31,7 @@ def test_a_kernel_of_an_imported_operator_computes_what_litert_does(load: Load, 
     for answers in (np.stack([runner.one(row) for row in rows]), runner.many(rows)):
         apart = np.abs(as_held(case.net, y, answers) - theirs).max()
         if case.net.tensors[y].dtype in ("i8", "u8"):
-            assert apart == 0 if made.exact else apart <= 1
+            assert apart == 0
         else:
             assert apart <= 1e-5 * max(1.0, np.abs(theirs).max())
 

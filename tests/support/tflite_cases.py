@@ -163,7 +163,7 @@ def pair(case: Case, i8: bool) -> tuple[int, int]:
     kind = case.whole(0, 3)
     other = x if kind == 0 else case.constant(shape if kind == 1 else shape[1:] if kind == 2 else (1,), i8)
     y = case.tensor(shape, i8, scale=case.scale(-2, 0))
-    name = str(case.random.choice(["ADD", "MUL"] if i8 else ["ADD", "MUL", "SUB"]))
+    name = str(case.random.choice(["ADD", "MUL", "SUB"]))
     read = [x, other] if case.whole(0, 1) else [other, x]
     case.net.op(name, read, [y], version=2 if i8 else 1, FusedActivationFunction=case.fused())
     return x, y
@@ -190,13 +190,16 @@ def softmax(case: Case, i8: bool) -> tuple[int, int]:
 
 def activation(case: Case, i8: bool) -> tuple[int, int]:
     shape = case.shape()
-    name = str(case.random.choice(["LOGISTIC", "TANH", "RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU"]))
+    name = str(case.random.choice(["LOGISTIC", "TANH", "RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "HARD_SWISH"]))
     if i8 and name == "RELU_N1_TO_1":
         name = "RELU6"
     steps = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}.get(name, (None, None))
-    x, y = case.tensor(shape, i8), case.tensor(shape, i8, scale=steps[0], point=steps[1])
+    x = case.tensor(shape, i8)
+    if i8 and name == "HARD_SWISH":  # as converters choose it
+        steps = (case.net.tensors[x].scale[0] * case.random.uniform(0.5, 2), None)
+    y = case.tensor(shape, i8, scale=steps[0], point=steps[1])
     options = {"Alpha": float(np.float32(case.random.uniform(0, 0.5)))} if name == "LEAKY_RELU" else {}
-    case.net.op(name, [x], [y], version=1 if name == "RELU_N1_TO_1" else 2, **options)
+    case.net.op(name, [x], [y], version=1 if name in ("RELU_N1_TO_1", "HARD_SWISH") else 2, **options)
     return x, y
 
 

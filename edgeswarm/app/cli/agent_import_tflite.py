@@ -6,8 +6,7 @@ from edgeswarm.app.cli import agent_import_graph
 from edgeswarm.app.cli.agent_import import Found, Options
 from edgeswarm.errors import LocalError
 
-EXACT = "LiteRT's reference kernels to the bit"
-NEAR = "LiteRT's reference kernels to a step or so"
+EXACT = "8-bit, LiteRT's reference kernels to the bit"
 
 
 def found(data: bytes, options: Options, who: str) -> Found:
@@ -23,7 +22,7 @@ def found(data: bytes, options: Options, who: str) -> Found:
         "operators": [f"{count} {name}" for name, count in sorted(made.operators.items())],
         "input": agent_import_graph.shape_text(graph, graph.input),
         "output": agent_import_graph.shape_text(graph, graph.output),
-        "arithmetic": f"8-bit, {EXACT if made.exact else NEAR}" if made.quantised else "float32",
+        "arithmetic": EXACT if made.exact else "8-bit and float32" if "i8" in made.computed else "float32",
     }
     return agent_import_graph.found(
         graph,

@@ -29,16 +29,20 @@ OPERATORS: Mapping[str, Callable[[Site], None]] = (
 class Converted:
     """graph: what the file computes.  macs: of one row.  operators: of the file, name -> how many.
 
-    quantised: all that is computed is whole numbers of 8 bits.  exact: and the answers are those of LiteRT's reference
-    kernels, to the bit.
+    computed: the types of what is computed, `f32`, `i8`, or both; of 8 bits alone the answers are those of LiteRT's
+    reference kernels, to the bit.
     """
 
     graph: Graph
     macs: int
     operators: Mapping[str, int]
-    quantised: bool
-    exact: bool
+    computed: frozenset[str]
     notes: tuple[str, ...]
+
+    @property
+    def exact(self) -> bool:
+        """Whether the answers are LiteRT's reference kernels' to the bit."""
+        return self.computed == {"i8"}
 
 
 def load(data: bytes, *, who: str = "") -> Converted:
@@ -81,8 +85,7 @@ def _convert(file: TfliteFile) -> Converted:
     graph = state.builder.graph(_write_outputs(state))
     macs = sum(graph.macs_of(index) for index in range(len(graph.nodes)))
     names = Counter(file.ops[index].name for index in sorted(needed))
-    quantised = {tensor.dtype for tensor in _between(graph)} == {"i8"}
-    return Converted(graph, macs, dict(names), quantised, quantised and state.exact, tuple(state.notes))
+    return Converted(graph, macs, dict(names), _computed(graph), tuple(state.notes))
 
 
 def _source(file: TfliteFile, index: int) -> FileTensor:
@@ -149,7 +152,7 @@ def _write_outputs(state: State) -> int:
     return ends[0]
 
 
-def _between(graph: Graph) -> list[Tensor]:
-    """What nodes write that compute, apart from what moves bits and the edges of 8 bits."""
+def _computed(graph: Graph) -> frozenset[str]:
+    """Types of what nodes write, apart from what moves bits and the edges of 8 bits."""
     edges = {"dequantize", "slice", "reshape", "join", "transpose", "strided_slice", "constant"}
-    return [graph.tensors[node.output] for node in graph.nodes if node.op not in edges]
+    return frozenset(graph.tensors[node.output].dtype for node in graph.nodes if node.op not in edges)

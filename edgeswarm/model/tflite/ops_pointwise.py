@@ -65,10 +65,16 @@ def _folded(site: Site, whole: Callable[[Any, Any], Any]) -> bool:
 
 
 def sub(site: Site) -> None:
-    """a - b as a + (-b), which is the same float32."""
+    """a - b as a + (-b), which is the same float32, and the same 8 bits."""
     if _folded(site, np.subtract):
-        return
+        return None
     out, (first, second) = _paired(site)
+    if site.dtype(0) == "i8":
+        scale, point = steps_of(site.tensor(1), site.name(1))
+        like = Tensor((1,), "i8", scale, -1 - point)
+        minus = site.add("lookup_i8", [site.operand(1, second, "i8")], {"table": tables.negated()}, like=like)
+        read = [site.operand(0, first, "i8"), minus]
+        return site.write(site.add("add_i8", read, like=site.like(), **clamp(site)), out)
     known = site.known(1)
     if known is not None and site.dtype(1) == "f32":
         negative = site.make_constant(-known, Tensor(second))
@@ -76,7 +82,7 @@ def sub(site: Site) -> None:
         minus = site.make_constant(np.array(-1.0), Tensor((1,) * len(second)))
         negative = site.add("mul", [site.operand(1, second, "f32"), minus], activation="linear")
     read = [site.operand(0, first, "f32"), negative]
-    site.write(site.add("add", read, activation=activation(site)), out)
+    return site.write(site.add("add", read, activation=activation(site)), out)
 
 
 def div(site: Site) -> None:
@@ -148,12 +154,14 @@ def prelu(site: Site) -> None:
 
 def hard_swish(site: Site) -> None:
     """x * relu6(x + 3) / 6."""
+    if site.dtype(0) == "i8":
+        return _lookup(site, tables.hard_swish(steps_of(site.tensor(0), site.name(0)), site.steps()))
     x = site.read(0, "f32")
     one = (1,) * len(site.graph_tensor(x).shape)
     three, sixth = (site.make_constant(np.array(value), Tensor(one)) for value in (3.0, 1 / 6))
     gate = site.add("add", [x, three], activation="relu6")
     product = site.add("mul", [x, gate], activation="linear")
-    site.write(site.add("mul", [product, sixth], activation="linear"), site.shape(0))
+    return site.write(site.add("mul", [product, sixth], activation="linear"), site.shape(0))
 
 
 def gelu(site: Site) -> None:

@@ -39,8 +39,7 @@ class State:
     """A conversion under way.
 
     values: computed tensors by their index in the file.  constants: those that are known, computed while importing
-    among them.  left_bytes: of params and constants that may still be made.  notes: worth telling, each once.  exact:
-    whether 8 bits are computed to the bit.
+    among them.  left_bytes: of params and constants that may still be made.  notes: worth telling, each once.
     """
 
     file: TfliteFile
@@ -49,7 +48,6 @@ class State:
     constants: dict[int, NDArray[Any]] = field(default_factory=dict)
     left_bytes: int = 0
     notes: dict[str, None] = field(default_factory=dict)
-    exact: bool = True
 
 
 def rows_shape(shape: Sequence[int]) -> tuple[int, ...]:
@@ -314,8 +312,3 @@ class Site:
 
     def note(self, text: str) -> None:
         self.state.notes[text] = None
-
-    def inexact(self, text: str) -> None:
-        """8 bits are not computed to the bit; why."""
-        self.note(text)
-        self.state.exact = False

@@ -12,6 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeswarm.errors import ModelError
 from edgeswarm.model.fixed_point import I64, high_product, quantize_multiplier, rounded_shift, scaled
 
 I8 = NDArray[np.int8]
@@ -55,6 +56,48 @@ def tanh(read: tuple[float, int]) -> I8:
     """TANH; what is written has the scale 1/128 and the zero point 0."""
     x, beyond = _argument(read)
     return _held(np.where(beyond > 0, 127, np.where(beyond < 0, -128, rounded_shift(_tanh(x), 24))))
+
+
+def negated() -> I8:
+    """-1 - q: the negative, where the zero point is -1 less the other."""
+    return _held(-1 - ALL)
+
+
+def hard_swish(read: tuple[float, int], written: tuple[float, int]) -> I8:
+    """HARD_SWISH in 16 bits: x times a gate, which is relu6(x + 3) / 6 with 15 bits behind the point.
+
+    Raises ModelError for a scale written that is far finer than the one read: LiteRT refuses it, too.
+    """
+    x = (ALL - read[1]) << 7
+    fine = np.float32(read[0]) / np.float32(128)
+    (factor, factor_shift), (gain, gain_shift) = (
+        _multiplier_16(float(fine / step)) for step in (np.float32(written[0]), np.float32(3 / 32768))
+    )
+    if factor_shift > 0:
+        raise ModelError(f"expected an output scale of at least 1/128 of the input's {read[0]}, found {written[0]}")
+    gate = _held_16(x << (gain_shift - 1)) if gain_shift > 0 else x
+    gate = _product_16(gate, gain)
+    gate = _held_16(gate << 1) if gain_shift > 0 else rounded_shift(gate, -gain_shift)
+    gate = (gate + (1 << 15)) >> 1
+    product = gate * _product_16(x, factor)
+    return _held(rounded_shift(np.sign(product) * (np.abs(product) >> 15), -factor_shift) + written[1])
+
+
+def _multiplier_16(real: float) -> tuple[int, int]:
+    """The factor as 15 bits and a shift."""
+    multiplier, shift = quantize_multiplier(real)
+    return min((multiplier + (1 << 15)) >> 16, 32767), shift
+
+
+def _product_16(a: I64, b: int) -> I64:
+    """a * b / 2^15, to nearest, halves up."""
+    product: I64 = (a * b + (1 << 14)) >> 15
+    return product
+
+
+def _held_16(x: I64) -> I64:
+    held: I64 = np.clip(x, -(1 << 15), (1 << 15) - 1)
+    return held
 
 
 def _held(values: I64) -> I8:

@@ -28,7 +28,7 @@ def check(net: Net, inputs: Sequence[int], outputs: Sequence[int], seed: int = 0
     assert ours.shape == theirs.shape
     apart = np.abs(ours - theirs).max()
     if net.tensors[outputs[0]].dtype in ("i8", "u8"):
-        assert apart == 0 if made.exact else apart <= 1, (apart, net.ops, net.tensors)
+        assert made.exact and apart == 0, (apart, net.ops, net.tensors)
     else:
         assert apart <= 1e-5 * max(1.0, np.abs(theirs).max()), (apart, net.ops, net.tensors)
     return made
@@ -40,8 +40,7 @@ def test_an_imported_operator_computes_what_the_reference_kernel_does(form: Any,
     case = Case(seed)
     x, y = form(case, i8)
     made = check(case.net, [x], [y], seed)
-    assert made.quantised == (i8 or form is requantize)
-    assert made.exact == (made.quantised and not made.notes)
+    assert made.exact == (i8 or form is requantize)
 
 
 # --- several ----------------------------------------------------------------------------------------------------------
@@ -107,7 +106,7 @@ def test_weights_of_8_bits_beside_floats_are_computed_in_float32_and_it_is_said(
     x, weights, y = net.tensor((1, 6)), net.constant(held, "i8", scale=0.02), net.tensor((1, 5))
     net.op("FULLY_CONNECTED", [x, weights], [y], version=3)
     made = load(net.file([x], [y]))
-    assert not made.quantised and any("less exact" in note for note in made.notes)
+    assert not made.exact and any("less exact" in note for note in made.notes)
     rows = case.random.normal(size=(3, 6))
     expected = rows @ (held.T * np.float64(np.float32(0.02)))
     assert np.abs(forward(made.graph, rows) - expected).max() < 1e-6
