@@ -40,16 +40,14 @@ def _pair(plan: Plan, index: int, template: str, values: dict[str, Value]) -> li
     last = axes.pop() if axes else Axis(1, (1, 1, 1))
     lanes = 16 // DTYPES[made.dtype].itemsize
     vectors, rest = divmod(last.count, lanes) if axes else (-(-last.count // lanes), 0)
-    shape: dict[str, Value] = {"vectors": vectors, "rest": rest}
+    shape: dict[str, Value] = {"vectors": vectors, "rest": rest, "unroll": plan.library.tile(plan.arch).pass_unroll}
     shape |= {"x_one": int(last.steps[0] == 0), "z_one": int(last.steps[1] == 0)}
     return [NestStep(node.op, Part(template, values | shape), (x, z), y, tuple(axes))]
 
 
 def _floats(op: str) -> Lowering:
     def steps(plan: Plan, index: int) -> list[Step]:
-        unroll = plan.library.tile(plan.arch).pass_unroll
-        values: dict[str, Value] = {"op": op, "activation": elementwise_of(plan, index), "unroll": unroll}
-        return _pair(plan, index, "pair_floats", values)
+        return _pair(plan, index, "pair_floats", {"op": op, "activation": elementwise_of(plan, index)})
 
     return Lowering(no_size, steps, no_pack, no_unpack)
 
@@ -86,7 +84,13 @@ class Sum:
     @property
     def values(self) -> dict[str, Value]:
         """The values of the template `pair_eight`."""
-        values: dict[str, Value] = {"how": "sum", "start": self.start, "by": self.by, "half": 1 << (self.by - 1)}
+        half = 1 << (self.by - 1)
+        values: dict[str, Value] = {
+            "how": "sum",
+            "by": self.by,
+            "start": self.start + half * (not self.away),
+            "half": half,
+        }
         values |= {"xh": self.cx >> 8, "xl": self.cx & 255, "zh": self.cz >> 8, "zl": self.cz & 255}
         values |= {"away": int(self.away), "off": len(self.off)}
         for number, (x, z, by) in enumerate(self.off):

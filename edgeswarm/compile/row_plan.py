@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeswarm.compile.abi import ALIGN_BYTES, Rows
 from edgeswarm.compile.library import Library
@@ -21,6 +22,8 @@ from edgeswarm.compile.sharing import CONSTANT, INPUT, OUTPUT, Life, Sharing, Us
 from edgeswarm.compile.wasm import PAGE_BYTES
 from edgeswarm.model.graph import Outline
 from edgeswarm.model.nodes import DTYPES
+
+_ORDERS_LIVES_MAX = 512  # of more, one order is enough: a graph of 4,096 nodes is planned within seconds
 
 
 class RowPlan:
@@ -112,7 +115,8 @@ def arrange(lives: Sequence[Life], start: int) -> tuple[list[int], int]:
         sorted(range(len(lives)), key=lambda index: (-sizes[index], not lives[index].pin, lives[index].first, index)),
         sorted(range(len(lives)), key=lambda index: (lives[index].first, -sizes[index], index)),
     ]
-    return min((_arranged(lives, order, start) for order in orders), key=lambda found: found[1])
+    tried = orders if len(lives) <= _ORDERS_LIVES_MAX else orders[:1]
+    return min((_arranged(lives, order, start) for order in tried), key=lambda found: found[1])
 
 
 def _arranged(lives: Sequence[Life], order: Sequence[int], start: int) -> tuple[list[int], int]:
@@ -120,22 +124,27 @@ def _arranged(lives: Sequence[Life], order: Sequence[int], start: int) -> tuple[
     offsets, end, count = [start] * len(lives), start, 0
     placed = np.zeros((5, sum(len(life.uses) for life in lives)), np.int64)  # first and last node, low, high, host
     for index in order:
-        taken: list[tuple[int, int]] = []  # from after the one to before the other the offset cannot be
+        taken = []  # from after the one to before the other the offset cannot be
         for use in lives[index].uses:
             first, last, low, high, host = placed[:, :count]
             busy = (first <= use.last) & (last >= use.first) | (host == 1) & use.host
-            taken += zip((low[busy] - use.high - VECTOR_BYTES).tolist(), (high[busy] - use.low).tolist(), strict=True)
-        at = start
-        for before, behind in sorted(taken):
-            if before >= at:
-                break
-            if behind > at:
-                at = _aligned(behind)
+            taken.append(np.stack([low[busy] - use.high - VECTOR_BYTES, high[busy] - use.low]))
+        at = _free(np.hstack(taken), start) if taken else start
         offsets[index] = at
         for use in lives[index].uses:
             placed[:, count] = use.first, use.last, at + use.low, at + use.high + VECTOR_BYTES, use.host
             count, end = count + 1, max(end, at + use.high + VECTOR_BYTES)
     return offsets, _aligned(end)
+
+
+def _free(spans: NDArray[np.int64], start: int) -> int:
+    """The lowest aligned offset from `start` on that is in none of the spans (from after the first to before the
+    second)."""
+    before, behind = spans[:, np.argsort(spans[0], kind="stable")]
+    reached = np.maximum.accumulate(np.append(start, behind))
+    reached = -(-reached // ALIGN_BYTES) * ALIGN_BYTES
+    fits = np.append(before >= reached[:-1], True)
+    return int(reached[int(fits.argmax())])
 
 
 def _aligned(at: int) -> int:

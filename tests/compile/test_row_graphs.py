@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeswarm.compile import compile_graph, faults
+from edgeswarm.compile.emit import emit
 from edgeswarm.compile.kernel import schedule_graph
+from edgeswarm.compile.library import library
 from edgeswarm.model import random_rows
 from edgeswarm.model.graph import Builder, Graph, Tensor, forward
 from edgeswarm.model.nodes import DTYPES
@@ -119,3 +121,38 @@ def test_rows_of_a_batch_keep_apart(load: Load, batch_max: int) -> None:
     rows = random_rows(batch_max, 15, seed=1)
     found = load(compile_graph(graph, batch_max=batch_max)).many(rows)
     assert faults(forward(graph, rows).astype(np.float32), found) == ""
+
+
+def every_operator() -> Graph:
+    """One graph with each operator of this kind, in float32 and in 8 bits."""
+    builder = Builder(Tensor((4, 6, 8)))
+    window: dict[str, Any] = {"kernel": (2, 2), "stride": (2, 2), "pad": (0, 0, 0, 0)}
+    q8: dict[str, Any] = {"like": Tensor((1,), "i8", 0.05, 3)}
+    at = builder.add("elementwise", [0], activation="tanh")
+    at = builder.add("add", [at, builder.add("leaky", [0], slope=0.1)], activation="relu6")
+    at = builder.add("mul", [at, builder.add("mean", [at], axes=(0, 1), keep=1)], activation="sigmoid")
+    at = builder.add("average_pool", [at], activation="linear", **window)
+    at = builder.add("softmax", [builder.add("max_pool", [0], activation="relu", **window)], beta=2.0)
+    at = builder.add("resize_nearest", [at], size=(4, 6), align=0, half=1)
+    q = builder.add("affine_quantize", [builder.add("transpose", [at], perm=(2, 1, 0))], **q8)
+    q = builder.add("add_i8", [q, builder.add("mul_i8", [q, q], low=-128, high=127, **q8)], low=-9, high=99, **q8)
+    q = builder.add("lookup_i8", [q], {"table": np.arange(-128, 128).astype(np.int8)}, **q8)
+    both = [builder.add(op, [q], low=-128, high=127, **q8, **window) for op in ("average_pool_i8", "max_pool_i8")]
+    q = builder.add("mean_i8", [builder.add("join", both, axis=1, **q8)], axes=(1,), keep=0, **q8)
+    q = builder.add("softmax_i8", [q], beta=1.0, like=Tensor((1,), "i8", 1 / 256, -128))
+    return builder.graph(builder.add("dequantize", [q]))
+
+
+def test_the_mode_deterministic_holds_no_operation_that_machines_may_choose() -> None:
+    for mode, relaxed in (("deterministic", False), ("fast", True)):
+        text = emit(schedule_graph(every_operator().outline, batch_max=2, mode=mode), library())
+        assert ("relaxed" in text) is relaxed
+
+
+def test_one_graph_with_every_operator_answers_alike_in_both_modes(load: Load) -> None:
+    graph, answers = every_operator(), []
+    rows = random_rows(3, graph.tensors[graph.input].size, seed=2) * np.float32(4)
+    for mode in ("fast", "deterministic"):
+        answers.append(load(compile_graph(graph, batch_max=3, mode=mode)).many(rows))
+        np.testing.assert_allclose(answers[-1], forward(graph, rows), atol=2 / 256)
+    assert np.abs(answers[0] - answers[1]).max() <= 2 / 256

@@ -1,6 +1,6 @@
 ;; `values` numbers of 8 bits of x and of z, added or multiplied as TFLite does, to y, which may be where x or z is.
 ;; x_one, z_one, rest: as in floats.wat, of vectors of 16.  how: what is computed.
-;; "sum": (x cx + z cz + start) >> by, with cx and cz as two parts (256 high + low) for the product of 16-bit pairs.  The
+;; "sum": (x cx + z cz + start) >> by, where `away` halves below 0 go down, with cx and cz as two parts (256 high + low) for the product of 16-bit pairs.  The
 ;; lowering has held it against the definition for all 65,536 pairs; those few for which it is off are mended.
 ;; "add", "mul": the definition, step by step.
 ;;@ define scaled
@@ -38,9 +38,10 @@
       (i32x4.shl (i32x4.dot_i16x8_s (local.get $r@{k})
         (v128.const i16x8 @{xh} @{zh} @{xh} @{zh} @{xh} @{zh} @{xh} @{zh})) (i32.const 8))))
 ;;@ if away
-    (local.set $r@{k} (i32x4.add (local.get $r@{k}) (i32x4.shr_s (local.get $r@{k}) (i32.const 31))))
+    (local.set $r@{k} (i32x4.add (i32x4.add (local.get $r@{k}) (i32x4.shr_s (local.get $r@{k}) (i32.const 31)))
+      (i32x4.splat (i32.const @{half}))))
 ;;@ end
-    (local.set $r@{k} (i32x4.shr_s (i32x4.add (local.get $r@{k}) (i32x4.splat (i32.const @{half}))) (i32.const @{by})))
+    (local.set $r@{k} (i32x4.shr_s (local.get $r@{k}) (i32.const @{by})))
 ;;@ end
 ;;@ else
     (local.set $r1 (i16x8.sub (i16x8.extend_low_i8x16_s (local.get $p)) (i16x8.splat (i32.const @{x_zero}))))
@@ -108,11 +109,16 @@
 ;;@ end
 ;;@ if vectors
   (local.set $end (i32.add (local.get $y) (i32.const @{16 * vectors})))
-  (loop $next
-;;@ use one u=0
-    (v128.store (local.get $y) (local.get $a))
-    (local.set $x (i32.add (local.get $x) (i32.const 16)))
-    (local.set $z (i32.add (local.get $z) (i32.const 16)))
-    (br_if $next (i32.lt_u (local.tee $y (i32.add (local.get $y) (i32.const 16))) (local.get $end))))
+  (block $out (loop $next
+;;@ for u in 0..unroll
+;;@ use one
+    (v128.store offset=@{16 * u} (local.get $y) (local.get $a))
+;;@ if u < unroll - 1
+    (br_if $out (i32.eq (i32.add (local.get $y) (i32.const @{16 * u + 16})) (local.get $end)))
+;;@ end
+;;@ end
+    (local.set $x (i32.add (local.get $x) (i32.const @{16 * unroll})))
+    (local.set $z (i32.add (local.get $z) (i32.const @{16 * unroll})))
+    (br_if $next (i32.lt_u (local.tee $y (i32.add (local.get $y) (i32.const @{16 * unroll}))) (local.get $end)))))
 ;;@ end
 )
