@@ -8,33 +8,11 @@ import pytest
 pytest.importorskip("onnx", reason="the extra onnx is not here: NO ONNX FILE IS TESTED")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not here: NO ONNX FILE IS TESTED AGAINST IT")
 
-from onnx_files import Net, answers, rows_of
+from onnx_files import Net, Quantised, answers, rows_of
 
 from edgeswarm.errors import ModelError
 from edgeswarm.model.graph import forward
 from edgeswarm.model.onnx import imported
-
-
-class Quantised(Net):
-    """Adds what stands around operators."""
-
-    def round(self, scale: float, zero: int, kind: type = np.int8) -> None:
-        """The last value to 8 bits and back."""
-        parts = self.number(scale), self.number(zero, kind)
-        self.add("QuantizeLinear", *parts)
-        self.add("DequantizeLinear", *parts)
-
-    def weights(self, *shape: int, axis: int | None = None) -> str:
-        """Weights of 8 bits as floats again; axis: a scale for each of its places."""
-        whole = self.rng.integers(-127, 128, shape)
-        scales = self.rng.uniform(0.002, 0.02, () if axis is None else shape[axis])
-        more = {} if axis is None else {"axis": axis}
-        zeros = self.number(np.zeros(scales.shape), np.int8)
-        return self.add("DequantizeLinear", self.number(whole, np.int8), self.number(scales), zeros, reads="", **more)
-
-    def layer(self, op: str, weights: str, *more: str, **attrs: object) -> None:
-        """An operator on the value before the weights were made."""
-        self.add(op, weights, *more, **attrs)
 
 
 def steps_apart(net: Net, scale: float, rows: int = 20) -> tuple[float, float, list[str]]:
