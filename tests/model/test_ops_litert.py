@@ -268,6 +268,15 @@ def test_an_operator_computes_what_the_reference_kernel_does(form, kind, i8, see
     form(Case(seed), kind, i8)
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+def test_operators_compute_what_the_reference_kernels_do_in_a_thousand_cases(form):
+    for seed in range(CASES, CASES + 250):
+        for i8 in (False, True) if form is not dense else (True,):
+            for kind in (False, True):
+                form(Case(seed), kind, i8)
+
+
 @pytest.mark.parametrize("seed", range(CASES))
 def test_floats_become_whole_numbers_as_there(seed):
     """Halves away from 0 among them, and what lies beyond the range."""
