@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,15 @@ def folder() -> Path:
     """Of the models: `$EDGESWARM_TEST_DATA/mlperf-tiny`, else `../shared/data/mlperf-tiny` beside the checkout."""
     data = os.environ.get("EDGESWARM_TEST_DATA") or ROOT.parent / "shared" / "data"
     return Path(data) / "mlperf-tiny"
+
+
+def missing() -> str:
+    """What is not here to compare with; "" when all is."""
+    if find_spec("ai_edge_litert") is None:
+        return "no LiteRT: pip install 'edgeswarm[delegates]'"
+    if not folder().is_dir():
+        return f"no models at {folder()} (EDGESWARM_TEST_DATA names another place)"
+    return ""
 
 
 def chosen(words: list[str]) -> list[Case]:

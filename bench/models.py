@@ -33,7 +33,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from _models import ROOT, SECTIONS, Case, Loaded, chosen, folder, import_model, input_range, rows_of
+from _models import ROOT, SECTIONS, Case, Loaded, chosen, folder, import_model, input_range, missing, rows_of
 
 from edgeswarm import agentfile
 from edgeswarm.app.cli import agent_against, agent_opened, jailed
@@ -175,8 +175,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=8.0, help="of measuring, for each model (default 8)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if not folder().is_dir():
-        print(f"no models at {folder()} (EDGESWARM_TEST_DATA names another place): nothing is measured")
+    if text := missing():
+        print(f"{text}: nothing is compared")
         return 0
     rows = [measure(case, options.seconds) for case in chosen(options.words)]
     faults = [text for row in rows for text in missed(row)]

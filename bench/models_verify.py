@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from _models import Case, Loaded, chosen, folder, import_here, input_range, rows_of, with_float_weights
+from _models import Case, Loaded, chosen, folder, import_here, input_range, missing, rows_of, with_float_weights
 
 from edgeswarm import agentfile
 from edgeswarm.app.cli import agent_opened
@@ -143,8 +143,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if not folder().is_dir():
-        print(f"no models at {folder()} (EDGESWARM_TEST_DATA names another place): nothing is compared")
+    if text := missing():
+        print(f"{text}: nothing is compared")
         return 0
     verdicts = []
     for case in chosen(options.words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as xml
 from pathlib import Path
@@ -147,14 +148,48 @@ def test_a_model_that_is_too_slow_is_given_up(cli, monkeypatch: pytest.MonkeyPat
     assert done.code == 6 and "within" in done.err
 
 
-def test_code_of_its_own_has_no_layers(cli) -> None:
+@pytest.mark.parametrize("kind", ["int8", "int8-exact"])
+def test_an_int8_model_has_layers_too(kind: str, cli) -> None:
     Path("agent.yaml").write_text(SOURCE.replace("MODE", "fast"))
-    assert cli("agent", "build", "agent.yaml", "--random-seed", 3, "--quantize", "int8", "--unsigned").code != 0
-    np.save("rows.npy", model.random_rows(50, 5, 9))
-    built = cli(
-        "agent", "build", "agent.yaml", "--random-seed", 3, "--quantize", "int8", "--calibrate", "rows.npy",
-        "--unsigned", "--force",
-    )  # fmt: skip
+    rows = model.random_rows(50, 5, 9)
+    np.save("rows.npy", rows)
+    quantize = ("--quantize", kind, "--calibrate", "rows.npy", "--unsigned", "--force")
+    built = cli("agent", "build", "agent.yaml", "--random-seed", 3, *quantize)
     assert built.code == 0, built.err
-    done = cli("agent", "show", "layered.af", "--graph")
-    assert done.code == 3 and "agent build --quantize" in done.err
+    found = cli("agent", "show", "layered.af", "--graph", "--json").json()
+    assert [layer["operator"] for layer in found["layers"]] == ["quantize", "dense_i8", "dense_i8"]
+    assert (found["macs"], found["same_code"]) == (56, False)
+    done = cli("agent", "debug", "layered.af", "-i", "rows.npy", "--row", 1, "--layer", 2, "-o", "dump.npz")
+    assert done.code == 0 and "another (an older version's, or `agent build --quantize`)" in done.out
+    expected = model.reference.forward(model.random_mlp(SIZES, "relu", "softmax", 3), rows[:1])[0]
+    with np.load("dump.npz") as dump:
+        np.testing.assert_allclose(dump["layer_2_dense_i8"], expected, atol=0.05)
+
+
+WAT = """(module (memory (export "memory") 1)
+  (func (export "run")) (func (export "run_batch") (param i32))
+  (@custom "edgeswarm.kernel" "@LAYOUT@"))
+"""
+LAYOUT = {
+    "abi": 1,
+    "batch_max": 1,
+    "deterministic": True,
+    "input": {"offset": 0, "stride": 64, "width": 1},
+    "memory_bytes": 65536,
+    "output": {"offset": 64, "stride": 64, "width": 1},
+    "topology": "0" * 64,
+    "weights": {"offset": 128, "shape": [0], "size": 0},
+}
+
+
+def test_code_of_its_own_has_no_layers(cli) -> None:
+    text = json.dumps(LAYOUT, sort_keys=True, separators=(",", ":")).replace('"', '\\"')
+    Path("x.wat").write_text(WAT.replace("@LAYOUT@", text))
+    Path("agent.yaml").write_text(
+        'version: "1.0"\nname: own\nneural_config: {network_type: custom, input_size: 1, output_size: 1}\n'
+    )
+    built = cli("agent", "build", "agent.yaml", "--wasm", "x.wat", "--unsigned")
+    assert built.code == 0, built.err
+    for command in (("show", "--graph"), ("profile",), ("debug",)):
+        done = cli("agent", command[0], "own.af", *command[1:])
+        assert done.code == 3 and "code of its own" in done.err

@@ -62,4 +62,6 @@ def other_code(row: dict[str, Any]) -> list[str]:
     """A line where the file's kernel is not what was measured."""
     if row["same_code"]:
         return []
-    return ["the kernel in the file was made by another version: these are the layers as this version makes them"]
+    return [
+        "the file's kernel is another (an older version's, or `agent build --quantize`): these are its layers alone"
+    ]

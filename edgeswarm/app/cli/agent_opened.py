@@ -40,6 +40,7 @@ class Looked:
         return self.file.header.name
 
     def same_code(self) -> bool:
+        """Never of a model of `agent build --quantize`: its kernel computes all layers in one piece."""
         return self.opened.kernel().wasm == self.file.section("wasm_kernel")
 
     def golden_row(self) -> NDArray[Any]:
@@ -84,14 +85,19 @@ def look(path: Path) -> Looked:
     """Raises AgentFileError, ModelError for a file without a model (or with one that its kernel is not of)."""
     from edgeswarm import agentfile
     from edgeswarm.compile import read_layout
+    from edgeswarm.compile.kernel import ARCH_DEFAULT
     from edgeswarm.compile.opened import Opened
 
     wanted = ["neural_weights", "wasm_kernel", "model", "golden"]
     file = agentfile.read(common.read_agent_file(path), who=str(path), wanted=wanted)
     layout = read_layout(file.section("wasm_kernel"), who=str(path))
     graph = graph_of_file(file)
-    mode = "deterministic" if layout.deterministic else "fast"
-    return Looked(file, Opened(graph, batch_max=layout.batch_max, mode=mode, arch=_arch(graph, layout, str(path))))
+    mode, in_one_piece = (
+        "deterministic" if layout.deterministic else "fast",
+        file.header.kernel.quantization is not None,
+    )
+    arch = ARCH_DEFAULT if in_one_piece else _arch(graph, layout, str(path))
+    return Looked(file, Opened(graph, batch_max=layout.batch_max, mode=mode, arch=arch))
 
 
 def graph_of_file(file: AgentFile) -> Graph:
@@ -101,12 +107,6 @@ def graph_of_file(file: AgentFile) -> Graph:
     from edgeswarm.model.structure import outline_of
 
     net = file.header.neural_config
-    if file.header.kernel.quantization is not None:
-        raise ModelError(
-            "expected a model of layers, found one of `agent build --quantize`, which computes all of its layers in "
-            "one piece; the float32 agent that it was made of can be looked into",
-            who=file.who,
-        )
     if net.network_type == "graph":
         return unpack_graph(file.section("neural_weights"), outline_of(file.section("model")))
     if net.network_type != "feedforward" or "neural_weights" not in file.sections:
@@ -114,9 +114,13 @@ def graph_of_file(file: AgentFile) -> Graph:
             f"expected a model that this compiler knows, found network_type {net.network_type} with code of its own",
             who=file.who,
         )
-    sizes = (net.input_size, *net.hidden_layers, net.output_size)
+    weights, sizes = file.section("neural_weights"), (net.input_size, *net.hidden_layers, net.output_size)
     names = (*[net.activation_function] * len(net.hidden_layers), net.output_activation)
-    return graph_of(unpack_weights(file.section("neural_weights"), sizes, names))
+    if file.header.kernel.quantization is not None:
+        from edgeswarm.compile.graph_i8 import graph_i8
+
+        return graph_i8(weights, sizes, names, file.header.kernel.quantization.path)
+    return graph_of(unpack_weights(weights, sizes, names))
 
 
 def _arch(graph: Graph, layout: Layout, who: str) -> str:
