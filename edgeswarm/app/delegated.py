@@ -37,6 +37,18 @@ class Jail(Protocol):
     def kill(self, reason: str = ...) -> None: ...
 
 
+class Turns(Protocol):
+    """Where agents share one accelerator: when this one may use it.  end(us): its call took so long."""
+
+    def begin(self) -> bool: ...
+
+    def end(self, us: float) -> None: ...
+
+    def call(self) -> None: ...
+
+    def leave(self) -> None: ...
+
+
 @dataclass(slots=True)
 class _Check:
     """A frame at both: the answers that are there."""
@@ -50,7 +62,7 @@ class DelegatedPort:
 
     kernel, slot: where the agent's kernel is.  deliver: an answer for the flow, as if from there.  failed(kind, text):
     the delegate is out, once.  differ(kernel's answer, delegate's): what is wrong, or nothing.  check_every: frames
-    for one check, 0: none; the first is one.  waiting: frames of the flow that are at the kernel now.
+    for one check, 0: none; the first is one.  turns: of an accelerator that agents share, one frame at a time.
     """
 
     def __init__(
@@ -62,6 +74,7 @@ class DelegatedPort:
         failed: Callable[[Failure, str], None],
         differ: Callable[[bytes, bytes], str],
         check_every: int,
+        turns: Turns | None = None,
     ) -> None:
         self.kernel = kernel
         self.slot = slot
@@ -72,6 +85,7 @@ class DelegatedPort:
         self.checks = 0
         self._deliver, self._failed, self._differ = deliver, failed, differ
         self._check_every = check_every
+        self._turns = turns
         self._delegate: Jail | None = None
         self._at_kernel: set[int] = set()
         self._flying: dict[int, tuple[int, bytes]] = {}  # the delegate's seq -> the flow's, and the frame
@@ -81,7 +95,7 @@ class DelegatedPort:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, delegate: Jail, waiting: Iterable[int]) -> None:
-        """The delegate's jail is ready."""
+        """The delegate's jail is ready.  waiting: frames of the flow that are at the kernel now."""
         self._delegate, self._at_kernel, self.active = delegate, set(waiting), True
 
     # --- the flow's side ------------------------------------------------------------------------------------------
@@ -100,6 +114,8 @@ class DelegatedPort:
             return self._to_kernel(seq, payload)
         if self._at_kernel:
             return False  # its answer comes first, and wakes the flow
+        if self._turns is not None and (self._flying or not self._turns.begin()):
+            return False  # it is called when its turn comes
         try:
             sent = self._delegate.submit(0, self._sent + 1, rows, payload)
         except JailGoneError:
@@ -134,7 +150,11 @@ class DelegatedPort:
                 return
         del self._flying[reply.seq]
         self.frames += 1
+        if self._turns is not None:
+            self._turns.end(reply.aux)
         self._deliver(reply._replace(slot=self.slot, seq=flying[0]))
+        if self._turns is not None:
+            self._turns.call()
 
     def exited(self, ended: JailExit) -> None:
         """The delegate's jail has ended."""
@@ -176,6 +196,8 @@ class DelegatedPort:
         self._checks.clear()
         if self._delegate is not None:
             self._delegate.kill("not needed any more")
+        if self._turns is not None:
+            self._turns.leave()
 
     def _pump(self) -> None:
         """What the delegate had not answered, to the kernel, as far as its ring has room."""

@@ -227,6 +227,7 @@ class Delegation:
             failed=lambda kind, text: self._failed(seat, delegate, kind, text),
             differ=partial(_differ, golden),
             check_every=self._settings.check_every,
+            turns=_Turns(self.gpu, flow.name, self._sup) if delegate.name == "gpu" else None,
         )
         try:
             jail = await self._hosts.spawn(
@@ -299,7 +300,7 @@ class Delegation:
 
     def offers(self) -> tuple[str, ...]:
         """Who could compute here, for the cell: the kernel, and delegates that are installed and wanted."""
-        return (WASM, *(one.name for one in self._chooser.field(AgentName(""), without=()).delegates))
+        return (WASM, *(one.name for one in self._chooser.field(AgentName(""), without=(), quiet=True).delegates))
 
     # --- numbers ----------------------------------------------------------------------------------------------------
 
@@ -316,6 +317,30 @@ class Delegation:
         if seat is not None and seat.port is not None:
             self._count(seat.port, record)
         return record.row()
+
+
+class _Turns:
+    """One agent's turns at the accelerator (`delegated.Turns`)."""
+
+    def __init__(self, gpu: GpuManager, name: AgentName, supervisor: Supervisor) -> None:
+        self._gpu, self._name, self._sup = gpu, name, supervisor
+
+    def begin(self) -> bool:
+        return self._gpu.begin(self._name)
+
+    def end(self, us: float) -> None:
+        self._gpu.end(self._name, us)
+
+    def call(self) -> None:
+        """Those that wait, until one of them has something to send."""
+        while name := self._gpu.call():
+            flow = self._sup.flows.flows.get(AgentName(name))
+            if flow is not None:
+                flow.send()
+
+    def leave(self) -> None:
+        self._gpu.leave(self._name)
+        self.call()
 
 
 def _differ(golden: Golden, expected: bytes, found: bytes) -> str:

@@ -48,8 +48,8 @@ class Chooser:
         self._settings = supervisor.settings.profile.delegates
         self._verdicts = Verdicts(supervisor.settings.state_dir / "delegates.json")
 
-    def field(self, name: AgentName, *, without: Collection[str]) -> Field:
-        """without: names that take no part."""
+    def field(self, name: AgentName, *, without: Collection[str], quiet: bool = False) -> Field:
+        """without: names that take no part.  quiet: say nothing in the log."""
         settings = self._settings
         said = dict(pair.split("=", 1) for pair in settings.agents)
         wanted = said.get(name) or said.get("*") or ""
@@ -66,11 +66,12 @@ class Chooser:
                         packages=settings.packages,
                         library=settings.library,
                         options=settings.library_options,
+                        driver=settings.gpu_driver,
                     )
                 )
             except EdgeSwarmError as error:
                 absent.append(f"{one}: {error}")
-                if not isinstance(error, NotHereError) or wanted or one == "external":
+                if not quiet and (wanted or one == "external" or not isinstance(error, NotHereError)):
                     self._sup.log.warning("delegate_missing", agent=name, delegate=one, error=str(error))
         return Field(wanted, tuple(found), tuple(absent))
 

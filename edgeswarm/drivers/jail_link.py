@@ -121,6 +121,8 @@ class JailLink:
         payload, agents = lay_out(specs)
         size_bytes = frames.shared_bytes(ring_bytes)
         self.job.update(kind="serve", agents=agents)
+        if any(spec.delegate is not None and spec.delegate.kind == "gpu" for spec in specs):
+            self.job["prepares"] = True
         ends = Ends()
         try:
             self._rings = kernel.memfd("jail-rings", size_bytes=size_bytes)

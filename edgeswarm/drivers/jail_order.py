@@ -13,7 +13,13 @@ from typing import Any, Final
 from edgeswarm.drivers.cgroup import GroupLimits, Groups
 from edgeswarm.drivers.jail_life import Link
 from edgeswarm.jail.policy import Policy, Tier
-from edgeswarm.limits import JAIL_GROUP_SPARE_BYTES, JAIL_PROCESSES_MAX, JAILS_MAX, ZYGOTE_ORDERS_MAX
+from edgeswarm.limits import (
+    DRIVER_JAIL_PROCESSES_MAX,
+    JAIL_GROUP_SPARE_BYTES,
+    JAIL_PROCESSES_MAX,
+    JAILS_MAX,
+    ZYGOTE_ORDERS_MAX,
+)
 
 _DESCRIPTORS_A_JAIL: Final = 9
 """Six while it lives, three more while it starts."""
@@ -75,7 +81,7 @@ def group_limits(link: Link, policy: Policy) -> GroupLimits:
     shared_bytes = sum(_memory_bytes(fd) for fd in link.fds)
     return GroupLimits(
         memory_bytes=own_bytes + own_bytes // 8 + shared_bytes + JAIL_GROUP_SPARE_BYTES,
-        processes=JAIL_PROCESSES_MAX,
+        processes=JAIL_PROCESSES_MAX if not link.job.get("prepares") else DRIVER_JAIL_PROCESSES_MAX,
         cpu_cores=link.cpu_cores,
     )
 

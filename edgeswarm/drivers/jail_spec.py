@@ -26,13 +26,15 @@ _PLACE_BYTES: Final = 64  # where parts of the payload begin: a multiple of this
 class DelegateJob:
     """Who computes a model in a jail of `jail.delegate`'s workers.
 
-    kind: of the worker's runners.  library: absolute path of an external delegate, or nothing; options: for it.
+    kind: of the worker's runners, cpu or gpu.  library: absolute path of an external delegate, or nothing; options: for
+    it.  driver: the file that names a GPU's driver, if not the system's.
     """
 
     kind: str = "cpu"
     threads: int = 1
     library: str = ""
     options: tuple[tuple[str, str], ...] = ()
+    driver: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,7 @@ class Delegates:
         Range(0, 1_000_000_000, "frames"),
         Doc("a frame in so many goes to the kernel too, and is compared; 0: none"),
     ]
+    gpu_driver: Annotated[str, Doc("absolute path of the file that names a Vulkan driver; empty: the system's")]
     gpu_memory_mb: Annotated[
         int, Range(0, 1 << 20, "MB"), Doc("what all agents may have of the accelerator; 0: none may")
     ]

@@ -129,9 +129,20 @@ class DelegateJail(Jail):
                     self.faults[slot] = str(error)[:500]
         self._new_code = [item for item in _code_here() if item not in before] if self.libraries else []
 
+    def prepare(self) -> None:
+        """A GPU's driver wants its files, and threads of its own: its models are read here, and called."""
+        self._make_runners()
+
     def load(self) -> None:
         """Read every model, make what computes it, and call it: threads and memory come now or never."""
         self.start_watching(meanwhile=lambda: trial.call(self.engine))
+        if not self.order.get("prepares"):
+            self._make_runners()
+            return
+        for spec, runner in self._runners:
+            _warm_up(spec, runner)  # the thread that serves is another one than that of `prepare`
+
+    def _make_runners(self) -> None:
         for tree in self.order["agents"]:
             spec = AgentSpec.from_json(tree)
             if spec.slot in self.faults:
@@ -139,9 +150,7 @@ class DelegateJail(Jail):
             try:
                 model = bytes(self._part(tree["cwasm"]))
                 runner = type(self).make_runner(model, tree["delegate"], self.libraries.get(spec.slot), spec)
-                zeros = memoryview(bytes(spec.input.row_bytes))
-                for _ in range(_WARM_CALLS):
-                    runner.run(zeros)
+                _warm_up(spec, runner)
                 self._runners.append((spec, runner))
             except Exception as error:  # a model that it cannot compute, no memory: a fault of this slot alone
                 self.faults[spec.slot] = f"{type(error).__name__}: {error}"[:500]
@@ -156,6 +165,13 @@ class DelegateJail(Jail):
         size_bytes = len(self.payload)
         self.payload.release()
         kernel.unmap(self._payload_at, size_bytes)
+
+
+def _warm_up(spec: AgentSpec, runner: Runner) -> None:
+    """What a runtime does at a first call only, and a driver at the first one of a thread, it does now."""
+    zeros = memoryview(bytes(spec.input.row_bytes))
+    for _ in range(_WARM_CALLS):
+        runner.run(zeros)
 
 
 def _code_here() -> list[tuple[int, int]]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, NoReturn, assert_never
 
 from edgeswarm.errors import JailError
-from edgeswarm.jail import kernel, plan
+from edgeswarm.jail import kernel, plan, prepare
 
 INNER_ID = 65534
 """The jail's own user and group as it sees them: nobody."""
@@ -39,6 +39,8 @@ class Surroundings:
     """Address and bytes of every piece of machine code that was loaded."""
     self_test: Callable[[Entered], None]
     begin: Callable[[], None]
+    prepare: Callable[[], None] = lambda: None
+    """What Prepare does; runs in a thread that ends."""
 
 
 @dataclass(slots=True)
@@ -88,6 +90,8 @@ def _perform(step: plan.Step, around: Surroundings, entered: Entered) -> bool:
                 around.forked(child)
         case plan.NullStdio():
             kernel.null_stdio()
+        case plan.Prepare():
+            around.keep = (*around.keep, *prepare.run(around.prepare))
         case plan.EmptyRoot():
             kernel.pivot_into_empty_root()
         case plan.Hostname():

@@ -50,6 +50,11 @@ class NullStdio:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepare:
+    """Where a driver needs files and starts threads: let it, in a thread without any right, while there are files."""
+
+
+@dataclass(frozen=True, slots=True)
 class EmptyRoot:
     """pivot_root into an empty, read-only tmpfs."""
 
@@ -126,6 +131,7 @@ Step = (
     | Unshare
     | ForkInit
     | NullStdio
+    | Prepare
     | EmptyRoot
     | Hostname
     | CloseDescriptors
@@ -161,11 +167,13 @@ def make_plan(
     memory_bytes: int,
     doors: tuple[str, ...] = (),
     namespaces_too: bool = False,
+    prepares: bool = False,
 ) -> tuple[Step, ...]:
     """The steps of one jail.
 
     run_as: (uid, gid) when the zygote is root, else None.  memory_bytes: the sum of the agents' memory limits.
     doors: of its cgroups; none: rlimits are all there is.  namespaces_too: of tier C for want of Landlock alone.
+    prepares: a driver makes itself ready before the root is emptied; of tier A only.
     Raises TierError when the policy asks for more than this machine's tier.
     """
     if TIERS.index(tier) > TIERS.index(policy.tier_min):
@@ -181,6 +189,10 @@ def make_plan(
     if "pid" in namespaces:
         steps.append(ForkInit())
     steps.append(NullStdio())
+    if prepares:
+        if tier != "A":
+            raise TierError(f"a driver that needs files wants tier A, this machine offers {tier}")
+        steps.append(Prepare())
     if "mount" in namespaces:
         steps.append(EmptyRoot())
     if "uts" in namespaces:

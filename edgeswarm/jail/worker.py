@@ -82,6 +82,7 @@ class Jail:
             code=self.code,
             self_test=self.test_self,
             begin=self.begin,
+            prepare=self.prepare,
         )
         try:
             entered = enter.perform(steps, around)
@@ -96,6 +97,9 @@ class Jail:
             tell(self.control, {"failed": text[:1000]})
         finally:
             os._exit(code)
+
+    def prepare(self) -> None:
+        """Where the plan has it: what needs files and threads of its own."""
 
     # --- loading: seccomp stage 1 ------------------------------------------------------------------------------------
 

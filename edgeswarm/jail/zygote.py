@@ -133,6 +133,7 @@ class Zygote:
                 memory_bytes=int(order["memory_bytes"]),
                 doors=tuple(map(str, order.get("groups", ()))),
                 namespaces_too=self.tried["namespaces"].ok and not self.tried["landlock"].ok,
+                prepares=bool(order["job"].get("prepares")),
             )
             self.remember(order.get("groups", ()))
             report, told = os.pipe()

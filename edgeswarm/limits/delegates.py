@@ -14,6 +14,7 @@ DELEGATE_TRIES_MAX = 3  # a delegate that failed so often while serving one agen
 DELEGATE_RETRY_S = 60.0  # before the first of those tries; each further one waits twice as long
 DELEGATE_LINGER_S = 5.0  # a runtime's zygote outlives its last jail by this: a contest is followed by who won it
 DELEGATE_THREADS_MAX = 4  # of one model: JAIL_PROCESSES_MAX holds them
+DRIVER_JAIL_PROCESSES_MAX = 64  # of a jail with a GPU's driver, which has a thread or two for each core
 DELEGATE_SHADOWS_MAX = 8  # checks of one agent that wait for both answers at a time
 DELEGATE_RETRY_PUMP_S = 0.005  # frames of a failed delegate wait for room in the kernel's ring: look again after this
 GPU_BUDGET_BYTES_MIN = 1 << 20  # what is less is no budget for any model

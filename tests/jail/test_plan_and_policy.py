@@ -387,7 +387,7 @@ def test_what_drivers_need_beyond_strict_is_known() -> None:
         *("exit", "rt_sigprocmask", "set_robust_list", "rseq", "getcpu", "sched_getaffinity")
     }
     assert gpu.allow.keys() - strict.allow.keys() == {
-        *("exit", "rt_sigprocmask", "set_robust_list", "rseq", "sched_getaffinity"),
+        *("exit", "rt_sigprocmask", "set_robust_list", "rseq", "sched_getaffinity", "getuid", "gettid"),
         *("ioctl", "close", "dup", "fcntl", "fstat", "lseek", "eventfd2", "memfd_create", "ftruncate", "mincore"),
     }
     for stage in (delegate, gpu):
@@ -415,3 +415,15 @@ def test_every_test_that_the_page_names_exists() -> None:
         assert f"def {name}(" in tests, name
     for name in re.findall(r"`(test_\w+\.py)`", page):
         assert (Path(__file__).parent / name).is_file()
+
+
+def test_a_driver_is_made_ready_before_the_root_is_emptied_and_on_tier_a_only() -> None:
+    chosen = POLICIES["gpu"]
+    steps = [plan.name_of(step) for step in plan.make_plan(chosen, "A", run_as=None, memory_bytes=0, prepares=True)]
+    at = steps.index("Prepare")
+    assert steps[at - 1 : at + 2] == ["NullStdio", "Prepare", "EmptyRoot"]
+    assert "Prepare" not in [plan.name_of(step) for step in plan.make_plan(chosen, "A", run_as=None, memory_bytes=0)]
+    tiers: tuple[policy.Tier, ...] = ("B", "C")
+    for tier in tiers:
+        with pytest.raises(TierError):
+            plan.make_plan(dataclasses.replace(chosen, tier_min="C"), tier, run_as=None, memory_bytes=0, prepares=True)

@@ -21,6 +21,7 @@ from edgeswarm.drivers.jails import Jail, JailExit, JailHost, Reply
 from edgeswarm.limits import DELEGATE_LINGER_S, MIB
 
 POLICY: Final = "delegate"
+GPU_POLICY: Final = "gpu"
 _FIRST_ID: Final = 20_000
 """More than any device makes of other jails in a life, and of 65,536 users as many are left."""
 _ID_STEP: Final = 10_000
@@ -65,7 +66,7 @@ class Hosts:
                     host = self._make(Program(runtime.package.worker, (runtime.folder,)), next(self._first))
                     await host.start()
                     self._hosts[runtime] = host
-            return await host.spawn([spec], policy=POLICY, on_reply=on_reply, on_exit=on_exit)
+            return await host.spawn([spec], policy=policy_of(delegate), on_reply=on_reply, on_exit=on_exit)
         except BaseException:
             await self.done(delegate)
             raise
@@ -96,6 +97,11 @@ class Hosts:
             await host.close()
 
 
+def policy_of(delegate: Delegate) -> str:
+    """The sandbox policy of its jails."""
+    return GPU_POLICY if delegate.name == "gpu" else POLICY
+
+
 def spec_for(
     delegate: Delegate,
     *,
@@ -122,5 +128,6 @@ def spec_for(
             threads=threads,
             library=delegate.library,
             options=delegate.options,
+            driver=delegate.driver,
         ),
     )

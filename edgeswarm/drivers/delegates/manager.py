@@ -139,6 +139,13 @@ class GpuManager:
             self._turn = ""
         return self._next()
 
+    def call(self) -> str:
+        """Whose turn it may be now: who is called waits no more, and begins or has nothing to do; nothing: nobody."""
+        name = "" if self._turn else self._next()
+        if name:
+            self._agents[name].waits = False
+        return name
+
     def _next(self) -> str:
         """Of those that wait, the one that has used least for its weight; of equals the first that came."""
         waiting = [name for name, agent in self._agents.items() if agent.waits]

@@ -34,11 +34,12 @@ class Package:
 PACKAGES: Final = {
     "litert": Package("ai-edge-litert", "ai_edge_litert", f"{_WORKER}litert"),
     "tflite": Package("tflite-runtime", "tflite_runtime", f"{_WORKER}tflite"),
+    "gpu": Package("ai-edge-litert", "ai_edge_litert", f"{_WORKER}gpu"),
 }
 _RUNS_ON: Final[dict[Name, tuple[str, ...]]] = {
     "litert": ("litert",),
     "tflite": ("tflite",),
-    "gpu": ("litert",),
+    "gpu": ("gpu",),
     "external": ("litert", "tflite"),
 }
 """Packages that offer a delegate, the first that is installed is taken."""
@@ -59,13 +60,16 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Delegate:
-    """One that can be tried here.  library: of an external one.  identity: changes with anything that could change
-    what it computes, or how fast."""
+    """One that can be tried here.  library: of an external one.  driver: of a GPU, if not the system's.
+
+    identity: changes with anything that could change what it computes, or how fast.
+    """
 
     name: Name
     runtime: Runtime
     library: str = ""
     options: tuple[tuple[str, str], ...] = ()
+    driver: str = ""
     identity: str = ""
 
     @property
@@ -98,8 +102,12 @@ def _own_folders() -> list[str]:
     return list(dict.fromkeys([paths["purelib"], paths["platlib"], *beside]))
 
 
-def find(name: Name, *, packages: str = "", library: str = "", options: tuple[str, ...] = ()) -> Delegate:
-    """A delegate.  library, options ("key=value"): of an external one.  Raises NotHereError, ConfigError."""
+def find(
+    name: Name, *, packages: str = "", library: str = "", options: tuple[str, ...] = (), driver: str = ""
+) -> Delegate:
+    """A delegate.  library, options ("key=value"): of an external one.  driver: the file that names a GPU's, if not the
+    system's.  Raises NotHereError, ConfigError.
+    """
     runtime: Runtime | None = None
     why = ""
     for package in _RUNS_ON[name]:
@@ -121,9 +129,16 @@ def find(name: Name, *, packages: str = "", library: str = "", options: tuple[st
         accelerator = Path(runtime.folder) / runtime.package.module / "libLiteRtWebGpuAccelerator.so"
         if not accelerator.is_file():
             raise NotHereError(f"{runtime.package.distribution} {runtime.version} brings no GPU accelerator")
-        parts += [os.environ.get("VK_DRIVER_FILES", ""), _file_identity(str(accelerator))]
+        parts += [_file_identity(driver) if driver else "", _file_identity(str(accelerator))]
     identity = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
-    return Delegate(name, runtime, library if name == "external" else "", pairs, identity)
+    return Delegate(
+        name,
+        runtime,
+        library=library if name == "external" else "",
+        options=pairs,
+        driver=driver if name == "gpu" else "",
+        identity=identity,
+    )
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -138,7 +153,7 @@ def _file_identity(path: str) -> str:
     try:
         found = os.stat(path)
     except OSError as error:
-        raise NotHereError(f"delegate library {path}: {error.strerror}") from None
+        raise NotHereError(f"delegate: {path}: {error.strerror}") from None
     if not os.path.isabs(path) or not os.path.isfile(path):
-        raise NotHereError(f"delegate library {path}: the absolute path of a file expected")
+        raise NotHereError(f"delegate: {path}: the absolute path of a file expected")
     return f"{path}:{found.st_size}:{found.st_mtime_ns}"

@@ -1,6 +1,6 @@
 """One delegate made to run the test model in a jail, without a supervisor: for `doctor`, and to see what it says.
 
-The jail is what a supervisor would make: the runtime's own zygote, policy `delegate`, the best tier that there is.
+The jail is what a supervisor would make: the runtime's own zygote, its policy, the best tier that there is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 
 from edgeswarm.assets import asset
 from edgeswarm.compile.abi import ALIGN_BYTES, Layout, Rows, Weights
-from edgeswarm.drivers.delegates.hosts import POLICY, spec_for
+from edgeswarm.drivers.delegates.hosts import policy_of, spec_for
 from edgeswarm.drivers.delegates.runtimes import Delegate
 from edgeswarm.drivers.jail_sync import SyncHost
 from edgeswarm.drivers.jail_zygote import Program
@@ -62,7 +62,7 @@ def run_test_model(delegate: Delegate, *, threads: int = 1) -> str:
             mac_key=secrets.token_bytes(32),
             program=Program(runtime.package.worker, (runtime.folder,)),
         )
-        with host, host.spawn([spec], policy=POLICY) as jail:
+        with host, host.spawn([spec], policy=policy_of(delegate)) as jail:
             if jail.faults:
                 raise JailError(f"{delegate.title}: {jail.faults[0]}")
             took_us = []

@@ -87,6 +87,7 @@ class Wanted:
     packages: str = ""
     library: str = ""
     options: tuple[str, ...] = ()
+    gpu_driver: str = ""
 
 
 NOTHING_WANTED = Wanted()

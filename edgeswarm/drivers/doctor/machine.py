@@ -14,6 +14,7 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from edgeswarm.drivers.cgroup_find import read_own_groups
 from edgeswarm.drivers.delegates import runtimes
@@ -143,13 +144,13 @@ def wasmtime() -> str:
 # --- delegates --------------------------------------------------------------------------------------------------------
 
 
-def delegate(name: runtimes.Name, packages: str, library: str, options: tuple[str, ...]) -> Callable[[], str]:
-    """Make it run the test model, in a jail."""
+def delegate(name: runtimes.Name, **wanted: Any) -> Callable[[], str]:
+    """Make it run the test model, in a jail.  wanted: as `runtimes.find`."""
 
     def attempt() -> str:
         for descriptor in (0, 1, 2):  # of a trial they are closed on exec; a zygote wants to have them
             os.set_inheritable(descriptor, True)
-        return run_test_model(runtimes.find(name, packages=packages, library=library, options=options))
+        return run_test_model(runtimes.find(name, **wanted))
 
     return attempt
 

@@ -61,14 +61,16 @@ def machine_trials(wanted: Mapping[str, Any]) -> dict[str, dict[str, Trial]]:
     if "" in groups:
         cgroups["v2"] = Trial(machine.cgroup_v2(groups[""]))
     delegates = {
-        "litert": Trial(machine.delegate("litert", wanted["packages"], "", ())),
-        "tflite": Trial(machine.delegate("tflite", wanted["packages"], "", ())),
+        "litert": Trial(machine.delegate("litert", packages=wanted["packages"])),
+        "tflite": Trial(machine.delegate("tflite", packages=wanted["packages"])),
+        "gpu": Trial(machine.delegate("gpu", packages=wanted["packages"], driver=wanted["gpu_driver"])),
         "gpu_nodes": Trial(machine.gpu_nodes),
         "vulkan": Trial(machine.vulkan),
         "cuda": Trial(machine.cuda),
     }
     if wanted["library"]:
-        external = machine.delegate("external", wanted["packages"], wanted["library"], tuple(wanted["options"]))
+        library, options = wanted["library"], tuple(wanted["options"])
+        external = machine.delegate("external", packages=wanted["packages"], library=library, options=options)
         delegates["external"] = Trial(external)
     return {"wasmtime": {"wasmtime": Trial(machine.wasmtime)}, "cgroups": cgroups, "delegates": delegates}
 
