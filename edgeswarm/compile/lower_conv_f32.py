@@ -28,8 +28,8 @@ STRETCH = 128  # steps in one stretch of code: 20 KB of it
 PLACES = 32  # of a depthwise kernel in one stretch of code
 ROWS_KERNEL_MAX = 5  # sides of a depthwise kernel that goes row by row without a copy
 TILE_PIXELS_MAX = 6  # of such a row
-PIXELS_OVER = 50  # a tile of 4 pixels may compute one in so many twice
-HEIGHTS = {3: 3, 2: 4, 1: 4}  # columns of a tile, which is a panel wide: its pixels
+PANEL = 2  # columns of a panel, and of a tile
+HEIGHT = 4  # pixels of a tile
 GROUP = 2  # columns of a depthwise convolution side by side
 
 
@@ -149,27 +149,30 @@ class ConvStep:
         shape: dict[str, Value] = {"columns": columns, "lanes": lanes, "activation": self.fused, "sums": self.sums}
         return {**shape, **wrap, "x_step": image.x_step, "y_step": 4 * image.filters}
 
-    def _call(self, name: str, parts: int, weights: int, column: int, x_column: int) -> str:
-        x = f"(i32.const {self.scratch})" if self.image.padded else "(local.get $x)"
-        if x_column:
-            x = f"(i32.add {x} (i32.const {16 * x_column}))"
+    def _call(self, name: str, parts: int, weights: int, y: int, *, x: int = 0, pixels: str = "") -> str:
+        """The call of a function for `parts` panels or groups.  weights, y, x: how many bytes from where all begin."""
+        start = f"(i32.const {self.scratch + x})" if self.image.padded else f"(i32.add (local.get $x) (i32.const {x}))"
         return (
-            f"(call ${name} {x} (local.get $pixels) (i32.add (local.get $w) (i32.const {weights})) (i32.const {parts}) "
-            f"(i32.add (local.get $y) (i32.const {16 * column})))"
+            f"(call ${name} {start} {pixels or '(local.get $pixels)'} (i32.add (local.get $w) (i32.const {weights})) "
+            f"(i32.const {parts}) (i32.add (local.get $y) (i32.const {y})))"
         )
 
     def _panels(self, functions: Functions) -> list[str]:
-        image, calls = self.image, []
+        image, calls, at = self.image, [], 0
         inputs, loops = inputs_of(image), stretches(image)
-        pixels, at = image.window.height * image.window.width, 0
+        pixels = image.window.height * image.window.width
         run = image.x_wrap == 0 and not image.padded  # pixels that lie equally far apart, all of them
+        contiguous = loops["values"] == inputs and not loops["rest"]
+        alone = int(run and contiguous and pixels > 1 and pixels % HEIGHT == 1 and functions.mode == "fast")
+        tiles = pixels - alone
         for count, columns, lanes in panels_of(image):
-            height = min(HEIGHTS[columns], pixels) if run else HEIGHTS[columns]
+            height = min(HEIGHT, tiles) if run else HEIGHT
             wrap = 0 if run else 1 if image.window.width % height else 2
             values = self._shared(columns, lanes) | loops
-            values |= {"inputs": inputs, "height": height, "wrap": wrap, "back": -pixels % height}
+            values |= {"inputs": inputs, "height": height, "wrap": wrap, "back": -tiles % height, "alone": alone}
             name = functions.function("conv_panel", values)
-            calls.append(self._call(name, count, 16 * at * (inputs + 1), at, 0))
+            many = f"(i32.const {tiles})" if run else ""
+            calls.append(self._call(name, count, 16 * at * (inputs + 1), 16 * at, pixels=many))
             at += count * columns
         return calls
 
@@ -215,22 +218,16 @@ class ConvStep:
         for first, count, columns, lane in parts:
             if count:
                 name = functions.function("conv_depthwise", self._shared(columns, lane) | loops)
-                calls.append(self._call(name, count, 16 * first * (high * wide + 1), first, first))
+                calls.append(self._call(name, count, 16 * first * (high * wide + 1), 16 * first, x=16 * first))
         return calls
 
 
 def panels_of(image: Image) -> list[tuple[int, int, int]]:
-    """The panels of a conv2d: how many, columns of each, outputs of the last one's last column if it is not full, or 0.
-
-    Panels of 2 columns, whose tiles have 4 pixels; where those leave too many pixels over, as many of 3 as can be.
-    """
+    """The panels of a conv2d: how many, columns of each, outputs of its last column (0: all of it)."""
     columns, lanes = -(-image.filters // LANES), image.filters % LANES
-    pixels, threes = image.window.height * image.window.width, 0
-    if -pixels % HEIGHTS[2] * PIXELS_OVER >= pixels:
-        threes = columns // 3 - (columns % 3 == 1 and columns > 1)
-    widths = [3] * threes + [2] * ((columns - 3 * threes) // 2) + [1] * (columns == 1)
+    widths = [PANEL] * (columns // PANEL) + [1] * (columns % PANEL)
     whole = widths[:-1] if lanes else widths
-    groups = [(whole.count(width), width, 0) for width in (3, 2, 1) if width in whole]
+    groups = [(whole.count(width), width, 0) for width in (PANEL, 1) if width in whole]
     return groups + ([(1, widths[-1], lanes)] if lanes else [])
 
 
@@ -254,7 +251,7 @@ def _steps(plan: Plan, index: int) -> list[Step]:
         fused=fused,
         weights=plan.weights(index),
         scratch=plan.scratch(scratch + 16, index) if image.padded else 0,
-        sums=plan.scratch(16 * max(height * columns for columns, height in HEIGHTS.items()), index),
+        sums=plan.scratch(16 * HEIGHT * PANEL, index),
     )
     return [step, *passes(plan.library, [] if fused == name else [name], y, plan.library.tile(plan.arch).pass_unroll)]
 

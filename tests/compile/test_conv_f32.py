@@ -65,7 +65,7 @@ def convolutions(draw) -> Graph:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(graph=convolutions(), mode=st.sampled_from(MODES), arch=st.sampled_from(["x86-64", "aarch64"]))
 def test_convolutions_of_any_shape_agree_with_the_reference(load, graph, mode, arch):
     agrees(load, graph, mode=mode, arch=arch, batch_max=2)
@@ -110,6 +110,14 @@ SHAPES = {
 def test_convolutions_of_known_nets_agree_with_the_reference(load, name, mode):
     op, shape, out, window = SHAPES[name]
     agrees(load, convolution(op, shape, out=out, **window), mode=mode)
+
+
+@pytest.mark.parametrize("pixels", [1, 3, 5, 8])
+@pytest.mark.parametrize("filters", [1, 9, 16, 23])
+def test_pixels_and_outputs_that_tiles_leave_over_are_computed(load, pixels, filters):
+    agrees(load, convolution("conv2d", (pixels, 1, 21), out=filters, kernel=(1, 1)))
+    if pixels == 5:
+        agrees(load, convolution("conv2d", (pixels, 1, 258), out=filters, kernel=(1, 1), activation="relu6"))
 
 
 def test_padding_takes_a_small_scratch_not_the_image():

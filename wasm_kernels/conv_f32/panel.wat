@@ -13,11 +13,14 @@
 ;; pixel stands in for those that a tile has too many.  wrap = 2: the same where tiles come out even with rows.
 ;; What is computed twice gives the same bits twice.  lanes: values of the last column that are outputs, 0 for all.
 ;;
+;; alone = 1: one more pixel, behind $pixels of them, which tiles would leave over.  Its sums run four side by side, each
+;; over every fourth value: alone one would wait for each of its steps.  That is another order, for the mode fast.
+;;
 ;; f32.load and a splat of it are two operations, load32_splat three (it goes through a general register).  Branches
 ;; that could leave, behind every second row and the last, make Cranelift keep the products in order
 ;; (dense_f32/gemv.wat); each is a jump that is taken, over the moves of the way out.  A product overwrites one of its
-;; factors, so the last one of a row takes the splat's register.  Of the shapes tried, 4 x 2 and 3 x 3 are the fastest
-;; (README.md).
+;; factors, so the last one of a row takes the splat's register.  Of the shapes tried, 4 x 2 is among the fastest, and
+;; suits most numbers of pixels and outputs (README.md).
 ;;@ define step
 ;;@ for c in 0..columns
           (local.set $b@{c} (v128.load offset=@{16 * (columns * (index + 1) + c)} (local.get $wp)))
@@ -67,6 +70,34 @@
 ;;@ end
 ;;@ end
 ;;@ end
+;;@ define pixel
+        (block $out
+;;@ if rounds > 1
+;;@ for i in 0..4 * columns
+          (local.set $a@{i} (v128.load offset=@{sums + 16 * i} (i32.const 0)))
+;;@ end
+;;@ end
+;;@ for l in 0..steps
+          (local.set $s (f32x4.splat (f32.load offset=@{4 * l} (local.get $x0))))
+;;@ for c in 0..columns
+          (local.set $b@{c} (v128.load offset=@{16 * (columns * (l + 1) + c)} (local.get $wp)))
+;;@ end
+;;@ for c in 0..columns
+          (local.set $a@{l % 4 * columns + c}
+            (@{fma} (local.get $b@{c}) (local.get $s) @{into} (local.get $a@{l % 4 * columns + c})))
+;;@ end
+;;@ if l % 2 == 1 and l < steps - 1
+          (br_if $out (i32.eqz (local.get $wp)))
+;;@ end
+;;@ end
+        )
+;;@ if rounds > 1
+;;@ for i in 0..4 * columns
+        (v128.store offset=@{sums + 16 * i} (i32.const 0) (local.get $a@{i}))
+;;@ end
+        (local.set $wp (i32.add (local.get $wp) (i32.const @{16 * columns * steps})))
+;;@ end
+;;@ end
 (func $@{name} (param $x i32) (param $pixels i32) (param $w i32) (param $panels i32) (param $y i32)
   (local $wp i32) (local $xp i32) (local $yp i32) (local $end i32) (local $left i32) (local $column i32)
   (local $cy i32) (local $cx i32) (local $cl i32)
@@ -77,7 +108,7 @@
 ;;@ for c in 0..columns
   (local $b@{c} v128)
 ;;@ end
-;;@ for i in 0..height * columns
+;;@ for i in 0..4 * columns
   (local $a@{i} v128)
 ;;@ end
   (loop $panel
@@ -195,6 +226,41 @@
           (local.set $xp (i32.sub (local.get $xp) (i32.const @{back * x_step})))
           (local.set $yp (local.get $end))))
         (br $tile))))
+;;@ end
+;;@ if alone
+    (local.set $wp (local.get $w))
+    (local.set $x0 (i32.add (local.get $x) (i32.mul (local.get $pixels) (i32.const @{x_step}))))
+    (local.set $yp (i32.add (local.get $y) (i32.mul (local.get $pixels) (i32.const @{y_step}))))
+;;@ for i in 0..4 * columns
+;;@ if i < columns
+    (local.set $a@{i} (v128.load offset=@{16 * i} (local.get $w)))
+;;@ else
+    (local.set $a@{i} @[0])
+;;@ end
+;;@ if rounds > 1
+    (v128.store offset=@{sums + 16 * i} (i32.const 0) (local.get $a@{i}))
+;;@ end
+;;@ end
+;;@ if rounds > 1
+    (local.set $cl (i32.const @{rounds}))
+    (loop $k
+;;@ use pixel
+      (local.set $x0 (i32.add (local.get $x0) (i32.const @{4 * steps})))
+      (br_if $k (local.tee $cl (i32.sub (local.get $cl) (i32.const 1)))))
+;;@ for i in 0..4 * columns
+    (local.set $a@{i} (v128.load offset=@{sums + 16 * i} (i32.const 0)))
+;;@ end
+;;@ else
+;;@ use pixel
+;;@ end
+;;@ for c in 0..columns
+    (local.set $a@{c} (f32x4.add (f32x4.add (local.get $a@{c}) (local.get $a@{columns + c}))
+      (f32x4.add (local.get $a@{2 * columns + c}) (local.get $a@{3 * columns + c}))))
+;;@ if activation != "linear"
+;;@ use @{activation} a=$a@{c}
+;;@ end
+;;@ use conv_store value=$a@{c} address=$yp at=@{16 * c} count=@{lanes * (c == columns - 1)}
+;;@ end
 ;;@ end
     (local.set $w (i32.add (local.get $w) (i32.const @{16 * columns * (inputs + 1)})))
     (local.set $y (i32.add (local.get $y) (i32.const @{16 * columns})))
