@@ -8,6 +8,7 @@ kernels that define what a model answers.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -122,7 +123,7 @@ class _Serving:
             model_content=model, num_threads=1, experimental_op_resolver_type=resolver
         )
         self.interpreter.allocate_tensors()
-        self.input, self.output = self.interpreter.get_input_details()[0], self.interpreter.get_output_details()[0]
+        self.inputs, self.outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
 
     def arena_bytes(self) -> int:
         """From the first to the last byte of the tensors that are computed: those outside of the model's own bytes."""
@@ -140,9 +141,13 @@ class _Serving:
         return max(end for _, end in spans) - min(at for at, _ in spans) if spans else 0
 
     def steps(self) -> list[tuple[float, int] | None]:
-        """Of the input and the output."""
-        kinds = (self.input, self.output)
-        return [None if one["dtype"] == self.np.float32 else tuple(one["quantization"]) for one in kinds]
+        """Of the first input and the first output."""
+        return [
+            None if self._is_float(one) else tuple(one["quantization"]) for one in (self.inputs[0], self.outputs[0])
+        ]
+
+    def _is_float(self, details: dict[str, Any]) -> bool:
+        return bool(details["dtype"] == self.np.float32)
 
     def answers(self, rows: NDArray[Any]) -> NDArray[Any]:
         found: NDArray[Any] = self.np.vstack([self._answer(row) for row in rows])
@@ -158,19 +163,29 @@ class _Serving:
         return time.perf_counter_ns() - began
 
     def _put(self, row: NDArray[Any]) -> None:
-        np, details = self.np, self.input
-        if details["dtype"] != np.float32:
-            scale, zero = details["quantization"]
-            scaled = row.astype(np.float32) / np.float32(scale)
-            whole = np.trunc(scaled + np.copysign(np.float32(0.5), scaled)) + zero
-            row = np.clip(whole, -128, 127).astype(np.int8)
-        self.interpreter.set_tensor(details["index"], row.reshape(details["shape"]))
+        """A row holds the inputs one behind the other, in the file's order, as an agent's rows do."""
+        np, at = self.np, 0
+        for details in self.inputs:
+            size = math.prod(int(side) for side in details["shape"])
+            part, at = row[at : at + size], at + size
+            if not self._is_float(details):
+                scale, zero = details["quantization"]
+                scaled = part.astype(np.float32) / np.float32(scale)
+                whole = np.trunc(scaled + np.copysign(np.float32(0.5), scaled)) + zero
+                held = np.iinfo(details["dtype"])
+                part = np.clip(whole, held.min, held.max).astype(details["dtype"])
+            self.interpreter.set_tensor(details["index"], part.reshape(details["shape"]))
+        if at != len(row):
+            raise ValueError(f"expected {at} values, found {len(row)}")
 
     def _answer(self, row: NDArray[Any]) -> NDArray[Any]:
         self._put(row)
         self.interpreter.invoke()
-        found: NDArray[Any] = self.interpreter.get_tensor(self.output["index"]).reshape(-1)
-        if self.output["dtype"] != self.np.float32:
-            scale, zero = self.output["quantization"]
+        return self.np.concatenate([self._read(details) for details in self.outputs])
+
+    def _read(self, details: dict[str, Any]) -> NDArray[Any]:
+        found: NDArray[Any] = self.interpreter.get_tensor(details["index"]).reshape(-1)
+        if not self._is_float(details):
+            scale, zero = details["quantization"]
             found = self.np.float32(scale) * (found.astype(self.np.float32) - self.np.float32(zero))
         return found

@@ -33,10 +33,8 @@ class Cost:
 def cost(outline: Outline, index: int) -> Cost:
     """The cost of node `index`."""
     params, out = outline.params_of(index), outline.tensors[outline.nodes[index].output]
-    weights = params["weights"].shape if "weights" in params else (0,)
-    places = math.prod(out.shape[:-1]) if len(weights) > 2 else 1  # a filter is used at each of them
     return Cost(
-        macs=math.prod(weights) * places,
+        macs=outline.macs_of(index),
         parameters=sum(math.prod(param.shape) for param in params.values()),
         param_bytes=sum(param.size for param in params.values()),
         output_bytes=tensor_bytes(out),

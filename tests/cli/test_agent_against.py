@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgeswarm import model
+from edgeswarm.app.cli import agent_against
 from edgeswarm.app.litert_peer import KINDS, Peer
 from edgeswarm.errors import JailError
 
@@ -54,7 +55,7 @@ def test_both_are_measured_and_answer_alike(cli, twin: Path) -> None:
     for kind in ("xnnpack", "builtin"):
         one = found["contestants"][kind]
         assert one["median_us"] > 0 and one["ratio"] > 0 and one["difference"] < 1e-5
-    assert "LiteRT, XNNPACK" in cli(*arguments).out
+    assert "LiteRT, XNNPACK" in agent_against.text(found)
 
 
 def test_a_model_of_other_widths_is_refused(cli, twin: Path) -> None:
@@ -84,6 +85,18 @@ def test_a_peer_answers_as_the_model_does(kind: str) -> None:
         np.testing.assert_allclose(peer.answers(rows), expected, rtol=1e-4, atol=1e-5)
         assert 0 < peer.time_ns(rows[0], 3) < math.inf
         assert 4 * 8 <= peer.arena_bytes < 1 << 16
+
+
+def test_inputs_lie_one_behind_the_other_and_so_do_outputs_whatever_their_types() -> None:
+    net = tflite_files.Net()
+    x, q = net.tensor((1, 3)), net.tensor((1, 2), "i8", scale=0.5, zero_point=1)
+    relu, same = net.tensor((1, 3)), net.tensor((1, 2), "i8", scale=0.5, zero_point=1)
+    net.op("RELU", [x], [relu])
+    net.op("RESHAPE", [q, net.constant([1, 2])], [same])
+    with Peer(bytes(net.file([x, q], [same, relu])), "reference") as peer:
+        row = np.array([[1, -2, 3, 0.3, -99]], np.float32)
+        np.testing.assert_array_equal(peer.answers(row), [[0.5, -64.5, 1, 0, 3]])
+        assert (peer.input_steps, peer.output_steps) == (None, (0.5, 1))
 
 
 def test_a_row_of_the_wrong_width_is_told_and_a_dead_peer_too() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgeswarm import model
-from edgeswarm.app.cli import agent_opened, flame
+from edgeswarm.app.cli import agent_graph, agent_opened, flame
 from edgeswarm.compile.opened import Opened
 
 SIZES = (5, 7, 3)
@@ -33,6 +33,7 @@ def build(cli, mode: str = "fast", hidden: int = 7) -> Path:
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(agent_graph, "SECONDS", 0.02)
 
 
 def test_the_graph_of_a_model_has_its_shapes_and_costs(cli) -> None:
