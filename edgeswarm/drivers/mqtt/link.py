@@ -246,25 +246,16 @@ class Link:
         self._client.unsubscribe(list(filters))
         self._after_writing()
 
-    async def drained(self, until: float, *, look_s: float) -> bool:
-        """The broker has nothing more to say on this link, which is unsubscribed from everything; False: not known.
-
-        A broker hands out a bounded number of QoS 1 messages and keeps the others until those are acknowledged.  It
-        answers in order, so that a PINGREQ with no such message before its PINGRESP finds none that is kept.
-        """
-        client = self._client
-        assert client is not None
-        while not self.is_lost:
-            heard, pongs = client.heard, client.pongs
-            client.ask()
+    def ask(self) -> None:
+        """PINGREQ; `heard` tells of the answer."""
+        if self._client is not None:
+            self._client.ask()
             self._after_writing()
-            while client.pongs == pongs:
-                if self.is_lost or self._loop.time() > until:
-                    return False
-                await asyncio.sleep(look_s)
-            if client.heard == heard:
-                return True
-        return False
+
+    @property
+    def heard(self) -> tuple[int, int]:
+        """QoS 1 messages that came, and PINGREQs that were answered."""
+        return (self._client.heard, self._client.pongs) if self._client is not None else (0, 0)
 
     def _after_writing(self) -> None:
         """Wait for the socket if something could not be written."""
@@ -310,8 +301,7 @@ class Link:
     # --- in ----------------------------------------------------------------------------------------------------------
     def _readable(self) -> None:
         """Handle what has come, a bounded number of packets and of milliseconds: others want the loop as well."""
-        client, stream = self._client, self._stream
-        self._again = None
+        client, stream, self._again = self._client, self._stream, None
         if self._paused or self._ended is not None or client is None or stream is None:
             return
         until = self._clock() + MQTT_READ_MS / 1000
@@ -407,13 +397,4 @@ class Link:
             self._timer = self._loop.call_later(self._tick_s, self._tick)
 
 
-__all__ = [
-    "UNSUPPORTED_PROTOCOL",
-    "ClosedEarlyError",
-    "Link",
-    "LinkError",
-    "Offer",
-    "RefusedError",
-    "Will",
-    "speaks_5",
-]
+__all__ = ["UNSUPPORTED_PROTOCOL", "ClosedEarlyError", "Link", "LinkError", "Offer", "RefusedError", "Will", "speaks_5"]

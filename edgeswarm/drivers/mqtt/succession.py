@@ -81,11 +81,7 @@ class Succession(ABC):
             link.close()
             self._pump()
             return False
-        # What the broker had queued for the old one before the new one was subscribed comes nowhere else.
-        if not old.is_lost and not link.is_lost:
-            self._subscriptions.leave(old)
-            until = asyncio.get_running_loop().time() + self._settings.connect_s
-            await old.drained(until, look_s=_LOOK_S)
+        await self._drained(old, link)
         self._client_id = other
         self.counters.connects += 1
         self._take_back(old)
@@ -103,3 +99,23 @@ class Succession(ABC):
                 return True
             await asyncio.sleep(_LOOK_S)
         return not link.is_lost and not self._subscriptions.is_asking
+
+    async def _drained(self, old: Link, link: Link) -> None:
+        """Until the broker has handed out what it had queued for `old` before `link` was subscribed; or connect_s.
+
+        A broker hands out a bounded number of QoS 1 messages and keeps the others until those are acknowledged.  It
+        answers in order, so that a PINGREQ with no such message before its PINGRESP finds none that is kept.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._settings.connect_s
+        if not old.is_lost:
+            self._subscriptions.leave(old)
+        while not (old.is_lost or link.is_lost):
+            heard, answered = old.heard
+            old.ask()
+            while old.heard[1] == answered:
+                if old.is_lost or link.is_lost or loop.time() > end:
+                    return
+                await asyncio.sleep(_LOOK_S)
+            if old.heard[0] == heard:
+                return
