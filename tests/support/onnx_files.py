@@ -118,6 +118,9 @@ EACH: dict[str, Callable[[Net], object]] = {
     "sigmoid": lambda net: net.add("Sigmoid"),
     "tanh": lambda net: net.add("Tanh"),
     "leaky": lambda net: net.add("LeakyRelu", alpha=0.2),
+    "prelu": lambda net: net.add("PRelu", net.random(4, 1, 1)),
+    "prelu one": lambda net: net.add("PRelu", net.number([0.3])),
+    "gelu": lambda net: (setattr(net, "opset", 20), net.add("Gelu")),
     "clip 0 6": lambda net: net.add("Clip", net.number(0.0), net.number(6.0)),
     "clip -1 1": lambda net: net.add("Clip", net.number(-1.0), net.number(1.0)),
     "clip 0 1": lambda net: net.add("Clip", net.number(0.0), net.number(1.0)),
@@ -127,6 +130,12 @@ EACH: dict[str, Callable[[Net], object]] = {
     "clip nothing": lambda net: (net.add("Clip"), net.add("Relu")),
     "hard sigmoid": lambda net: net.add("HardSigmoid", alpha=0.25, beta=0.4),
     "hard swish": lambda net: net.add("HardSwish"),
+    "resize": lambda net: net.add(
+        "Resize", "", net.number([1, 1, 2, 3]), coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+    ),
+    "resize to": lambda net: net.add(
+        "Resize", "", "", net.whole(1, 4, 3, 10), coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+    ),
     "neg": lambda net: net.add("Neg"),
     "dropout": lambda net: (net.add("Dropout"), net.add("Relu")),
     "identity": lambda net: (net.add("Identity"), net.add("Relu")),
@@ -167,9 +176,9 @@ EACH: dict[str, Callable[[Net], object]] = {
 
 
 KEEP = [
-    "relu", "sigmoid", "tanh", "leaky", "clip 0 6", "clip -0.3 0.7", "clip low", "hard swish", "neg", "dropout",
-    "identity", "add scalar", "add channels", "add row", "add last axis", "mul channels", "sub", "sub from", "div",
-    "batch normalization", "softmax channels", "softmax rows",
+    "relu", "sigmoid", "tanh", "leaky", "prelu", "clip 0 6", "clip -0.3 0.7", "clip low", "hard swish", "neg",
+    "dropout", "identity", "add scalar", "add channels", "add row", "add last axis", "mul channels", "sub",
+    "sub from", "div", "batch normalization", "softmax channels", "softmax rows",
 ]  # fmt: skip
 """Of EACH, those that write the shape that they read."""
 

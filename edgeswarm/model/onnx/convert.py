@@ -14,7 +14,7 @@ import numpy as np
 from edgeswarm.errors import LimitError, ModelError
 from edgeswarm.limits import KERNEL_WIDTH_MAX, ONNX_FOLDED_VALUES_MAX
 from edgeswarm.model.graph import Graph
-from edgeswarm.model.onnx import dense, pointwise, quantised, shapes, spatial
+from edgeswarm.model.onnx import dense, linear_models, pointwise, quantised, shapes, spatial
 from edgeswarm.model.onnx.draft import Draft, Held, plain
 from edgeswarm.model.onnx.file import File, Step, Value, parse
 from edgeswarm.model.onnx.folding import fold
@@ -28,6 +28,8 @@ READERS: Mapping[str, Reader] = {
     "MaxPool": spatial.max_pool,
     "AveragePool": spatial.average_pool,
     "GlobalAveragePool": spatial.global_average_pool,
+    "Resize": spatial.resize,
+    "Upsample": spatial.resize,
     "GlobalMaxPool": spatial.global_max_pool,
     "Gemm": dense.gemm,
     "MatMul": dense.matmul,
@@ -36,6 +38,8 @@ READERS: Mapping[str, Reader] = {
     "Sigmoid": pointwise.activation,
     "Tanh": pointwise.activation,
     "LeakyRelu": pointwise.leaky_relu,
+    "PRelu": pointwise.prelu,
+    "Gelu": pointwise.gelu,
     "Clip": pointwise.clip,
     "HardSigmoid": pointwise.hard_sigmoid,
     "HardSwish": pointwise.hard_swish,
@@ -61,12 +65,14 @@ READERS: Mapping[str, Reader] = {
     "ReduceMean": shapes.reduce_mean,
     "QuantizeLinear": quantised.quantize,
     "DequantizeLinear": quantised.dequantize,
-    "Scaler": dense.scaler,
-    "LinearRegressor": dense.linear_regressor,
+    "Scaler": linear_models.scaler,
+    "LinearRegressor": linear_models.linear_regressor,
+    "LinearClassifier": linear_models.linear_classifier,
+    "Normalizer": linear_models.normalizer,
 }
-"""Operator -> its reader; Scaler and LinearRegressor are of ai.onnx.ml."""
+"""Operator -> its reader; those of _ML are of ai.onnx.ml."""
 
-_ML = {"Scaler", "LinearRegressor"}
+_ML = {"Scaler", "LinearRegressor", "LinearClassifier", "Normalizer"}
 _ADVICE: Mapping[str, str] = {
     **dict.fromkeys(("LSTM", "GRU", "RNN"), "a net that remembers: convolutions over a window do without"),
     **dict.fromkeys(("If", "Loop", "Scan"), "export with fixed shapes and without branches (torch.onnx.export traces)"),
@@ -75,7 +81,6 @@ _ADVICE: Mapping[str, str] = {
         "quantise with QuantFormat.QDQ and static quantisation",
     ),
     "ConvTranspose": "Upsampling is not supported yet",
-    "ZipMap": "convert with options={'zipmap': False}",
     "TreeEnsembleClassifier": "trees are no networks: keep them where they are",
     "TreeEnsembleRegressor": "trees are no networks: keep them where they are",
     "LayerNormalization": "BatchNormalization is folded away and costs nothing",
@@ -182,17 +187,19 @@ def _axes(shape: tuple[int | None, ...]) -> str:
 
 
 def _output(file: File) -> tuple[Value, list[str]]:
-    """The output of the agent: the only one, or the only one of floats."""
-    if len(file.outputs) == 1:
-        return file.outputs[0], []
-    floats = [value for value in file.outputs if value.dtype == "float32"]
+    """The output of the agent: the only one, or the only one of floats; for a ZipMap's names, what it reads."""
+    named = {step.outputs[0]: step.inputs[0] for step in file.steps if step.op == "ZipMap" and step.inputs}
+    outputs = [Value(named[v.name], "float32", None) if v.name in named else v for v in file.outputs]
+    if len(outputs) == 1:
+        return outputs[0], []
+    floats = [value for value in outputs if value.dtype == "float32"]
     if len(floats) != 1:
-        names = ", ".join(f"{value.name[:40]!r} ({value.dtype})" for value in file.outputs[:8])
+        names = ", ".join(f"{value.name[:40]!r} ({value.dtype})" for value in outputs[:8])
         raise ModelError(
-            f"outputs: expected one, or one of float32, found {len(file.outputs)}: {names}; "
+            f"outputs: expected one, or one of float32, found {len(outputs)}: {names}; "
             "onnx.utils.extract_model keeps one"
         )
-    left = ", ".join(repr(value.name[:40]) for value in file.outputs if value is not floats[0])
+    left = ", ".join(repr(value.name[:40]) for value in outputs if value is not floats[0])
     return floats[0], [f"the agent answers {floats[0].name[:40]!r}; left out: {left}"]
 
 

@@ -1,19 +1,20 @@
-"""Dense layers of ONNX (Gemm, MatMul, the linear models of ai.onnx.ml), and scales and shifts that join them.
+"""Dense layers of ONNX (Gemm, MatMul), and scales and shifts that join them.
 
 Weights that meet a flattened image are put into the order in which the image lies, so that nothing is transposed.
-Source: the ONNX operator specification, ai.onnx and ai.onnx.ml.
+Source: the ONNX operator specification.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from edgeswarm.errors import ModelError
 from edgeswarm.model.onnx.draft import Draft, Held, Numbers, plain, rows_only, size_of
 from edgeswarm.model.onnx.file import Step
-from edgeswarm.model.onnx.reading import float_attr, floats_input, single, text_attr, whole_attr
+from edgeswarm.model.onnx.reading import float_attr, floats_input, single, whole_attr
 
 LINEAR = ("conv2d", "depthwise", "dense")
 """Operators that a scale and a shift of their channels can be folded into."""
@@ -35,7 +36,7 @@ def gemm(draft: Draft, step: Step) -> None:
         bias = bias + found.astype(np.float64) * float_attr(step, "beta", 1.0)
     if value.rank != 1:
         raise ModelError(f"expected one axis besides the batch, found {list(value.shape)}; Flatten makes one")
-    made = layer(draft, value, weights, bias)
+    made = layer(draft, value, weights, bias, whole=step.inputs[1] in draft.folded)
     if float_attr(step, "alpha", 1.0) == 1.0:
         keep_whole(draft, step, made.tensor, lambda whole: in_place(value, whole.T if transposed else whole))
     draft.put(step, made)
@@ -54,21 +55,43 @@ def matmul(draft: Draft, step: Step) -> None:
     weights = weights.reshape(weights.shape[-2], weights.shape[-1])
     bias = np.zeros(weights.shape[1])
     if first.rank == 1:
-        made = layer(draft, first, weights, bias)
+        made = layer(draft, first, weights, bias, whole=step.inputs[1] in draft.folded)
         keep_whole(draft, step, made.tensor, lambda whole: in_place(first, whole.reshape(weights.shape)))
     else:
         made = _pointwise(draft, first, weights, bias)
     draft.put(step, made)
 
 
-def layer(draft: Draft, value: Held, weights: Numbers, bias: Numbers) -> Held:
-    """value @ weights + bias for a value of one axis; weights, bias: float64."""
+def layer(draft: Draft, value: Held, weights: Numbers, bias: Numbers, *, whole: bool = False) -> Held:
+    """value @ weights + bias for a value of one axis; weights, bias: float64.
+
+    whole: whether the weights were made of whole numbers that are still wanted, and so must stay what they are.
+    """
     if value.rank != 1 or weights.shape[0] != value.shape[0] or not weights.shape[1]:
         raise ModelError(f"weights: expected {list(value.shape)} rows of at least one, found {list(weights.shape)}")
+    if not whole:
+        value, weights, bias = _behind(draft, value, weights, bias)
     flat = draft.reshaped(value.tensor, value.shape)
     params = {"weights": in_place(value, single(weights, "weights")), "bias": single(bias, "bias")}
     made = draft.add("dense", [flat], params, units=weights.shape[1], activation="linear")
     return draft.fresh(made, (0,))
+
+
+def _behind(draft: Draft, value: Held, weights: Numbers, bias: Numbers) -> tuple[Held, Numbers, Numbers]:
+    """Numbers that a row is multiplied with, or that are added to it, go into the layer behind."""
+    while value.base == value.shape and value.sole and (node := draft.node_of(value.tensor)) is not None:
+        read = [draft.node_of(at) for at in node.inputs]
+        if node.op not in ("mul", "add") or node.attrs["activation"] != "linear":
+            break
+        if read[1] is None or read[1].op != "constant" or draft.shape_of(node.inputs[0]) != value.shape:
+            break
+        numbers = np.broadcast_to(read[1].params["value"].astype(np.float64), value.shape)
+        if node.op == "mul":
+            weights = weights * numbers[:, None]
+        else:
+            bias = bias + numbers @ weights
+        value = replace(value, tensor=node.inputs[0])
+    return value, weights, bias
 
 
 def in_place(value: Held, weights: Numbers) -> Numbers:
@@ -179,42 +202,3 @@ def batch_normalization(draft: Draft, step: Step) -> None:
     shape = (value.shape[0], *(1,) * (value.rank - 1))
     held = single(scale, "scale").reshape(shape), single(shift - mean * scale, "shift").reshape(shape)
     draft.put(step, affine(draft, value, *held))
-
-
-# --- ai.onnx.ml: what scikit-learn's converter writes
-
-
-def scaler(draft: Draft, step: Step) -> None:
-    """Scaler: (x - offset) * scale, of a row of one axis."""
-    value = draft.held(step, 0)
-    offset, scale = (_floats_attr(step, name) for name in ("offset", "scale"))
-    sizes = {len(offset), len(scale)} - {1}
-    if value.rank != 1 or sizes - {value.shape[0]}:
-        raise ModelError(f"expected one axis and a number for each of its values, found {list(value.shape)}")
-    width = (value.shape[0],)
-    held = single(np.broadcast_to(scale, width), "scale"), single(np.broadcast_to(-offset * scale, width), "offset")
-    draft.put(step, affine(draft, value, *held))
-
-
-def linear_regressor(draft: Draft, step: Step) -> None:
-    """LinearRegressor: x @ coefficients.T + intercepts."""
-    value, targets = draft.held(step, 0), whole_attr(step, "targets", 1)
-    if text_attr(step, "post_transform", "NONE") != "NONE":
-        raise ModelError("post_transform: expected NONE, found another")
-    coefficients = _floats_attr(step, "coefficients")
-    if value.rank != 1 or targets < 1 or coefficients.size != targets * value.shape[0]:
-        raise ModelError(f"coefficients: expected {targets} for each value of {list(value.shape)}")
-    bias = _floats_attr(step, "intercepts") if "intercepts" in step.attrs else np.zeros(targets)
-    if bias.shape != (targets,):
-        raise ModelError(f"intercepts: expected {targets}, found {len(bias)}")
-    draft.put(step, layer(draft, value, coefficients.reshape(targets, -1).T, bias))
-
-
-def _floats_attr(step: Step, name: str) -> Numbers:
-    value = step.attrs.get(name, ())
-    if not isinstance(value, tuple) or not value or not all(isinstance(item, float) for item in value):
-        raise ModelError(f"{name}: expected numbers, found {str(value)[:40]!r}")
-    held = np.array(value, np.float64)
-    if not np.isfinite(held).all():
-        raise ModelError(f"{name}: expected finite numbers, found NaN or infinity")
-    return held

@@ -99,7 +99,8 @@ def parse(data: bytes) -> File:
     if graph.sparse_initializer:
         raise ModelError("expected plain numbers, found sparse ones")
     opsets = {entry.domain: entry.version for entry in proto.opset_import}
-    opset = opsets.get("", opsets.get("ai.onnx", 1))
+    own = any(node.domain in ("", "ai.onnx") for node in graph.node)
+    opset = opsets.get("", opsets.get("ai.onnx", 1 if own else 17))  # a file of ai.onnx.ml alone need not say
     numbers = {tensor.name: numbers_of(tensor, f"initializer {tensor.name[:60]!r}") for tensor in graph.initializer}
     return File(
         ir_version=proto.ir_version,

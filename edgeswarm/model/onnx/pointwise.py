@@ -16,7 +16,7 @@ from edgeswarm.model.nodes import Attr
 from edgeswarm.model.onnx.dense import affine
 from edgeswarm.model.onnx.draft import Draft, Held, Numbers, plain, row_axis, rows_only
 from edgeswarm.model.onnx.file import Step
-from edgeswarm.model.onnx.reading import float_attr, scalar_input, whole_attr
+from edgeswarm.model.onnx.reading import float_attr, scalar_input, text_attr, whole_attr
 
 FUSED = ("conv2d", "depthwise", "dense", "add", "mul", "average_pool", "max_pool")
 """Operators with an activation of their own."""
@@ -46,6 +46,24 @@ def activation(draft: Draft, step: Step) -> None:
 def leaky_relu(draft: Draft, step: Step) -> None:
     """LeakyRelu: below 0, alpha * x."""
     draft.put(step, _each(draft, draft.held(step, 0), "leaky", slope=float_attr(step, "alpha", 0.01)))
+
+
+def gelu(draft: Draft, step: Step) -> None:
+    """Gelu in its exact form."""
+    if (kind := text_attr(step, "approximate", "none")) != "none":
+        raise ModelError(f"approximate: expected none, found {kind[:40]!r}")
+    draft.put(step, activated(draft, draft.held(step, 0), "gelu"))
+
+
+def prelu(draft: Draft, step: Step) -> None:
+    """PRelu: below 0, slope * x, a slope for all or for each channel: relu(x) - slope * relu(-x)."""
+    value, slope = draft.held(step, 0), _met(draft.held(step, 0), draft.numbers(step, 1, "slope"))
+    if slope.size == 1:
+        draft.put(step, _each(draft, value, "leaky", slope=float(slope.reshape(()))))
+        return
+    value = replace(value, sole=False)  # it is read twice
+    below = activated(draft, affine(draft, value, _scalar(value, -1.0), None), "relu")
+    draft.put(step, _pair(draft, "add", activated(draft, value, "relu"), affine(draft, below, -slope, None)))
 
 
 def clip(draft: Draft, step: Step) -> None:
@@ -111,16 +129,22 @@ def softmax(draft: Draft, step: Step) -> None:
         made = draft.reshaped(draft.add("softmax", [flat], beta=1.0), value.shape)
         draft.put(step, draft.fresh(made, plain(value.rank)))
         return
-    if value.base == value.shape and value.rank == 1:  # a dense layer has it as its activation, for many rows at once
-        maker = draft.maker(value, ("dense",), keep_last=True)
-        if maker is not None and draft.shape_of(maker) == value.shape:
-            draft.rewrite(maker, activation="softmax")
-            draft.put(step, value)
-            return
+    if value.rank == 1:
+        draft.put(step, softmaxed(draft, value))
+        return
     order = value.order
     if value.base != value.shape or order[-1] != axis:
         order = (*(other for other in range(value.rank) if other != axis), axis)
     draft.put(step, draft.fresh(draft.add("softmax", [draft.in_order(value, order)], beta=1.0), order))
+
+
+def softmaxed(draft: Draft, value: Held) -> Held:
+    """Softmax of a value of one axis; a dense layer has it as its activation, for many rows at once."""
+    maker = draft.maker(value, ("dense",), keep_last=True) if value.base == value.shape else None
+    if maker is not None and draft.shape_of(maker) == value.shape:
+        draft.rewrite(maker, activation="softmax")
+        return value
+    return draft.fresh(draft.add("softmax", [draft.in_order(value, (0,))], beta=1.0), (0,))
 
 
 # --- pairs

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeswarm.errors import LimitError, ModelError
-from edgeswarm.limits import ONNX_GROUPS_MAX, WINDOW_SIDE_MAX
+from edgeswarm.limits import GRAPH_TENSOR_VALUES_MAX, ONNX_GROUPS_MAX, WINDOW_SIDE_MAX
 from edgeswarm.model.onnx.dense import keep_whole
 from edgeswarm.model.onnx.draft import Draft, Held, Numbers, last, plain
 from edgeswarm.model.onnx.file import Step
-from edgeswarm.model.onnx.reading import floats_input, single, text_attr, whole_attr, wholes_attr
+from edgeswarm.model.onnx.reading import floats_input, single, text_attr, whole_attr, wholes_attr, wholes_input
 
 Pair = tuple[int, int]
 
@@ -254,3 +254,33 @@ def global_max_pool(draft: Draft, step: Step) -> None:
     tensor, spatial = image(draft, draft.held(step, 0))
     height, width, _ = draft.shape_of(tensor)
     _pool(draft, step, "max_pool", tensor, Window((height, width), (1, 1), (1, 1), (0, 0, 0, 0)), spatial)
+
+
+def resize(draft: Draft, step: Step) -> None:
+    """Resize (before opset 11 Upsample) to the nearest, places counted from 0: what PyTorch's nearest becomes."""
+    mode, asked = text_attr(step, "mode", "nearest"), {"coordinate_transformation_mode": "asymmetric"}
+    asked["nearest_mode"] = "floor"
+    found = {name: text_attr(step, name, default) for name, default in _RESIZE_DEFAULTS.items()}
+    newer = step.op == "Resize" and draft.file.opset >= 11
+    if mode != "nearest" or (newer and found != asked):
+        raise ModelError("mode: expected nearest, asymmetric, floor, found another")
+    value = draft.held(step, 0)
+    tensor, spatial = image(draft, value)
+    shape = (1, *value.shape)
+    if newer and draft.given(step, 3):
+        sizes = wholes_input(draft, step, 3, "sizes", len(shape), 1, GRAPH_TENSOR_VALUES_MAX)
+    else:
+        scales = floats_input(draft, step, 2 if newer else 1, "scales", 1)
+        if len(scales) != len(shape) or not ((scales > 0) & (scales < GRAPH_TENSOR_VALUES_MAX)).all():
+            raise ModelError(f"scales: expected {len(shape)} numbers above 0, found others")
+        sizes = tuple(int(side * scale) for side, scale in zip(shape, scales.tolist(), strict=True))
+    if "axes" in step.attrs or sizes[:2] != shape[:2]:
+        raise ModelError(f"sizes: expected other sizes for all axes but batch and channels, found {list(sizes)}")
+    if any(large % small for large, small in zip(sizes[2:], shape[2:], strict=True)):
+        raise ModelError(f"sizes: expected multiples of {list(shape[2:])}, found {list(sizes[2:])}")
+    size = (1,) * (2 - spatial) + sizes[2:]
+    made = draft.from_i8(tensor, lambda at: draft.add("resize_nearest", [at], size=size, align=0, half=0))
+    draft.put(step, unimage(draft, made, spatial))
+
+
+_RESIZE_DEFAULTS = {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_floor"}

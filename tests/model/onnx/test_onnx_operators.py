@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("onnx", reason="the extra onnx is not here: NO ONNX FILE IS TESTED")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not here: NO ONNX FILE IS TESTED AGAINST IT")
 
+import onnx
 from onnx_files import EACH, Net, answers, grown, rows_of
 
 from edgeswarm.model.graph import forward
@@ -205,6 +206,22 @@ def test_shapes_that_pytorch_computes_are_folded() -> None:
     assert ops(agrees(net)) == ["elementwise", "reshape", "dense"]
 
 
+def test_pads_that_pytorch_computes_are_folded() -> None:
+    """F.pad becomes eight nodes, one of which turns its numbers round."""
+    net = Net(["N", 2, 8])
+    x = net.last
+    zeros = net.add("ConstantOfShape", net.whole(4), reads="", value=onnx.helper.make_tensor("v", 7, [1], [0]))
+    net.add("Concat", zeros, axis=0, reads=net.whole(3, 0))
+    net.add("Reshape", net.whole(-1, 2))
+    net.add("Slice", net.whole(-1), net.whole(-(2**63) + 1), net.whole(0), net.whole(-1))
+    net.add("Transpose", perm=[1, 0])
+    net.add("Reshape", net.whole(-1))
+    pads = net.add("Cast", to=7)
+    net.add("Pad", pads, net.number(0.0), reads=x)
+    net.add("Conv", net.random(5, 2, 4))
+    assert ops(agrees(net)) == ["transpose", "reshape", "conv2d", "reshape", "transpose"]
+
+
 def test_a_classifier_of_scikit_learn_answers_its_probabilities() -> None:
     """Its converter's file has labels besides, of operators that are not needed."""
     net = Net(["N", 6])
@@ -220,6 +237,30 @@ def test_a_classifier_of_scikit_learn_answers_its_probabilities() -> None:
     made = imported(data)
     np.testing.assert_allclose(forward(made.graph, x), answers(data, x, chances), atol=1e-6)
     assert made.notes == ("the agent answers 'v6'; left out: 'v7'",)
+
+
+@pytest.mark.parametrize("kind", ["SOFTMAX", "LOGISTIC", "NONE"])
+def test_a_logistic_regression_of_scikit_learn(kind: str) -> None:
+    net, classes = Net(["N", 4]), 3 if kind == "SOFTMAX" else 2
+    weights = net.rng.normal(size=(classes, 4)).astype(np.float32)
+    weights[-1] = -weights[0] if classes == 2 else weights[-1]
+    net.add("Scaler", domain="ai.onnx.ml", offset=[0.5] * 4, scale=[2.0] * 4)
+    labels = net.add(
+        "LinearClassifier",
+        domain="ai.onnx.ml",
+        outputs=2,
+        classlabels_ints=list(range(classes)),
+        coefficients=weights.reshape(-1).tolist(),
+        intercepts=[0.5, -0.5, 0.25][:classes],
+        post_transform=kind,
+    )
+    shares = f"{labels}_1"
+    if kind != "NONE":
+        shares = net.add("Normalizer", domain="ai.onnx.ml", norm="L1", reads=shares)
+    data, x = net.bytes(labels, shares, dtypes=[7]), rows_of(net.bytes(), 3)
+    made = imported(data)
+    np.testing.assert_allclose(forward(made.graph, x), answers(data, x, shares), atol=1e-6)
+    assert ops(made) == ["dense"]
 
 
 def test_a_regression_of_scikit_learn() -> None:
