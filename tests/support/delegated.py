@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import shutil
@@ -11,6 +12,7 @@ from array import array
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from supervised import Bench, header_tree, until
 
@@ -95,16 +97,12 @@ TINY = delegate_model.model()
 
 
 def jails_left() -> list[int]:
-    """Processes that have a runtime's worker on their command line: zygotes, and the jails they have forked."""
+    """Of this process's children: zygotes that have a runtime's worker on their command line, and their jails."""
     found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            line = (entry / "cmdline").read_bytes()
-            stat = (entry / "stat").read_bytes()
-        except OSError:
-            continue
-        if b"edgeswarm.jail.delegate_" in line and b") Z " not in stat:
-            found.append(int(entry.name))
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "edgeswarm.jail.delegate_" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child.pid)
     return found
 
 
