@@ -6,7 +6,7 @@ Part by part, each at a multiple of 64 bytes:
   bias     i32, with what the input's zero point adds: kernels multiply the numbers as they are held
   raw      the multipliers, then the shifts, i32
   weights  i16, two steps of the sum side by side: panels of 4 vectors of 4 outputs, or depthwise groups of 8 channels;
-           of dense layers i8, 16 inputs of an output side by side
+           (pack_winograd.py: where tiles are transformed), of dense layers i8, 16 inputs of an output side by side
 Outputs are padded to whole vectors (depthwise: pairs of vectors) with zeros.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeswarm.compile.pack_winograd import pack_tiles, unpack_tiles
 from edgeswarm.compile.shape_conv_i8 import PANEL_VECTORS, Shape
 from edgeswarm.model import fixed_point
 
@@ -203,6 +204,8 @@ def _packing(shape: Shape) -> _Packing:
     """How the weights are packed, and unpacked."""
     if shape.dense:
         return _pack_quads, _unpack_quads
+    if shape.winograd:
+        return pack_tiles, unpack_tiles
     if shape.paired:
         return _pack_pairs, _unpack_pairs
     return (_pack_taps, _unpack_taps) if shape.depthwise else (_pack_panels, _unpack_panels)

@@ -94,6 +94,25 @@ class Shape:
         """Values of a place of the widened input."""
         return self.inputs * self.times
 
+    @property
+    def winograd(self) -> bool:
+        """Whether a 3 x 3 convolution goes by transforms of tiles (winograd.wat): where channels are enough to pay.
+
+        Its weights take 8 times their bytes, so not where they leave the second cache; sums stay below 2^25.  Groups of
+        tiles do not write in the order of places, so outputs are whole vectors, which write nothing behind them.
+        """
+        window = self.window
+        plain = window.kernel == (3, 3) and window.stride == (1, 1) and window.dilation == (1, 1) and not self.depthwise
+        fits = self.inputs % 8 == 0 and 16 <= self.inputs <= 128 and self.outputs % 16 == 0
+        return plain and fits and self.inputs * self.outputs <= 8192 and min(window.height, window.width) >= 4
+
+    @property
+    def tiles(self) -> tuple[int, int, int]:
+        """Of a convolution by transforms: tiles down, groups of tiles across, tiles of a group (4 gain 3 %)."""
+        across = -(-self.window.width // 4)
+        groups = -(-across // 2)
+        return -(-self.window.height // 4), groups, -(-across // groups)
+
     # --- how the sums of a convolution that is not depthwise are cut into steps of 2 values
 
     @property
@@ -170,6 +189,8 @@ class Shape:
     def weights_bytes(self) -> int:
         if self.dense:
             return 64 * self.vectors * self.bodies[0] * self.bodies[1]
+        if self.winograd:
+            return 36 * 2 * self.inputs * 4 * self.vectors
         if self.paired:
             return self.tables * self.table_bytes
         if self.depthwise:

@@ -19,7 +19,7 @@ from edgeswarm.model import fixed_point
 from edgeswarm.model.graph import Builder, Graph, Tensor, forward
 
 Load = Callable[..., Any]
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SAME = 0.5  # the scale of what is read: every number of it arrives as it is
 
 
@@ -155,7 +155,10 @@ def test_dense_layers_of_any_shape(load: Load, inputs: int, units: int, extreme:
 CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "kws first": ("conv2d_i8", (49, 10, 1), {"channels": 64, "kernel": (10, 4), "stride": (2, 2), "pad": (4, 5, 1, 1)}),
     "pointwise": ("conv2d_i8", (25, 5, 64), {"channels": 64, "clamp": (-5, 127)}),
-    "many steps": ("conv2d_i8", (6, 6, 64), {"channels": 20, "kernel": (3, 3), "pad": (1, 1, 1, 1)}),
+    "tiles": ("conv2d_i8", (17, 13, 16), {"channels": 16, "kernel": (3, 3), "pad": (1, 1, 1, 1), "clamp": (-5, 127)}),
+    "tiles of few": ("conv2d_i8", (6, 6, 24), {"channels": 16, "kernel": (3, 3)}),
+    "tiles of many": ("conv2d_i8", (8, 30, 64), {"channels": 80, "kernel": (3, 3), "pad": (2, 0, 0, 2)}),
+    "many steps": ("conv2d_i8", (6, 6, 62), {"channels": 20, "kernel": (3, 3), "pad": (1, 1, 1, 1)}),
     "strided": ("conv2d_i8", (16, 16, 16), {"channels": 32, "stride": (2, 2)}),
     "wide kernel": ("conv2d_i8", (4, 90, 3), {"channels": 5, "kernel": (2, 70), "dilation": (2, 1)}),
     "dilated many": ("conv2d_i8", (12, 12, 24), {"channels": 6, "kernel": (3, 3), "dilation": (2, 3)}),
@@ -179,6 +182,27 @@ def test_shapes_of_known_nets(load: Load, name: str, mode: str) -> None:
     op, shape, given_ = CASES[name]
     for seed in range(2):
         answers(load, made(op, shape, seed=seed, **given_), mode=mode)
+
+
+@QUICK
+@given(
+    st.integers(4, 12),
+    st.integers(4, 19),
+    st.sampled_from([16, 32, 80]),
+    st.sampled_from([16, 24, 32, 48]),
+    st.tuples(*[st.integers(0, 2)] * 4),
+    st.booleans(),
+    st.integers(0, 1 << 16),
+)
+def test_convolutions_by_transforms(
+    load: Load, height: int, width: int, channels: int, inputs: int, pad: tuple[int, ...], extreme: bool, seed: int
+) -> None:
+    """Any size of image and all margins of a 3 x 3 kernel, with the largest numbers that the sums can hold."""
+    sides = [max(4, side + 2 - pad[2 * axis] - pad[2 * axis + 1]) for axis, side in enumerate((height, width))]
+    window = {"kernel": (3, 3), "pad": pad, "zeros": [(3, -5), (-128, -128), (127, 0)][seed % 3]}
+    graph = made("conv2d_i8", (*sides, inputs), channels=channels, extreme=extreme, seed=seed, **window)
+    assert shape_of(graph, 1).winograd
+    answers(load, graph, rows=1 + seed % 2)
 
 
 def test_an_output_that_is_always_the_same_keeps_its_layer_fast(load: Load) -> None:

@@ -5,6 +5,7 @@
 ;; (`groups`, `group_step` bytes apart: rows of the kernel).  A step is 2 values of x and 16 bytes of weights for each
 ;; vector of 4 outputs; a segment has `rounds` bodies of `unroll` steps.  Where a segment ends before them, the packed
 ;; weights are 0, and what lies behind it is read and not used.
+;; `repeat` above 1: that many times with weights of its own each, places going on where the last ended, without bias.
 ;; `flat`: all steps are written out, and no sum goes through memory.  Else the sums wait in y between bodies.
 ;;
 ;; Cranelift's habits are told in dense_f32/gemv.wat: a branch behind each step, here on $never, which is 0, keeps the
@@ -39,7 +40,11 @@
 ;;@ end
 ;;@ define bias
 ;;@ for c in 0..width
+;;@ if repeat > 1
+        (local.set $b (v128.const i32x4 0 0 0 0))
+;;@ else
         (local.set $b (v128.load offset=@{16 * c} (local.get $bias)))
+;;@ end
 ;;@ for r in 0..rows
         (local.set $a@{r * width + c} (local.get $b))
 ;;@ end
@@ -106,6 +111,13 @@
   (local $a@{r * width + c} v128)
 ;;@ end
 ;;@ end
+;;@ if repeat > 1
+  (local $again i32) (local $places i32)
+  (local.set $again (i32.const @{repeat}))
+  (local.set $places (local.get $pixels))
+  (loop $next
+  (local.set $pixels (local.get $places))
+;;@ end
   (if (i32.ge_u (local.get $pixels) (i32.const @{tile})) (then
     (loop $pixel
 ;;@ use tile rows=@{tile}
@@ -116,5 +128,9 @@
     (loop $pixel
 ;;@ use tile rows=1
       (br_if $pixel (local.tee $pixels (i32.sub (local.get $pixels) (i32.const 1)))))))
+;;@ end
+;;@ if repeat > 1
+  (local.set $w (i32.add (local.get $w) (i32.const @{16 * width * groups * segments * unroll * rounds})))
+  (br_if $next (local.tee $again (i32.sub (local.get $again) (i32.const 1)))))
 ;;@ end
 )
