@@ -81,6 +81,38 @@ def test_a_net_that_you_have_is_as_readme_says(state: Path, ordinary: int | None
     assert (state / "again.net").read_bytes() == (state / "pump.net").read_bytes()
 
 
+def test_a_tflite_model_is_as_readme_says(state: Path, ordinary: int | None) -> None:
+    pytest.importorskip("tflite", reason="the parser of TFLite files is not installed: pip install 'edgeswarm[build]'")
+    given = state.parent / "given"
+    given.mkdir()
+    (given / "kws.tflite").write_bytes(spotter())
+    rows = np.random.default_rng(1).uniform(-1, 1, (5, 60))
+    (given / "rows.csv").write_text("".join(",".join(f"{x:.4f}" for x in row) + "\n" for row in rows))
+    said = paste(f"cp {given}/* .\n" + chapter("A TFLite or ONNX model"), state, ordinary)
+    assert "to the bit" in said
+    words = np.loadtxt(state / "words.csv", delimiter=",")
+    assert words.shape == (5, 4) and words.sum(axis=1) == pytest.approx(1, abs=0.02)
+    assert "<svg" in (state / "kws.svg").read_text()
+
+
+def spotter() -> bytes:
+    """A tiny net of words in full int8: 10 x 6 features in, 4 classes out."""
+    from tflite_files import RELU, SAME, Net
+
+    rng, net = np.random.default_rng(2), Net()
+    x = net.tensor((1, 10, 6, 1), "i8", scale=1 / 128, zero_point=3)
+    y = net.tensor((1, 5, 3, 8), "i8", scale=0.02, zero_point=-128)
+    weights = net.constant(rng.integers(-127, 128, (8, 3, 3, 1)), "i8", scale=[0.01] * 8, zero_point=[0] * 8)
+    bias = net.constant(rng.integers(-500, 500, 8), "i32", scale=[0.01 / 128] * 8, zero_point=[0] * 8)
+    net.op("CONV_2D", [x, weights, bias], [y], Padding=SAME, StrideH=2, StrideW=2, FusedActivationFunction=RELU)
+    score = net.tensor((1, 4), "i8", scale=0.1, zero_point=0)
+    dense = net.constant(rng.integers(-127, 128, (4, 120)), "i8", scale=0.01)
+    net.op("FULLY_CONNECTED", [y, dense, -1], [score])
+    share = net.tensor((1, 4), "i8", scale=1 / 256, zero_point=-128)
+    net.op("SOFTMAX", [score], [share], Beta=1.0)
+    return net.file([x], [share])
+
+
 def test_a_fleet_is_as_readme_says(state: Path, ordinary: int | None) -> None:
     needs_mosquitto()
     script = replaced(
