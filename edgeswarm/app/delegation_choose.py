@@ -7,11 +7,12 @@ stays out until one of those is another.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
+from edgeswarm.app.config import Settings
 from edgeswarm.app.delegation_rows import golden_of
 from edgeswarm.app.shelf import Artefact
 from edgeswarm.drivers.delegates import contest as contests
@@ -22,12 +23,10 @@ from edgeswarm.drivers.delegates.manager import GpuManager
 from edgeswarm.drivers.delegates.runtimes import Delegate, NotHereError
 from edgeswarm.drivers.delegates.verdicts import Verdict, Verdicts, key_of
 from edgeswarm.drivers.jail_spec import KernelSpec
+from edgeswarm.drivers.jails import JailHost
 from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.ids import AgentName
 from edgeswarm.limits import DELEGATE_MARGIN
-
-if TYPE_CHECKING:
-    from edgeswarm.app.supervisor import Supervisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +38,44 @@ class Field:
     absent: tuple[str, ...]
 
 
+class Prepares(Protocol):
+    """What compiles a file's kernel (`app.shelf.Shelf`)."""
+
+    async def prepare(self, artefact: Artefact, host: JailHost) -> None: ...
+
+
+class Log(Protocol):
+    """What is needed of a log."""
+
+    def warning(self, event: str, **fields: Any) -> None: ...
+
+
+class Around(Protocol):
+    """Whose agents they are: a supervisor, or `agent bench`."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def host(self) -> JailHost | None: ...
+
+    @property
+    def shelf(self) -> Prepares: ...
+
+    @property
+    def log(self) -> Log: ...
+
+    async def in_disk_thread(self, work: Callable[[], None]) -> None: ...
+
+
 class Chooser:
     """Of one supervisor."""
 
-    def __init__(self, supervisor: Supervisor, gpu: GpuManager) -> None:
-        self._sup = supervisor
+    def __init__(self, around: Around, gpu: GpuManager) -> None:
+        self._sup = around
         self._gpu = gpu
-        self._settings = supervisor.settings.profile.delegates
-        self._verdicts = Verdicts(supervisor.settings.state_dir / "delegates.json")
+        self._settings = around.settings.profile.delegates
+        self._verdicts = Verdicts(around.settings.state_dir / "delegates.json")
 
     def field(self, name: AgentName, *, without: Collection[str], quiet: bool = False) -> Field:
         """without: names that take no part.  quiet: say nothing in the log."""
@@ -75,14 +104,16 @@ class Chooser:
                     self._sup.log.warning("delegate_missing", agent=name, delegate=one, error=str(error))
         return Field(wanted, tuple(found), tuple(absent))
 
-    async def verdict(self, artefact: Artefact, field: Field, hosts: Hosts) -> tuple[Verdict, bool]:
-        """And whether it is new: the outcome of a contest that was held now."""
+    async def verdict(
+        self, artefact: Artefact, field: Field, hosts: Hosts, *, anew: bool = False
+    ) -> tuple[Verdict, bool]:
+        """And whether it is new: the outcome of a contest that was held now.  anew: whatever is known already."""
         host, settings = self._sup.host, self._settings
         assert host is not None
         counts = [settings.choose, settings.threads, settings.tolerance, field.wanted, *settings.order]
         key = key_of(artefact.plan.artefact, host.cache.binding, [one.identity for one in field.delegates], counts)
         known = self._verdicts.get(key)
-        if known is not None:
+        if known is not None and not anew:
             return known, False
         scores = await self._contest(artefact, field.delegates, hosts)
         verdict = Verdict(self._choice(scores, field), tuple(scores), time.time())

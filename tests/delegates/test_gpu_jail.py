@@ -35,7 +35,7 @@ def gpu() -> dict[str, Any]:
 
 async def test_a_gpu_computes_in_a_jail_of_its_policy(serve: Any, gpu: dict[str, Any]) -> None:
     """The kernel is made slow, as SwiftShader is no fast GPU."""
-    bench = await serve(d.TINY, loops=100 * d.SLOW, kernel={"deadline_ms": 10_000}, **gpu)
+    bench = await serve(d.TINY, loops=10 * d.SLOW, kernel={"deadline_ms": 10_000}, **gpu)
     await runs_on(bench, "gpu")
     await right(bench, 10)
     row = row_of(bench)

@@ -112,6 +112,7 @@ def _without(answers: bytes, size: int, kept: int) -> bytes:
 @click.option("--rows", type=click.IntRange(1, BATCH_ROWS), multiple=True, help="Batch size; may be given repeatedly.")
 @click.option("--against", type=click.Choice(["litert"]), help="Measure LiteRT beside it, in turns (one row a call).")
 @click.option("--model", type=click.Path(path_type=Path), help="Its .tflite file, where X.af does not carry it.")
+@click.option("--delegates", is_flag=True, help="Only decide who computes it here: the kernel or a delegate.")
 @output.state_option
 @output.config_option
 @output.json_option
@@ -121,24 +122,34 @@ def bench(
     rows: tuple[int, ...],
     against: str | None,
     model: Path | None,
+    delegates: bool,
     state: Path | None,
     config_file: Path | None,
     as_json: bool,
 ) -> None:
     """Measure an agent file in a jail: time of one call of 1, 16 and 256 rows, there and back, and memory.
 
-    Input is the file's golden vectors, else numbers between -1 and 1.
+    Input is the file's golden vectors, else numbers between -1 and 1.  With --delegates the kernel and the delegates of
+    the settings compute the golden vectors, the fastest that is right is chosen, and the supervisor of the state
+    directory goes by that from its agents' next start on (docs/delegates.md).
 
     \b
     Examples:
       edgeswarm agent bench digits.af
       edgeswarm agent bench digits.af --rows 1 --rows 64 --seconds 5 --json
       edgeswarm agent bench kws.af --against litert
+      edgeswarm agent bench kws.af --delegates
     """
     if model is not None and against is None:
         raise click.UsageError("--model is for --against")
     from edgeswarm.app.cli import agent_against
 
+    if delegates:
+        from edgeswarm.app.cli import agent_delegates
+
+        found = agent_delegates.hold(file, state, config_file)
+        output.emit(found, as_json=as_json, text=lambda: agent_delegates.text(found))
+        return
     other = agent_against.model_of(file, model) if against else b""
     agent, layout = jailed.read_runnable(file, state, config_file)
     sizes = rows or tuple(dict.fromkeys(min(size, layout.batch_max) for size in BENCH_ROWS))
