@@ -73,6 +73,8 @@ class Draft:
         """Of a tensor: the int8 weights (in the file's axes) and their scales, one a channel, by which it was made."""
         self.folded: dict[str, tuple[Numbers, Numbers, Numbers]] = {}
         """Of a name: the whole numbers, scales and zero points that DequantizeLinear made its numbers of."""
+        self.on_grid: dict[int, tuple[float, int]] = {}
+        """Of a constant that DequantizeLinear made: the scale and zero point by which it was held."""
         self.shares: set[int] = set()
         """Tensors whose values, never below 0, add up to 1 in each row."""
         self._arranged: dict[tuple[int, Order, Order], int] = {}

@@ -158,9 +158,21 @@ def pair(draft: Draft, step: Step) -> None:
     elif isinstance(first, Held):
         assert not isinstance(second, Held)
         draft.put(step, _with(draft, step.op, first, second))
+        _on_grid(draft, step, 1)
     else:
         assert isinstance(second, Held)
         draft.put(step, _after(draft, step.op, first, second))
+        _on_grid(draft, step, 0)
+
+
+def _on_grid(draft: Draft, step: Step, index: int) -> None:
+    """Remember that the numbers, input `index` of an Add or Mul, were of 8 bits."""
+    folded, made = draft.folded.get(step.inputs[index]), draft.values[step.outputs[0]]
+    if folded is None or folded[1].size != 1 or step.op not in ("Add", "Mul") or not isinstance(made, Held):
+        return
+    node = draft.node_of(made.tensor)
+    if node is not None and node.op == step.op.lower() and len(node.inputs) == 2:
+        draft.on_grid[node.inputs[1]] = (float(np.float32(folded[1][0])), int(folded[2][0]))
 
 
 def _two(draft: Draft, op: str, first: Held, second: Held) -> Held:

@@ -41,7 +41,7 @@ def dequantize_numbers(draft: Draft, step: Step) -> Numbers:
     whole = draft.numbers(step, 0, "x")
     scale = floats_input(draft, step, 1, "scale")
     zero = draft.numbers(step, 2, "zero point") if draft.given(step, 2) else np.zeros(scale.shape, whole.dtype)
-    if whole.dtype.name not in ("int8", "uint8", "int32") or zero.shape != scale.shape or scale.ndim > 1:
+    if whole.dtype.name not in ("int8", "uint8", "int32") or zero.size != scale.size or scale.ndim > 1:
         raise ModelError(
             f"expected int8, uint8 or int32 with a scale for all or for each place of one axis, found {whole.dtype} "
             f"and {list(scale.shape)}"
@@ -55,8 +55,10 @@ def dequantize_numbers(draft: Draft, step: Step) -> Numbers:
             raise ModelError(f"axis: expected one of {scale.size} places in {list(whole.shape)}, found {axis}")
         shape[axis] = scale.size
     moved = whole.astype(np.int64) - zero.astype(np.int64).reshape(shape)
-    if whole.dtype == np.int8:
-        draft.folded[step.outputs[0]] = (whole, scale.reshape(-1), zero.reshape(-1))
+    if whole.dtype != np.int32:
+        less = 128 if whole.dtype == np.uint8 else 0
+        signed = (whole.astype(np.int16) - less).astype(np.int8)
+        draft.folded[step.outputs[0]] = (signed, scale.reshape(-1), zero.reshape(-1).astype(np.int16) - less)
     made: Numbers = (moved * scale.reshape(shape)).astype(np.float32)
     return made
 
@@ -118,7 +120,7 @@ def _joined(draft: Draft, value: Held, grid: Grid) -> int | None:
         return None
     sources = []
     for index in node.inputs:
-        source = _source(draft, index)
+        source = _source(draft, node, index)
         if source is None:
             return None
         sources.append(source)
@@ -128,10 +130,20 @@ def _joined(draft: Draft, value: Held, grid: Grid) -> int | None:
     return made
 
 
-def _source(draft: Draft, tensor: int) -> int | None:
-    """The quantised tensor that a float one was made of, the reshapes between them done again."""
+def _source(draft: Draft, reader: Node, tensor: int) -> int | None:
+    """The quantised tensor that a float one was made of; numbers of the file that had 8 bits get them back."""
     node = draft.node_of(tensor)
-    return node.inputs[0] if node is not None and node.op == "dequantize" else None
+    if node is not None and node.op == "dequantize":
+        return node.inputs[0]
+    if node is None or node.op != "constant" or tensor not in draft.on_grid or reader.op not in ("add", "mul"):
+        return None
+    grid = Grid(*draft.on_grid[tensor])
+    value = node.params["value"]
+    whole = np.rint(value.astype(np.float64) / grid.scale) + grid.zero_point
+    if not ((whole >= LOW) & (whole <= HIGH)).all():
+        return None
+    params = {"value": whole.astype(np.int8)}
+    return draft.add("constant", [], params, grid.like(value.shape), shape=value.shape, dtype="i8")
 
 
 def _form(draft: Draft, node: Node, tensor: int, sources: list[int], grid: Grid) -> int | None:

@@ -169,3 +169,66 @@ def test_wrong_steps_are_refused(scale: float, zero: int, kind: type) -> None:
     net.round(scale, zero, kind)
     with pytest.raises(ModelError, match="node 0 .QuantizeLinear"):
         imported(net.bytes())
+
+
+class Readings:
+    """Calibration data for ONNX Runtime's quantiser."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        rng = np.random.default_rng(1)
+        self._rows = iter([{"input": rng.normal(size=shape).astype(np.float32)} for _ in range(8)])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._rows, None)
+
+
+def image_net() -> Net:
+    net = Net([1, 3, 12, 12])
+    net.add("Conv", net.random(8, 3, 3, 3, scale=0.3), net.random(8, scale=0.1), pads=[1, 1, 1, 1], strides=[2, 2])
+    first = net.add("Relu")
+    net.add("Conv", net.random(8, 1, 3, 3, scale=0.3), net.random(8, scale=0.1), pads=[1, 1, 1, 1], group=8)
+    net.add("Clip", net.number(0.0), net.number(6.0))
+    net.add("Conv", net.random(8, 8, 1, 1, scale=0.3), net.random(8, scale=0.1))
+    net.add("Add", first)
+    net.add("GlobalAveragePool")
+    net.add("Flatten")
+    net.add("Gemm", net.random(5, 8), net.random(5), transB=1)
+    return net
+
+
+def dense_net() -> Net:
+    net = Net([1, 20])
+    for width, after in ((20, 32), (32, 4)):
+        net.add("MatMul", net.random(width, after, scale=0.3))
+        net.add("Add", net.random(after))
+        net.add("Relu" if after == 32 else "Sigmoid")
+    return net
+
+
+@pytest.mark.parametrize("make", [image_net, dense_net])
+@pytest.mark.parametrize(("activations", "weights"), [("QInt8", "QInt8"), ("QUInt8", "QInt8"), ("QUInt8", "QUInt8")])
+def test_files_of_the_quantiser_itself(make, activations: str, weights: str, tmp_path) -> None:
+    """Whole numbers throughout, where weights are symmetric; else floats between the roundings, and as near."""
+    from onnxruntime import quantization
+
+    net, files = make(), (tmp_path / "float.onnx", tmp_path / "whole.onnx")
+    files[0].write_bytes(net.bytes())
+    quantization.quantize_static(
+        str(files[0]),
+        str(files[1]),
+        Readings(tuple(int(side) for side in net.shape)),
+        quant_format=quantization.QuantFormat.QDQ,
+        activation_type=quantization.QuantType[activations],
+        weight_type=quantization.QuantType[weights],
+        per_channel=weights == "QInt8",
+    )
+    data = files[1].read_bytes()
+    made, rows = imported(data), rows_of(data, 20)
+    wanted = answers(data, rows)
+    step = np.abs(np.diff(np.unique(wanted))).min()
+    assert np.abs(forward(made.graph, rows) - wanted).max() <= 3.01 * step
+    ops = [node.op for node in made.graph.nodes]
+    if weights == "QInt8":
+        assert (ops.count("affine_quantize"), ops.count("dequantize")) == (1, 1)
+    else:
+        assert ops.count("affine_quantize") > 1
