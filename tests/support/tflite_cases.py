@@ -397,8 +397,71 @@ def crossed(case: Case, i8: bool) -> tuple[int, int]:
     return x, y
 
 
+def dilated(case: Case, i8: bool) -> tuple[int, int]:
+    """A convolution between SPACE_TO_BATCH_ND and BATCH_TO_SPACE_ND, as converters write dilated ones: of an image, or
+    of a sequence whose axis of 1 comes and goes in between."""
+    flat, deep = bool(case.whole(0, 1)), bool(case.whole(0, 1))
+    (h, w), c = (1, case.whole(3, 9)) if flat else case.sides(2, 9), case.whole(1, 4)
+    block = (1, case.whole(1, 3)) if flat else case.sides(2, 3)
+    kernel = (1, case.whole(1, 3)) if flat else case.sides(2, 3)
+    pads, crops = [], []
+    for side, b, k in zip((h, w), block, kernel, strict=True):
+        before = case.whole(0, 2) if b > 1 else 0
+        after = -(before + side) % b
+        while (side + before + after) // b < k:
+            after += b
+        pads.append([before, after])
+        crops.append([case.whole(0, 1) if (side + before + after) // b - k > 0 and b > 1 else 0, 0])
+    inner = [(side + sum(pair)) // b for side, pair, b in zip((h, w), pads, block, strict=True)]
+    out = [side - k + 1 for side, k in zip(inner, kernel, strict=True)]
+    plain = [side * b - sum(pair) for side, b, pair in zip(out, block, crops, strict=True)]
+    filters, count = c * (1 + deep), block[0] * block[1]
+    cut = 1 if flat else 0  # a sequence has no height
+    x = case.tensor((1, *(h, w)[cut:], c), i8)
+    taken = case.like((count, *inner[cut:], c), x)
+    read = [x, case.net.constant(block[cut:]), case.net.constant(pads[cut:])]
+    case.net.op("SPACE_TO_BATCH_ND", read, [taken])
+    if flat:
+        image = case.like((count, 1, inner[1], c), x)
+        case.net.op("EXPAND_DIMS", [taken, case.net.constant([1])], [image])
+        taken = image
+    made = case.tensor((count, *out, filters), i8)
+    shape = (1, *kernel, filters) if deep else (filters, *kernel, c)
+    read = case.weights(shape, i8, read=x, axis=3 if deep else 0, channels=filters)
+    options = {"Padding": VALID, "StrideH": 1, "StrideW": 1, "FusedActivationFunction": case.fused()}
+    options |= {"DepthMultiplier": 2} if deep else {}
+    name = "DEPTHWISE_CONV_2D" if deep else "CONV_2D"
+    case.net.op(name, [taken, *read], [made], version=3 if i8 else 1, **options)
+    if flat:
+        image = case.like((count, out[1], filters), made)
+        case.net.op("SQUEEZE", [made], [image], SqueezeDims=[1])
+        made = image
+    y = case.like((1, *plain[cut:], filters), made)
+    case.net.op("BATCH_TO_SPACE_ND", [made, case.net.constant(block[cut:]), case.net.constant(crops[cut:])], [y])
+    return x, y
+
+
+def padded(case: Case, i8: bool) -> tuple[int, int]:
+    """PAD, an axis of 1, and a convolution without padding of its own: Keras' causal Conv1D."""
+    length, c, k, filters = case.whole(1, 9), case.whole(1, 4), case.whole(1, 4), case.whole(1, 4)
+    before, after = case.whole(0, 4), case.whole(0, 2)
+    while length + before + after < k:
+        before += 1
+    x = case.tensor((1, length, c), i8)
+    wide = length + before + after
+    middle, image = case.like((1, wide, c), x), case.like((1, 1, wide, c), x)
+    case.net.op("PAD", [x, case.net.constant([[0, 0], [before, after], [0, 0]])], [middle], version=2)
+    case.net.op("EXPAND_DIMS", [middle, case.net.constant([-3])], [image])
+    read = case.weights((filters, 1, k, c), i8, read=x, axis=0, channels=filters)
+    y = case.tensor((1, 1, wide - k + 1, filters), i8)
+    options = {"Padding": VALID, "StrideH": 1, "StrideW": 1, "FusedActivationFunction": case.fused()}
+    case.net.op("CONV_2D", [image, *read], [y], version=3 if i8 else 1, **options)
+    return x, y
+
+
 BOTH = [
     conv_2d, depthwise_conv_2d, fully_connected, pool_2d, pair, mean, softmax, activation, reshape, squeeze, transpose,
     pad, concatenation, strided_slice, part, packed, resize, requantize, joined, gated, crossed,
+    dilated, padded,
 ]  # fmt: skip
 FORMS = [(form, i8) for form in BOTH for i8 in (False, True)] + [(unsigned, True), (smooth, False)]

@@ -33,7 +33,8 @@ TYPES = {
 """Name -> the file's number for it, and how numpy holds it."""
 
 OPTIONS = {
-    "ADD": "AddOptions", "AVERAGE_POOL_2D": "Pool2DOptions", "CAST": "CastOptions",
+    "ADD": "AddOptions", "AVERAGE_POOL_2D": "Pool2DOptions", "BATCH_TO_SPACE_ND": "BatchToSpaceNDOptions",
+    "CAST": "CastOptions",
     "CONCATENATION": "ConcatenationOptions", "CONV_2D": "Conv2DOptions", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "DEQUANTIZE": "DequantizeOptions", "DIV": "DivOptions", "EXPAND_DIMS": "ExpandDimsOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions", "GELU": "GeluOptions", "HARD_SWISH": "HardSwishOptions",
@@ -41,7 +42,8 @@ OPTIONS = {
     "MIRROR_PAD": "MirrorPadOptions", "MUL": "MulOptions", "PACK": "PackOptions", "PAD": "PadOptions",
     "PADV2": "PadV2Options", "QUANTIZE": "QuantizeOptions", "RESHAPE": "ReshapeOptions",
     "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions", "SHAPE": "ShapeOptions", "SLICE": "SliceOptions",
-    "SOFTMAX": "SoftmaxOptions", "SPLIT": "SplitOptions", "SQUEEZE": "SqueezeOptions",
+    "SOFTMAX": "SoftmaxOptions", "SPACE_TO_BATCH_ND": "SpaceToBatchNDOptions", "SPLIT": "SplitOptions",
+    "SQUEEZE": "SqueezeOptions",
     "STRIDED_SLICE": "StridedSliceOptions", "SUB": "SubOptions", "SUM": "ReducerOptions",
     "TRANSPOSE": "TransposeOptions", "UNPACK": "UnpackOptions",
 }  # fmt: skip

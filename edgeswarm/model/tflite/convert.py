@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from edgeswarm.errors import LimitError, ModelError
 from edgeswarm.model.graph import Builder, Graph
 from edgeswarm.model.nodes import Tensor
-from edgeswarm.model.tflite import ops_conv, ops_pointwise, ops_pool, ops_shapes, ops_slices
+from edgeswarm.model.tflite import ops_conv, ops_pointwise, ops_pool, ops_shapes, ops_slices, phases
 from edgeswarm.model.tflite.file import FileTensor, TfliteFile, read
 from edgeswarm.model.tflite.hints import hint
 from edgeswarm.model.tflite.site import QUANTISED, Site, State, Value, described, params_budget, rows_shape, tensor_of
+from edgeswarm.model.tflite.tidy import tidied
 
-OPERATORS: Mapping[str, Callable[[Site], None]] = (
-    ops_conv.OPERATORS | ops_pointwise.OPERATORS | ops_pool.OPERATORS | ops_shapes.OPERATORS | ops_slices.OPERATORS
-)
+OPERATORS: Mapping[str, Callable[[Site], None]] = {
+    name: convert
+    for module in (ops_conv, ops_pointwise, ops_pool, ops_shapes, ops_slices, phases)
+    for name, convert in module.OPERATORS.items()
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +85,8 @@ def _convert(file: TfliteFile) -> Converted:
             raise ModelError(f"{op.where}: {error}") from None
         except LimitError as error:
             raise LimitError(f"{op.where}: {error}") from None
-    graph = state.builder.graph(_write_outputs(state))
+    output = _write_outputs(state)
+    graph = tidied(state.builder.tensors, state.builder.nodes, output)
     macs = sum(graph.macs_of(index) for index in range(len(graph.nodes)))
     names = Counter(file.ops[index].name for index in sorted(needed))
     return Converted(graph, macs, dict(names), _computed(graph), tuple(state.notes))

@@ -21,7 +21,6 @@ _HINTS: tuple[tuple[tuple[str, ...], str], ...] = (
         ),
         "convert it with the loop unrolled (Keras: unroll=True), or replace it by convolutions over time",
     ),
-    (("SPACE_TO_BATCH", "BATCH_TO_SPACE"), "convert it anew: current converters write a dilated convolution for it"),
     (("SQRT", "RSQRT", "SQUARED_DIFFERENCE"), "fold the normalisation into weights: convert the model for inference"),
     (("NON_MAX", "DETECTION"), "leave it out: do it behind the model, where the answers are"),
     (("BATCH_MATMUL", "TRANSPOSE_CONV", "RESIZE_BILINEAR", "CONV_3D"), "replace it by operators that are"),

@@ -16,7 +16,7 @@ from edgeswarm.errors import ModelError
 from edgeswarm.model.fixed_point import quantize_multiplier
 from edgeswarm.model.ops_spatial import same_pad
 from edgeswarm.model.tflite.fused import activation, clamp
-from edgeswarm.model.tflite.site import Site, rows_shape, steps_of
+from edgeswarm.model.tflite.site import Phases, Site, rows_shape, steps_of
 
 BIAS_TOLERANCE = 0.02  # of the scale written: by how much TFLite lets a bias's scale be another than it must be
 HYBRID = (
@@ -27,7 +27,8 @@ HYBRID = (
 
 def window(site: Site, kernel: tuple[int, int], *, dilated: bool) -> dict[str, Any]:
     """kernel, stride, dilation and pad of an operator on images."""
-    shape = site.shape(0)
+    phases = site.phases(0) if dilated else None
+    shape = site.shape(0) if phases is None else phases.plain
     if len(shape) != 4 or shape[0] != 1:
         raise ModelError(f"{site.name(0)}: expected [1, height, width, channels], found {list(shape)}; one row a call")
     stride = int(site.option("StrideH")), int(site.option("StrideW"))
@@ -37,6 +38,10 @@ def window(site: Site, kernel: tuple[int, int], *, dilated: bool) -> dict[str, A
     if site.option("Padding") not in (0, 1):
         raise ModelError(f"padding: expected SAME (0) or VALID (1), found {site.option('Padding')}")
     same = site.option("Padding") == 0
+    if phases is not None:
+        if stride != (1, 1) or (same and kernel != (1, 1)) or phases.block[3] != 1:
+            raise ModelError("expected a convolution without stride and padding behind SPACE_TO_BATCH_ND, found others")
+        dilation = dilation[0] * phases.block[1], dilation[1] * phases.block[2]
     pad = same_pad(shape[1:3], kernel, stride, dilation) if same else (0, 0, 0, 0)
     found: dict[str, Any] = {"kernel": kernel, "stride": stride, "pad": pad}
     return found | ({"dilation": dilation} if dilated else {})
@@ -45,9 +50,9 @@ def window(site: Site, kernel: tuple[int, int], *, dilated: bool) -> dict[str, A
 def conv_2d(site: Site) -> None:
     weights = _weights(site, 4, channels=0)
     filters, kh, kw, cin = weights.shape
-    if site.shape(0)[-1] != cin:
+    if _channels(site) != cin:
         raise ModelError(
-            f"{site.name(1)}: expected weights for {site.shape(0)[-1]} channels, found {cin}; convolutions in groups "
+            f"{site.name(1)}: expected weights for {_channels(site)} channels, found {cin}; convolutions in groups "
             f"are not supported: split the channels before, and join them behind"
         )
     attrs = window(site, (kh, kw), dilated=True) | {"filters": filters}
@@ -57,7 +62,7 @@ def conv_2d(site: Site) -> None:
 def depthwise_conv_2d(site: Site) -> None:
     weights = _weights(site, 4, channels=3)
     one, kh, kw, channels = weights.shape
-    cin, multiplier = site.shape(0)[-1], int(site.option("DepthMultiplier"))
+    cin, multiplier = _channels(site), int(site.option("DepthMultiplier"))
     if one != 1 or multiplier < 1 or channels != cin * multiplier:
         raise ModelError(
             f"{site.name(1)}: expected weights of [1, height, width, {cin} * {multiplier}], found {list(weights.shape)}"
@@ -66,15 +71,28 @@ def depthwise_conv_2d(site: Site) -> None:
     _convolve(site, "depthwise", weights[0], attrs)
 
 
+def _channels(site: Site) -> int:
+    """Channels of the image."""
+    phases = site.phases(0)
+    return (site.shape(0) if phases is None else phases.plain)[-1]
+
+
 def _convolve(site: Site, op: str, weights: NDArray[Any], attrs: dict[str, Any]) -> None:
-    channels = weights.shape[-1]
+    channels, phases = weights.shape[-1], site.phases(0)
+    if phases is None:
+        image = site.read(0, "i8" if site.dtype(0) == "i8" else "f32")
+    else:
+        image = site.reshaped(phases.at, phases.plain[1:])
     if site.dtype(0) == "i8":
         params = _params_i8(site, channels, alone=False) | {"weights": weights}
-        at = site.add(f"{op}_i8", [site.read(0, "i8")], params, like=site.like(), **attrs, **clamp(site))
+        at = site.add(f"{op}_i8", [image], params, like=site.like(), **attrs, **clamp(site))
     else:
         params = {"weights": weights, "bias": _bias(site, channels)}
-        at = site.add(op, [site.read(0, "f32")], params, activation=activation(site), **attrs)
-    site.write(at, (1, *site.graph_tensor(at).shape))
+        at = site.add(op, [image], params, activation=activation(site), **attrs)
+    plain = (1, *site.graph_tensor(at).shape)
+    if phases is None:
+        return site.write(at, plain)
+    return site.write_phases(Phases(at, plain, phases.block))
 
 
 def fully_connected(site: Site) -> None:

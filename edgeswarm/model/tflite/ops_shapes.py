@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from edgeswarm.errors import LimitError, ModelError
 from edgeswarm.limits import TFLITE_FOLDED_VALUES_MAX
 from edgeswarm.model.tflite.fused import fused
+from edgeswarm.model.tflite.phases import reshaped as in_phases
+from edgeswarm.model.tflite.phases import with_axis, without_axes
 from edgeswarm.model.tflite.site import QUANTISED, Site, rows_shape, steps_of
 
 MOVED = ("f32", *QUANTISED)
@@ -30,6 +32,9 @@ def _moved(site: Site, shape: Sequence[int]) -> None:
 
 
 def reshape(site: Site) -> None:
+    if (phases := site.phases(0)) is not None:
+        known = site.known(1)
+        return in_phases(site, phases, site.out.shape if known is None else site.numbers(1, "axes"))
     held, size = site.shape(0), math.prod(site.shape(0))
     wanted: Sequence[int]
     if site.known(1) is not None:
@@ -49,25 +54,29 @@ def reshape(site: Site) -> None:
     shape = tuple(size // whole if axis == -1 else axis for axis in wanted)
     if math.prod(shape) != size:
         raise ModelError(f"shape: expected one for the {size} values of {list(held)}, found {list(wanted)}")
-    _moved(site, shape)
+    return _moved(site, shape)
 
 
 def squeeze(site: Site) -> None:
-    shape = site.shape(0)
+    phases = site.phases(0)
+    shape = site.shape(0) if phases is None else phases.shape
     dims = {site.axis(axis, len(shape)) for axis in site.option("SqueezeDims")} if site.op.options else set()
     if any(shape[axis] != 1 for axis in dims):
         raise ModelError(f"squeeze_dims: expected axes of 1, found {sorted(dims)} of {list(shape)}")
     gone = dims or {axis for axis, side in enumerate(shape) if side == 1}
-    _moved(site, [side for axis, side in enumerate(shape) if axis not in gone])
+    out = [side for axis, side in enumerate(shape) if axis not in gone]
+    return _moved(site, out) if phases is None else without_axes(site, phases, gone)
 
 
 def expand_dims(site: Site) -> None:
-    shape = list(site.shape(0))
+    phases = site.phases(0)
+    shape = list(site.shape(0) if phases is None else phases.shape)
     axes = site.numbers(1, "axes")
     if len(axes) != 1:
         raise ModelError(f"{site.name(1)}: expected one axis, found {len(axes)}")
-    shape.insert(site.axis(axes[0], len(shape) + 1), 1)
-    _moved(site, shape)
+    axis = site.axis(axes[0], len(shape) + 1)
+    shape.insert(axis, 1)
+    return _moved(site, shape) if phases is None else with_axis(site, phases, axis)
 
 
 def transpose(site: Site) -> None:

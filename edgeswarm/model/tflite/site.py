@@ -34,17 +34,34 @@ class Value:
     shape: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """A tensor taken apart by SPACE_TO_BATCH_ND: `at` holds it whole, with the axes `plain`; block: phases an axis."""
+
+    at: int
+    plain: tuple[int, ...]
+    block: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As the file has it: all phases in the first axis."""
+        sides = (side // b for side, b in zip(self.plain[1:], self.block[1:], strict=True))
+        return math.prod(self.block), *sides
+
+
 @dataclass(slots=True)
 class State:
     """A conversion under way.
 
-    values: computed tensors by their index in the file.  constants: those that are known, computed while importing
-    among them.  left_bytes: of params and constants that may still be made.  notes: worth telling, each once.
+    values: computed tensors by their index in the file.  phases: those in phases.  constants: those that are known,
+    computed while importing among them.  left_bytes: of params and constants that may still be made.  notes: worth
+    telling, each once.
     """
 
     file: TfliteFile
     builder: Builder
     values: dict[int, Value] = field(default_factory=dict)
+    phases: dict[int, Phases] = field(default_factory=dict)
     constants: dict[int, NDArray[Any]] = field(default_factory=dict)
     left_bytes: int = 0
     notes: dict[str, None] = field(default_factory=dict)
@@ -133,8 +150,16 @@ class Site:
         known = self.known(i)
         return known.shape if known is not None else self._value(i).shape
 
+    def phases(self, i: int) -> Phases | None:
+        """The input i, where it stands in phases."""
+        return self.state.phases.get(self.op.inputs[i]) if self.has(i) else None
+
     def _value(self, i: int) -> Value:
         at = self.op.inputs[i]
+        if at in self.state.phases:
+            raise ModelError(
+                f"{self.name(i)}: expected a convolution between SPACE_TO_BATCH_ND and BATCH_TO_SPACE_ND, found this"
+            )
         if at not in self.state.values:
             raise ModelError(f"{self.name(i)}: expected a tensor that an earlier operator writes, found none")
         return self.state.values[at]
@@ -283,6 +308,12 @@ class Site:
                 at = self.add("lookup_i8", [at], {"table": same}, like=Tensor(held.shape, "i8", scale, point))
         self.state.values[self.op.outputs[k]] = Value(at, shape)
 
+    def write_phases(self, phases: Phases, k: int = 0) -> None:
+        """The output k is a tensor in phases."""
+        self._free(k)
+        self._check_shape(phases.shape, k)
+        self.state.phases[self.op.outputs[k]] = phases
+
     def fold(self, values: NDArray[Any], k: int = 0) -> None:
         """The output k is known."""
         self._free(k)
@@ -293,7 +324,7 @@ class Site:
     def _free(self, k: int) -> None:
         self.output(k)
         at = self.op.outputs[k]
-        if at in self.state.values or at in self.state.constants:
+        if at in self.state.values or at in self.state.constants or at in self.state.phases:
             raise ModelError(f"{self.output_name(k)}: expected a tensor of its own, found one that is written already")
 
     def _check_shape(self, shape: tuple[int, ...], k: int) -> None:
