@@ -6,12 +6,13 @@ import random
 
 import numpy as np
 import pytest
+from frame_streams import played
 from numpy.typing import NDArray
 
 from edgeswarm.errors import ModelError
 from edgeswarm.model.graph import Builder, Graph, forward
 from edgeswarm.model.nodes import Tensor
-from edgeswarm.model.streaming import Streamed, streamed
+from edgeswarm.model.streaming import Streamed, macs_of, streamed
 
 F64 = NDArray[np.float64]
 ONCE = {"stride": (1, 1), "dilation": (1, 1), "activation": "linear"}
@@ -59,17 +60,6 @@ class Net:
         return self.builder.graph(self.at)
 
 
-def played(made: Streamed, frames: F64) -> list[F64]:
-    """Answers call by call, the memory as an agent has it: zeros first, float32 in between."""
-    memory, answers = np.zeros(made.memory, np.float32), []
-    for first in range(0, frames.shape[made.axis], made.frames):
-        part = np.take(frames, range(first, first + made.frames), made.axis).reshape(-1)
-        row = forward(made.graph, np.concatenate([part, memory])[None])[0]
-        answers.append(row[: len(row) - made.memory])
-        memory = row[len(row) - made.memory :].astype(np.float32)
-    return answers
-
-
 def agrees(graph: Graph, frames: int, more: int = 3) -> Streamed:
     """The window's own answer with its last frame; where it says so, that of each later window."""
     made = streamed(graph, frames)
@@ -107,13 +97,7 @@ def test_stacks_of_dilated_convolutions_with_skips(frames: int, padded: bool, en
         net.add("mean", axes=(0,), keep=0)
     made = agrees(net.graph() if end == "sequence" else net.answers(), frames)
     assert made.windows == (not padded or end in ("frame", "sequence"))
-    assert made.macs < {1: 0.45, 2: 0.5, 8: 0.75}[frames] * streamed_less(net)
-
-
-def streamed_less(net: Net) -> int:
-    from edgeswarm.model.streaming import macs_of
-
-    return macs_of(net.builder.graph(net.at))
+    assert made.macs < {1: 0.45, 2: 0.5, 8: 0.75}[frames] * macs_of(net.builder.graph(net.at))
 
 
 @pytest.mark.parametrize("frames", [4, 8])
