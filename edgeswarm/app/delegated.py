@@ -217,21 +217,17 @@ class DelegatedPort:
 
     def kernel_replied(self, reply: Reply) -> bool:
         """An answer of the kernel's jail for this agent.  True: it was for a check, and not for the flow."""
-        if reply.seq >= _SHADOW:
-            number = reply.seq - _SHADOW
-            check = self._checks.get(number)
-            if check is None:
-                return True
-            if reply.kind != Kind.REPLY:  # the kernel has no answer: nothing to compare with
-                del self._checks[number]
-                return True
+        is_check = reply.seq >= _SHADOW
+        check = self._checks.get(reply.seq - _SHADOW) if is_check else None
+        if check is not None and reply.kind == Kind.REPLY:
             check.kernel = reply.payload
-            self._judge(number, check)
-            return True
+            self._judge(reply.seq - _SHADOW, check)
+        elif check is not None:  # the kernel has no answer: nothing to compare with
+            del self._checks[reply.seq - _SHADOW]
         self._at_kernel.discard(reply.seq)
         if self._backlog:
             self._pump()
-        return False
+        return is_check
 
     def _check(self, number: int, payload: bytes) -> None:
         """Let the kernel compute this frame too, if it has room; else the next check will do."""

@@ -22,6 +22,7 @@ from edgeswarm.app.delegation_choose import Chooser
 from edgeswarm.app.delegation_rows import Record, golden_of, why_never
 from edgeswarm.app.pump import AgentFlow
 from edgeswarm.app.shelf import Artefact
+from edgeswarm.drivers.cpu_clock import cpu_ns
 from edgeswarm.drivers.delegates import contest as contests
 from edgeswarm.drivers.delegates.contest import WASM, Golden
 from edgeswarm.drivers.delegates.hosts import Hosts
@@ -50,6 +51,10 @@ class _Seat:
     jail: Jail
     slot: int
     port: DelegatedPort | None = None
+    pid: int = 0
+    cpu_ns: int = 0
+    """What the delegates of this agent have used while it is here; the last one's share of it is `cpu_now_ns`."""
+    cpu_now_ns: int = 0
 
 
 class Delegation:
@@ -243,7 +248,8 @@ class Delegation:
         if self._seats.get(flow.name) is not seat or flow.port is None or self._away:
             jail.kill("nobody needs it any more")
             return
-        seat.port = port
+        seat.port, seat.pid = port, jail.pid
+        seat.cpu_ns, seat.cpu_now_ns = seat.cpu_ns + seat.cpu_now_ns, 0
         port.begin(jail, flow.pipeline.flight.in_flight)
         flow.port = port
         record.runs_on = delegate.name
@@ -297,6 +303,16 @@ class Delegation:
 
     def _warn_gpu(self, reason: str) -> None:
         self._sup.log.warning("gpu_cpu_only", reason=reason)
+
+    def cpu_ns(self, jail_id: JailId) -> int:
+        """CPU time that delegates have used for agents of this jail; never less than before, as long as they stay."""
+        total = 0
+        for seat in self._seats.values():
+            if seat.jail_id == jail_id:
+                if seat.port is not None and seat.port.active:
+                    seat.cpu_now_ns = max(seat.cpu_now_ns, cpu_ns(seat.pid))
+                total += seat.cpu_ns + seat.cpu_now_ns
+        return total
 
     def offers(self) -> tuple[str, ...]:
         """Who could compute here, for the cell: the kernel, and delegates that are installed and wanted."""

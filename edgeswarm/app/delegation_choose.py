@@ -162,7 +162,7 @@ class Chooser:
             model=artefact.file.sections["tflite"],
             layout=artefact.layout,
             deadline_ms=artefact.deadline_ms,
-            threads=self._settings.threads,
+            threads=max(1, min(self._settings.threads, int(artefact.allowance.cpu_cores))),
             cpu_cores=artefact.allowance.cpu_cores,
         )
 

@@ -78,7 +78,7 @@ class Flows:
         self._sup = supervisor
         self.flows: dict[AgentName, AgentFlow] = {}
         self._seats: dict[tuple[JailId, int], AgentFlow] = {}
-        self._keepers = Keepers()
+        self._keepers = Keepers(lambda jail_id: supervisor.delegation.cpu_ns(jail_id))
         self.life = Lifecycle(supervisor, remake=self._remake)
         self.joins = Joins(supervisor, self.flows, self.life)
 

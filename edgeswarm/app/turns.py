@@ -120,10 +120,11 @@ class Keeper:
 
 
 class Keepers:
-    """The keepers of all jails, by number."""
+    """The keepers of all jails, by number.  beside: CPU ns that agents of a jail have used elsewhere, for its calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, beside: Callable[[JailId], int] = lambda _: 0) -> None:
         self._keepers: dict[JailId, Keeper] = {}
+        self._beside = beside
 
     def sit(self, flow: AgentFlow, jail_id: JailId, jail: Port | None, slot: int) -> None:
         """A flow takes its slot."""
@@ -135,9 +136,12 @@ class Keepers:
             if len(jail.specs) == 1 and cores >= WHOLE_CORE:
                 return
             deadlines_ms = {number: spec.deadline_ms for number, spec in jail.specs.items()}
-            keeper = self._keepers[jail_id] = Keeper(functools.partial(_cpu_ns, jail), deadlines_ms)
+            keeper = self._keepers[jail_id] = Keeper(functools.partial(self._cpu_ns, jail, jail_id), deadlines_ms)
         keeper.join(slot, flow, cores)
         flow.turns = keeper
+
+    def _cpu_ns(self, jail: Jail, jail_id: JailId) -> int:
+        return cpu_ns(jail.pid) + self._beside(jail_id)
 
     def rise(self, flow: AgentFlow, jail_id: JailId, slot: int) -> None:
         """It leaves it."""
@@ -155,7 +159,3 @@ class Keepers:
         keeper = self._keepers.get(jail_id)
         if keeper is not None:
             keeper.answered(reply)
-
-
-def _cpu_ns(jail: Jail) -> int:
-    return cpu_ns(jail.pid)

@@ -19,12 +19,12 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     benches: list[Bench] = []
 
     async def start(model: bytes | None, **wanted: Any) -> Bench:
-        flags = {"delegates.packages": str(d.FAKE)} | {k: v for k, v in wanted.items() if k.startswith("delegates.")}
+        flags = {"delegates.packages": str(d.FAKE)} | {k: v for k, v in wanted.items() if "." in k}
         bench = Bench(tmp_path)
         bench.supervisor = bench.make(**flags)
         benches.append(bench)
         await bench.supervisor.start()
-        more = {k: v for k, v in wanted.items() if not k.startswith("delegates.")}
+        more = {k: v for k, v in wanted.items() if "." not in k}
         file = d.agent_file(bench.publisher, model, **({"loops": d.SLOW} | more))
         await bench.supervisor.deploy([("a test", file)])
         if model is not None:

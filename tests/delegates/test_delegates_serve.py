@@ -116,7 +116,8 @@ async def test_a_real_runtime_computes_the_test_model(serve: Any, module: str, t
     if not packages:
         pytest.skip(f"{module} is not installed, in no environment (CONTRIBUTING: build/peers)")
     name = {"ai_edge_litert": "litert", "tflite_runtime": "tflite"}[module]
-    bench = await serve(d.TINY, **{"delegates.packages": packages, "delegates.threads": threads})
+    settings = {"delegates.packages": packages, "delegates.threads": threads, "classes.agent.cpu_cores": 2.0}
+    bench = await serve(d.TINY, resources={"limits": {"cpu_cores": 2.0}}, **settings)
     await runs_on(bench, name)
     await right(bench)
     assert not row_of(bench)["failures"]
@@ -173,3 +174,15 @@ async def test_an_upgrade_finds_the_kernels_computing_and_one_that_fails_brings_
     await runs_on(bench, "litert")
     await right(bench)
     assert not row_of(bench)["failures"]
+
+
+async def test_what_a_delegate_uses_counts_as_its_agents_cpu_time(serve: Any) -> None:
+    """Two agents of a jail that a delegate computes for, one of which may use a fifth of a core: it waits for it."""
+    settings = {"delegates.agents": ["*=litert"]}
+    bench = await serve(d.fake_model(slow_ms=4), resources={"limits": {"cpu_cores": 0.2}}, **settings)
+    await runs_on(bench, "litert")
+    await asyncio.gather(*(ask(bench, last, 60) for last in range(60)))
+    flow = bench.supervisor.flows.flows["a"]  # type: ignore[index]
+    assert flow.turns is not None
+    share = flow.turns.share(flow.slot)
+    assert share is not None and share.used_ns > 180e6 and share.put_off, "60 calls of 4 ms, a fifth of a core"
