@@ -71,23 +71,26 @@ def _join(plan: Plan, index: int) -> list[Step]:
 
 
 def _pad(plan: Plan, index: int) -> list[Step]:
+    """What lies around is filled first, in whole vectors, whose ends the copy of what lies inside then writes over."""
     node = plan.outline.nodes[index]
     x, y = plan.place(node.inputs[0]), plan.place(node.output)
     source, made = plan.outline.tensors[node.inputs[0]], plan.outline.tensors[node.output]
     item, pads = _item(made), _numbers(node, "pads")
     written = strides(made.shape, item)
-    inside = move(
-        "pad",
-        x,
-        shifted(y, sum(before * step for before, step in zip(pads[::2], written, strict=True))),
-        _axes(source.shape, strides(source.shape, item), written),
-        item,
-    )
-    if not any(pads):
-        return [inside]
     value = np.full(4 // item, number(node.attrs, "value"), DTYPES[made.dtype]).view(np.int32)
-    fill = Part("fill", {"vectors": -(-made.size * item // 16), "bits": int(value[0])})
-    return [NestStep("fill", fill, (x,), y), inside]
+    steps: list[Step] = []
+    at = 0  # where the values of the axes so far begin
+    outer: list[Axis] = []  # loops over them
+    for axis, (side, step) in enumerate(zip(source.shape, written, strict=True)):
+        before, after = pads[2 * axis : 2 * axis + 2]
+        for start, many in ((at, before), (at + (before + side) * step, after)):
+            if many:
+                fill = Part("fill", {"vectors": -(-many * step // 16), "bits": int(value[0])})
+                steps.append(NestStep("fill", fill, (x,), shifted(y, start), tuple(merged(outer))))
+        at += before * step
+        outer.append(Axis(side, (0, step)))
+    axes = _axes(source.shape, strides(source.shape, item), written)
+    return [*steps, move("pad", x, shifted(y, at), axes, item)]
 
 
 def _strided_slice(plan: Plan, index: int) -> list[Step]:
