@@ -459,9 +459,46 @@ def padded(case: Case, i8: bool) -> tuple[int, int]:
     return x, y
 
 
+def largest(case: Case, i8: bool) -> tuple[int, int]:
+    """REDUCE_MAX over one axis, or two side by side."""
+    shape = (1, *case.sides(3))
+    first = case.whole(0, 3)
+    axes = [first] if case.whole(0, 1) else [first, min(first + 1, 3)]
+    keep = bool(case.whole(0, 1))
+    x = case.tensor(shape, i8)
+    y = case.like([1 if i in axes else n for i, n in enumerate(shape) if keep or i not in axes], x)
+    case.net.op("REDUCE_MAX", [x, case.net.constant(axes)], [y], version=2, KeepDims=keep)
+    return x, y
+
+
+def tiled(case: Case, i8: bool) -> tuple[int, int]:
+    shape, times = (1, *case.sides(3, 4)), (1, *case.sides(3, 3))
+    x = case.tensor(shape, i8)
+    y = case.like([a * b for a, b in zip(shape, times, strict=True)], x)
+    case.net.op("TILE", [x, case.net.constant(times)], [y], version=2)
+    return x, y
+
+
+def curved(case: Case, i8: bool) -> tuple[int, int]:
+    """PRELU with a slope a channel, then GELU, exact or (in 8 bits) approximate; a bound on both sides."""
+    h, w, c = case.sides(3)
+    x = case.tensor((1, h, w, c), i8)
+    scale = case.net.tensors[x].scale[0] if i8 else None
+    a, b, y = (case.tensor((1, h, w, c), i8, scale=scale) for _ in range(3))
+    case.net.op("PRELU", [x, case.constant((1, 1, c), i8)], [a])
+    case.net.op("GELU", [a], [b], version=2 if i8 else 1, Approximate=i8 and bool(case.whole(0, 1)))
+    bound = case.constant((1,) if case.whole(0, 1) else (), i8)
+    if i8:
+        for one in (bound, y):
+            case.net.tensors[one].scale = case.net.tensors[b].scale
+            case.net.tensors[one].zero_point = case.net.tensors[b].zero_point
+    case.net.op(str(case.random.choice(["MAXIMUM", "MINIMUM"])), [b, bound], [y], version=2 if i8 else 1)
+    return x, y
+
+
 BOTH = [
     conv_2d, depthwise_conv_2d, fully_connected, pool_2d, pair, mean, softmax, activation, reshape, squeeze, transpose,
     pad, concatenation, strided_slice, part, packed, resize, requantize, joined, gated, crossed,
-    dilated, padded,
+    dilated, padded, largest, tiled, curved,
 ]  # fmt: skip
 FORMS = [(form, i8) for form in BOTH for i8 in (False, True)] + [(unsigned, True), (smooth, False)]

@@ -44,7 +44,7 @@ OPTIONS = {
     "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions", "SHAPE": "ShapeOptions", "SLICE": "SliceOptions",
     "SOFTMAX": "SoftmaxOptions", "SPACE_TO_BATCH_ND": "SpaceToBatchNDOptions", "SPLIT": "SplitOptions",
     "SQUEEZE": "SqueezeOptions",
-    "STRIDED_SLICE": "StridedSliceOptions", "SUB": "SubOptions", "SUM": "ReducerOptions",
+    "STRIDED_SLICE": "StridedSliceOptions", "SUB": "SubOptions", "REDUCE_MAX": "ReducerOptions",
     "TRANSPOSE": "TransposeOptions", "UNPACK": "UnpackOptions",
 }  # fmt: skip
 """Which table of options an operator has; LOGISTIC, TANH, RELU and RELU6 have none."""

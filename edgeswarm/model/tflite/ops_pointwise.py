@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,13 +143,58 @@ def leaky_relu(site: Site) -> None:
 def prelu(site: Site) -> None:
     """x above 0, slope * x below: relu(x) - slope * relu(-x)."""
     out, (first, second) = _paired(site)
+    if site.dtype(0) == "i8":
+        return _prelu_i8(site, out, first, second)
     slopes = site.constant(1, "slopes", "f32")
     x = site.operand(0, first, "f32")
     above = site.add("elementwise", [x], activation="relu")
     minus = site.make_constant(np.array(-1.0), Tensor((1,) * len(first)))
     below = site.add("mul", [x, minus], activation="relu")
     below = site.add("mul", [below, site.make_constant(-slopes, Tensor(second))], activation="linear")
-    site.write(site.add("add", [above, below], activation="linear"), out)
+    return site.write(site.add("add", [above, below], activation="linear"), out)
+
+
+def _prelu_i8(site: Site, out: Sequence[int], first: Sequence[int], second: Sequence[int]) -> None:
+    """The same: one of both parts is 0, and a sum of equal scales is exact."""
+    site.constant(1, "slopes", "i8")
+    read, written = steps_of(site.tensor(0), site.name(0)), site.steps()
+    free: dict[str, Any] = {"low": -128, "high": 127}
+    x = site.operand(0, first, "i8")
+    above = site.add("lookup_i8", [x], {"table": tables.clipped(read, written, written[1], 127)}, like=site.like())
+    held = np.minimum(tables.ALL, read[1]).astype(np.int8)
+    below = site.add("lookup_i8", [x], {"table": held}, like=Tensor((1,), "i8", *read))
+    below = site.add("mul_i8", [below, site.operand(1, second, "i8")], like=site.like(), **free)
+    site.write(site.add("add_i8", [above, below], like=site.like(), **free), out)
+
+
+def extreme(sign: int) -> Callable[[Site], None]:
+    """MAXIMUM (1) and MINIMUM (-1): b +- relu(+-(a - b)); of 8 bits with one constant, as a table."""
+
+    def convert(site: Site) -> None:
+        out, (first, second) = _paired(site)
+        if site.dtype(0) == "i8":
+            return _extreme_i8(site, sign)
+        minus = site.make_constant(np.array(-1.0), Tensor((1,) * len(first)))
+        a, b = site.operand(0, first, "f32"), site.operand(1, second, "f32")
+        low, high = (b, a) if sign > 0 else (a, b)
+        apart = site.add("mul", [low, minus], activation="linear")
+        apart = site.add("add", [high, apart], activation="relu")
+        if sign < 0:
+            apart = site.add("mul", [apart, minus], activation="linear")
+        return site.write(site.add("add", [b, apart], activation="linear"), out)
+
+    return convert
+
+
+def _extreme_i8(site: Site, sign: int) -> None:
+    i = 0 if site.known(0) is None else 1
+    bound = site.constant(1 - i, "a bound", "i8")
+    steps = {steps_of(site.tensor(0), site.name(0)), steps_of(site.tensor(1), site.name(1)), site.steps()}
+    if bound.size != 1 or len(steps) != 1:
+        raise ModelError("expected one bound, and one scale and zero point for all beside 8 bits, found others")
+    table = (np.maximum if sign > 0 else np.minimum)(tables.ALL, int(bound.ravel()[0])).astype(np.int8)
+    at = site.add("lookup_i8", [site.read(i, "i8")], {"table": table}, like=site.like())
+    site.write(at, site.shape(i))
 
 
 def hard_swish(site: Site) -> None:
@@ -165,9 +210,13 @@ def hard_swish(site: Site) -> None:
 
 
 def gelu(site: Site) -> None:
-    if site.op.options is not None and site.option("Approximate"):
+    approximate = site.op.options is not None and bool(site.option("Approximate"))
+    if site.dtype(0) == "i8":
+        read = steps_of(site.tensor(0), site.name(0))
+        return _lookup(site, tables.gelu(read, site.steps(), approximate=approximate))
+    if approximate:
         raise ModelError("approximate: expected the exact form, found the one with tanh; convert without it")
-    site.write(site.add("elementwise", [site.read(0, "f32")], activation="gelu"), site.shape(0))
+    return site.write(site.add("elementwise", [site.read(0, "f32")], activation="gelu"), site.shape(0))
 
 
 def quantize(site: Site) -> None:
@@ -219,6 +268,8 @@ OPERATORS: dict[str, Callable[[Site], None]] = {
     "HARD_SWISH": hard_swish,
     "LEAKY_RELU": leaky_relu,
     "LOGISTIC": _curve("sigmoid", tables.logistic, (SHARE, -128)),
+    "MAXIMUM": extreme(1),
+    "MINIMUM": extreme(-1),
     "MUL": _pair("mul", np.multiply),
     "PRELU": prelu,
     "QUANTIZE": quantize,

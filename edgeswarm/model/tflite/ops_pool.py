@@ -46,6 +46,27 @@ def mean(site: Site) -> None:
     return site.write(at, out)
 
 
+def reduce_max(site: Site) -> None:
+    """A pooling over all of the axes, which lie side by side."""
+    shape = site.shape(0)
+    axes = sorted({site.axis(axis, len(shape)) for axis in site.numbers(1, "axes")}) if shape else []
+    keep = bool(site.option("KeepDims"))
+    out = [1 if axis in axes else side for axis, side in enumerate(shape) if keep or axis not in axes]
+    inner = [axis for axis in axes if shape[axis] > 1]
+    if inner and inner != list(range(inner[0], inner[-1] + 1)):
+        raise ModelError(f"{site.name(1)}: expected axes side by side, found {axes}")
+    at = site.read(0, "f32", "i8")
+    if inner:
+        before, wide = math.prod(shape[: inner[0]]), math.prod(shape[axis] for axis in inner)
+        image = site.reshaped(at, (before, wide, math.prod(shape[inner[-1] + 1 :])))
+        attrs: dict[str, Any] = {"kernel": (1, wide), "stride": (1, wide), "pad": (0, 0, 0, 0)}
+        if site.dtype(0) == "i8":
+            at = site.add("max_pool_i8", [image], **attrs, low=-128, high=127)
+        else:
+            at = site.add("max_pool", [image], **attrs, activation="linear")
+    site.write(at, out)
+
+
 def softmax(site: Site) -> None:
     beta = float(site.option("Beta"))
     if not math.isfinite(beta):
@@ -59,4 +80,10 @@ def softmax(site: Site) -> None:
     site.write(at, site.shape(0))
 
 
-OPERATORS = {"AVERAGE_POOL_2D": pool_2d, "MAX_POOL_2D": pool_2d, "MEAN": mean, "SOFTMAX": softmax}
+OPERATORS = {
+    "AVERAGE_POOL_2D": pool_2d,
+    "MAX_POOL_2D": pool_2d,
+    "MEAN": mean,
+    "REDUCE_MAX": reduce_max,
+    "SOFTMAX": softmax,
+}

@@ -145,6 +145,24 @@ def _join(site: Site, shapes: Sequence[Sequence[int]], axis: int) -> int:
     return site.add("join", read, axis=axis) if len(read) > 1 else read[0]
 
 
+def tile(site: Site) -> None:
+    """The same tensor side by side, axis by axis."""
+    shape, times = site.shape(0), site.numbers(1, "multiples")
+    if len(times) != len(shape) or min(times, default=1) < 1:
+        raise ModelError(f"{site.name(1)}: expected {len(shape)} numbers of at least 1, found {times}")
+    known = site.known(0)
+    if known is not None:
+        raise ModelError(f"{site.name(0)}: expected a computed tensor, found a constant")
+    at, out = site.read(0, *MOVED), tuple(side * many for side, many in zip(shape, times, strict=True))
+    if len(rows_shape(shape)) != len(shape) and times[0] > 1:
+        at = site.reshaped(at, shape)  # the batch is repeated, too
+    gone = len(shape) - len(site.graph_tensor(at).shape)
+    for axis in range(gone, len(shape)):
+        if times[axis] > 1:
+            at = site.add("join", [at] * times[axis], axis=axis - gone)
+    site.write(at, out, moved=True)
+
+
 def pack(site: Site) -> None:
     count = len(site.op.inputs)
     shapes = {site.shape(i) for i in range(count)}
@@ -210,5 +228,6 @@ OPERATORS: dict[str, Callable[[Site], None]] = {
     "RESHAPE": reshape,
     "SHAPE": shape_of,
     "SQUEEZE": squeeze,
+    "TILE": tile,
     "TRANSPOSE": transpose,
 }

@@ -31,6 +31,7 @@ OPTIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "MEAN": _REDUCE,
     "MUL": ("MulOptions", _FUSED),
     "PACK": ("PackOptions", ("Axis", "ValuesCount")),
+    "REDUCE_MAX": _REDUCE,
     "REDUCE_PROD": _REDUCE,
     "RESHAPE": ("ReshapeOptions", ("NewShape",)),
     "RESIZE_NEAREST_NEIGHBOR": ("ResizeNearestNeighborOptions", ("AlignCorners", "HalfPixelCenters")),

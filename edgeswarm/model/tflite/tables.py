@@ -63,6 +63,18 @@ def negated() -> I8:
     return _held(-1 - ALL)
 
 
+def gelu(read: tuple[float, int], written: tuple[float, int], *, approximate: bool) -> I8:
+    """GELU: computed in floats for each value.  approximate: the form with tanh."""
+    x = (np.float32(read[0]) * (ALL - read[1]).astype(np.float32)).astype(np.float64)
+    if approximate:
+        gate = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    else:
+        gate = np.array([math.erf(value * math.sqrt(0.5)) for value in x.tolist()])
+    steps = (0.5 * x * (1 + gate)).astype(np.float32) * (np.float32(1) / np.float32(written[0]))
+    away = np.copysign(np.floor(np.abs(steps.astype(np.float64)) + 0.5), steps)
+    return _held(away.astype(np.int64) + written[1])
+
+
 def hard_swish(read: tuple[float, int], written: tuple[float, int]) -> I8:
     """HARD_SWISH in 16 bits: x times a gate, which is relu6(x + 3) / 6 with 15 bits behind the point.
 
