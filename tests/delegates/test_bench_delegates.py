@@ -62,3 +62,27 @@ def test_the_settings_overrule_it(bench: Any) -> None:
 def test_a_file_without_a_model_is_refused_by_its_name(bench: Any) -> None:
     done = bench(None)
     assert done.code != 0 and "it brings no TFLite model" in done.err
+
+
+@pytest.mark.parametrize(("said", "kept"), [("wasm", "*=wasm"), ("a=litert", "a=litert")])
+def test_the_command_line_of_the_supervisor_says_who_computes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, kept: str
+) -> None:
+    """What it would run with, and with which words an upgrade would start it again."""
+    seen: dict[str, Any] = {}
+
+    async def serve(settings: Any, log: Any, *, deploy: Any, arguments: list[str]) -> int:
+        seen.update(agents=settings.profile.delegates.agents, arguments=arguments)
+        return 0
+
+    monkeypatch.setattr("edgeswarm.app.daemon.serve", serve)
+    assert root.run(["run", "--state", str(tmp_path), "--delegate", said]) == 0
+    assert seen["agents"] == (kept,)
+    assert seen["arguments"][-2:] == ["--delegate", said]
+
+
+def test_a_delegate_that_nobody_knows_is_refused_with_the_flag(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert root.run(["run", "--state", str(tmp_path), "--delegate", "a=magic"]) != 0
+    assert "delegates.agents[0]" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,11 +32,17 @@ wait_option = click.option(
 )
 
 
-def settings_of(state: Path | None, config_file: Path | None = None, *, profile: str | None = None) -> Settings:
-    """Raises ConfigError with every fault."""
+def settings_of(
+    state: Path | None,
+    config_file: Path | None = None,
+    *,
+    profile: str | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """flags: dotted key -> value.  Raises ConfigError with every fault."""
     from edgeswarm.app import config
 
-    return config.load(profile=profile, file=config_file, state=state)
+    return config.load(profile=profile, file=config_file, state=state, flags=flags)
 
 
 def connect(state: Path | None, config_file: Path | None = None, *, timeout_s: float = CALL_S_MAX) -> ControlClient:

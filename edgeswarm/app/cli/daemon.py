@@ -24,6 +24,13 @@ _COLOURS = {"warning": "yellow", "error": "red", "debug": "bright_black"}
 @click.option(
     "--log-level", type=click.Choice(LEVELS), help="The least level that is written (default: the profile's)."
 )
+@click.option(
+    "--delegate",
+    "delegates",
+    multiple=True,
+    metavar="[AGENT=]NAME",
+    help="Who computes that agent, or all of them: wasm, litert, tflite, gpu or external.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Errors as JSON; the log is JSON anyway.")
 @click.option("--check-handover", "checks", is_flag=True, hidden=True)
 def run(
@@ -32,6 +39,7 @@ def run(
     config_file: Path | None,
     profile: str | None,
     log_level: str | None,
+    delegates: tuple[str, ...],
     as_json: bool,
     checks: bool,
 ) -> int:
@@ -45,25 +53,29 @@ def run(
       edgeswarm run
       edgeswarm run --state /tmp/es predictor.af scorer.af
       edgeswarm run -c site.toml --profile rpi-zero-2w --log-level warning
+      edgeswarm run --delegate kws=litert --delegate vww=wasm
     """
     from edgeswarm.app import handover_guard
     from edgeswarm.app.daemon import serve
     from edgeswarm.app.join.folder import settle_at_start
     from edgeswarm.app.log import Log
 
-    settings = common.settings_of(state, config_file, profile=profile)
+    said = [one if "=" in one else f"*={one}" for one in delegates]
+    flags = {"delegates.agents": said} if said else {}
+    settings = common.settings_of(state, config_file, profile=profile, flags=flags)
     if checks:  # `daemon upgrade` asks this of a program before it becomes the supervisor
         from edgeswarm.app.upgrade import self_check
 
         click.echo(json.dumps(self_check()))
         return 0
     if settle_at_start(settings.state_dir):  # a power cut while it joined: it may have another name now
-        settings = common.settings_of(state, config_file, profile=profile)
+        settings = common.settings_of(state, config_file, profile=profile, flags=flags)
     handed = handover_guard.current is not None  # then what ran runs on, and the files are as good as gone
     agents = [] if handed else [(str(path), common.read_agent_file(path)) for path in files]
     log = Log(level=log_level or settings.profile.log.level)
     given = (("--state", state), ("--config", config_file), ("--profile", profile), ("--log-level", log_level))
     again = [word for flag, value in given if value is not None for word in (flag, str(value))]
+    again += [word for one in delegates for word in ("--delegate", one)]
     return asyncio.run(serve(settings, log, deploy=agents, arguments=["run", *again, *map(str, files)]))
 
 
