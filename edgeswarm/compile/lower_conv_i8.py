@@ -338,8 +338,10 @@ def _requantise(functions: Functions, s: Shape) -> dict[str, Value]:
     vectors = -(-s.outputs // 4)
     quick: dict[str, Value] = {
         "signed": int(s.signed),
+        "kinds": s.factor_bytes // 32,
         "low": s.low,
         "high": s.high,
+        "pairs": int(s.outputs * together % 16 == 0),
         "together": together,
         "period": vectors,
         "vectors": vectors * together,

@@ -13,30 +13,39 @@
 ;; $r: the record: 1.5 * 2^52 + zero point twice, the zero point (i16), low and high in 16 lanes of i8, the signs of f64.
 ;; vectors: of sums, in a row of `y_step` bytes here, `out_step` bytes there; up to 15 bytes are written behind a row.
 ;; together: places that fill a vector of bytes and count as a row, with factors every `period` vectors.
-;; Arithmetic stays behind the loads before it only as far as a branch that its results live behind: one on $never, which
-;; is 0, follows each vector.
-;;@ define one
-        (local.set $s (v128.load offset=@{16 * v} (local.get $x)))
-        (local.set $d0 (f64x2.convert_low_i32x4_s (local.get $s)))
-        (local.set $d1 (f64x2.convert_low_i32x4_s (i8x16.shuffle 8 9 10 11 12 13 14 15 8 9 10 11 12 13 14 15
-          (local.get $s) (local.get $s))))
-;;@ if signed
-;;@ for h in 0..2
-        (local.set $e@{h} (v128.or (v128.and (local.get $d@{h}) (local.get $sign))
-          (v128.load offset=@{96 * (v % period) + 64 + 16 * h} (local.get $f))))
-        (local.set $d@{h} (f64x2.add (local.get $magic) (f64x2.add (local.get $e@{h})
-          (f64x2.relaxed_madd (local.get $d@{h}) (v128.load offset=@{96 * (v % period) + 16 * h} (local.get $f))
-            (v128.load offset=@{96 * (v % period) + 32 + 16 * h} (local.get $f))))))
-;;@ end
+;; `pairs`: two rows at a time, which share the factors: where none writes into the next.  Arithmetic stays behind the loads before it only as far as a branch that its
+;; results live behind: one on $never, which is 0, follows each vector.
+;;@ define half
+;;@ for i in 0..rows
+;;@ if h
+        (local.set $d@{i} (f64x2.convert_low_i32x4_s (i8x16.shuffle 8 9 10 11 12 13 14 15 8 9 10 11 12 13 14 15
+          (local.get $s@{i}) (local.get $s@{i}))))
 ;;@ else
-;;@ for h in 0..2
-        (local.set $d@{h} (f64x2.add (local.get $magic)
-          (f64x2.relaxed_madd (local.get $d@{h}) (v128.load offset=@{64 * (v % period) + 16 * h} (local.get $f))
-            (v128.load offset=@{64 * (v % period) + 32 + 16 * h} (local.get $f)))))
+        (local.set $c@{i} (f64x2.convert_low_i32x4_s (local.get $s@{i})))
 ;;@ end
 ;;@ end
-        (local.set $q@{v % 4} (i8x16.shuffle 0 1 2 3 8 9 10 11 16 17 18 19 24 25 26 27 (local.get $d0) (local.get $d1)))
-        (br_if $out (local.get $never))
+        (local.set $m (v128.load offset=@{kinds * 32 * (v % period) + 16 * h} (local.get $fp)))
+        (local.set $o (v128.load offset=@{kinds * 32 * (v % period) + 32 + 16 * h} (local.get $fp)))
+;;@ if signed
+        (local.set $w (v128.load offset=@{kinds * 32 * (v % period) + 64 + 16 * h} (local.get $fp)))
+;;@ end
+;;@ for i in 0..rows
+;;@ if h
+;;@ use round d=d@{i}
+;;@ else
+;;@ use round d=c@{i}
+;;@ end
+;;@ end
+;;@ end
+;;@ define round
+;;@ if signed
+        (local.set $@{d} (f64x2.add (local.get $magic) (f64x2.add
+          (v128.or (v128.and (local.get $@{d}) (local.get $sign)) (local.get $w))
+          (f64x2.relaxed_madd (local.get $@{d}) (local.get $m) (local.get $o)))))
+;;@ else
+        (local.set $@{d} (f64x2.add (local.get $magic)
+          (f64x2.relaxed_madd (local.get $@{d}) (local.get $m) (local.get $o))))
+;;@ end
 ;;@ end
 ;;@ define four
       (block $out
@@ -44,36 +53,80 @@
 ;;@ if signed
         (local.set $sign (v128.load offset=64 (local.get $r)))
 ;;@ end
-;;@ for v in v0..v0 + 4
-;;@ if v < vectors
-;;@ use one v=@{v}
-;;@ else
-        (local.set $q@{v % 4} (local.get $q0))
+;;@ for v in 0..count
+;;@ for i in 0..rows
+        (local.set $s@{i} (v128.load offset=@{16 * v + i * y_step} (local.get $xp)))
 ;;@ end
+;;@ use half h=0
+;;@ use half h=1
+;;@ for i in 0..rows
+        (local.set $q@{4 * i + v} (i8x16.shuffle 0 1 2 3 8 9 10 11 16 17 18 19 24 25 26 27
+          (local.get $c@{i}) (local.get $d@{i})))
+;;@ if v % 2
+        (local.set $q@{4 * i + v - 1} (i16x8.narrow_i32x4_s (local.get $q@{4 * i + v - 1}) (local.get $q@{4 * i + v})))
+;;@ else
+;;@ if v == count - 1
+        (local.set $q@{4 * i + v} (i16x8.narrow_i32x4_s (local.get $q@{4 * i + v}) (local.get $q@{4 * i + v})))
+;;@ end
+;;@ end
+;;@ end
+        (br_if $out (local.get $never))
 ;;@ end
       )
-      (local.set $q0 (i8x16.narrow_i16x8_s
-        (i16x8.narrow_i32x4_s (local.get $q0) (local.get $q1)) (i16x8.narrow_i32x4_s (local.get $q2) (local.get $q3))))
+;;@ for i in 0..rows
+      (local.set $s0 (i8x16.narrow_i16x8_s (local.get $q@{4 * i}) (local.get $q@{4 * i + 2 * (count > 2)})))
 ;;@ if low > -128
-      (local.set $q0 (i8x16.max_s (v128.load offset=32 (local.get $r)) (local.get $q0)))
+      (local.set $s0 (i8x16.max_s (v128.load offset=32 (local.get $r)) (local.get $s0)))
 ;;@ end
 ;;@ if high < 127
-      (local.set $q0 (i8x16.min_s (v128.load offset=48 (local.get $r)) (local.get $q0)))
+      (local.set $s0 (i8x16.min_s (v128.load offset=48 (local.get $r)) (local.get $s0)))
 ;;@ end
-      (v128.store offset=@{4 * v0} (local.get $y) (local.get $q0))
+      (v128.store offset=@{i * out_step} (local.get $yp) (local.get $s0))
+;;@ end
+;;@ end
+;;@ define row
+    (local.set $fp (local.get $f))
+    (local.set $xp (local.get $x))
+    (local.set $yp (local.get $y))
+;;@ if vectors > 3
+;;@ if vectors > 7
+    (local.set $end (i32.add (local.get $x) (i32.const @{vectors // 4 * 64})))
+    (loop $group
+;;@ end
+;;@ use four count=4 rows=@{rows}
+      (local.set $xp (i32.add (local.get $xp) (i32.const 64)))
+      (local.set $yp (i32.add (local.get $yp) (i32.const 16)))
+      (local.set $fp (i32.add (local.get $fp) (i32.const @{kinds * 128})))
+;;@ if vectors > 7
+      (br_if $group (i32.ne (local.get $xp) (local.get $end))))
+;;@ end
+;;@ end
+;;@ if vectors % 4
+;;@ use four count=@{vectors % 4} rows=@{rows}
+;;@ end
+    (local.set $x (i32.add (local.get $x) (i32.const @{rows * y_step})))
+    (local.set $y (i32.add (local.get $y) (i32.const @{rows * out_step})))
 ;;@ end
 (func $@{name} (param $x i32) (param $f i32) (param $r i32) (param $y i32) (param $places i32) (param $never i32)
-  (local $s v128) (local $d0 v128) (local $d1 v128) (local $e0 v128) (local $e1 v128)
-  (local $q0 v128) (local $q1 v128) (local $q2 v128) (local $q3 v128)
-  (local $magic v128) (local $sign v128)
+  (local $xp i32) (local $yp i32) (local $fp i32) (local $end i32)
+  (local $m v128) (local $o v128) (local $w v128) (local $magic v128) (local $sign v128)
+;;@ for i in 0..2
+  (local $s@{i} v128) (local $c@{i} v128) (local $d@{i} v128)
+;;@ for v in 0..4
+  (local $q@{4 * i + v} v128)
+;;@ end
+;;@ end
 ;;@ if together > 1
   (local.set $places (i32.div_u (i32.add (local.get $places) (i32.const @{together - 1})) (i32.const @{together})))
 ;;@ end
-  (loop $place
-;;@ for w in 0..(vectors + 3) // 4
-;;@ use four v0=@{4 * w}
+;;@ if pairs
+  (if (i32.ge_u (local.get $places) (i32.const 2)) (then
+    (loop $pair
+;;@ use row rows=2
+      (br_if $pair (i32.ge_u (local.tee $places (i32.sub (local.get $places) (i32.const 2))) (i32.const 2))))))
 ;;@ end
-    (local.set $x (i32.add (local.get $x) (i32.const @{y_step})))
-    (local.set $y (i32.add (local.get $y) (i32.const @{out_step})))
-    (br_if $place (local.tee $places (i32.sub (local.get $places) (i32.const 1)))))
+  (if (local.get $places) (then
+    (loop $one
+;;@ use row rows=1
+      (br_if $one (local.tee $places (i32.sub (local.get $places) (i32.const 1)))))))
 )
