@@ -1,7 +1,7 @@
 """The models of MLPerf Tiny beside LiteRT: XNNPACK and its own kernels, one thread each, in turns within one run.
 
-A ratio is LiteRT's time over that of our kernel: the jail's own machine code, called in this process with its row
-copied in, as LiteRT is called from Python.  `jail` is what the jail says that a call took, with its checks of rows and
+A ratio is LiteRT's time over that of our kernel: the jail's own machine code, called in a process of its own with its
+row copied in, from Python, as LiteRT is.  `jail` is what the jail says that a call took, with its checks of rows and
 answers; `there and back` a call through the rings.  Printed are medians of the rounds and half the distance of the
 quartiles.
 Import is `agent import` as typed, start of the interpreter included; compile is the device's, of wasm to machine code.
@@ -33,7 +33,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from _models import ROOT, SECTIONS, Case, Loaded, chosen, folder, import_model, input_range, missing, rows_of
+from _models import ROOT, SECTIONS, Beside, Case, chosen, folder, import_model, input_range, missing, rows_of
 
 from edgeswarm import agentfile
 from edgeswarm.app.cli import agent_against, agent_opened, jailed
@@ -66,7 +66,7 @@ def measure(case: Case, seconds: float) -> dict[str, Any]:
         low, high = input_range(case)
         row = rows_of(layout.input.width, 4, low, high, 1)[3]
         runs = agent_against.contestants_of(jailed.Ready(host, jail, layout), peers, row.tobytes(), layout.input.width)
-        runs["process"] = _in_process(Loaded(file, cwasm), row.tobytes())
+        runs["process"] = _beside(stack.enter_context(Beside(out.read_bytes(), cwasm)), row.tobytes())
         taken = agent_against.rounds_of(runs, seconds)
         tier = host.tier
     found = {name: agent_against.summary(values) for name, values in taken.items()}
@@ -99,19 +99,8 @@ def _ring(layout: Any) -> int:
     return max(jailed.RING_BYTES_DEFAULT, 5 * frame + jailed.frames.CONTROL_BYTES)
 
 
-def _in_process(kernel: Loaded, row: bytes) -> agent_against.Contestant:
-    memory, run, at = kernel.instance.memory, kernel.instance.run, kernel.layout.input.offset
-    end = at + len(row)
-
-    def contestant(calls: int) -> tuple[tuple[str, float], ...]:
-        kernel.answer(row)  # brings caches back
-        began = time.perf_counter_ns()
-        for _ in range(calls):
-            memory[at:end] = row
-            run(1)
-        return (("process", (time.perf_counter_ns() - began) / calls / 1e3),)
-
-    return contestant
+def _beside(kernel: Beside, row: bytes) -> agent_against.Contestant:
+    return lambda calls: (("process", kernel.time_ns(row, calls) / calls / 1e3),)
 
 
 def missed(row: dict[str, Any]) -> Iterator[str]:
