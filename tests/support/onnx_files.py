@@ -136,6 +136,11 @@ EACH: dict[str, Callable[[Net], object]] = {
     "resize to": lambda net: net.add(
         "Resize", "", "", net.whole(1, 4, 3, 10), coordinate_transformation_mode="asymmetric", nearest_mode="floor"
     ),
+    "max": lambda net: net.add("Max", net.random(4, 1, 1)),
+    "min": lambda net: net.add("Min", net.number(0.2)),
+    "max of two": lambda net: net.add("Max", net.add("Tanh"), reads="input"),
+    "min of two": lambda net: net.add("Min", net.add("Neg"), reads="input"),
+    "sum": lambda net: net.add("Sum", net.add("Tanh"), net.number(0.5), reads="input"),
     "neg": lambda net: net.add("Neg"),
     "dropout": lambda net: (net.add("Dropout"), net.add("Relu")),
     "identity": lambda net: (net.add("Identity"), net.add("Relu")),
@@ -176,7 +181,8 @@ EACH: dict[str, Callable[[Net], object]] = {
 
 
 KEEP = [
-    "relu", "sigmoid", "tanh", "leaky", "prelu", "clip 0 6", "clip -0.3 0.7", "clip low", "hard swish", "neg",
+    "relu", "sigmoid", "tanh", "leaky", "prelu", "max", "clip 0 6", "clip -0.3 0.7", "clip low", "hard swish",
+    "neg", "min",
     "dropout", "identity", "add scalar", "add channels", "add row", "add last axis", "mul channels", "sub",
     "sub from", "div", "batch normalization", "softmax channels", "softmax rows",
 ]  # fmt: skip

@@ -230,6 +230,40 @@ def _met(value: Held, found: Numbers) -> Numbers:
     return numbers
 
 
+def several(draft: Draft, step: Step) -> None:
+    """Sum, Max, Min of any number of values: two by two.  max(a, b) = b + relu(a - b)."""
+    made = draft.value(step, 0)
+    for index in range(1, len(step.inputs)):
+        other = draft.value(step, index)
+        if not isinstance(made, Held):
+            made, other = other, made
+        if not isinstance(made, Held):
+            raise ModelError("expected values that rows decide first, found numbers of the file twice")
+        made = _plus(draft, made, other) if step.op == "Sum" else _extreme(draft, step.op, made, other)
+    draft.put(step, made)
+
+
+def _plus(draft: Draft, value: Held, other: Held | Numbers) -> Held:
+    if isinstance(other, Held):
+        return _pair(draft, "add", value, other)
+    return affine(draft, value, None, _met(value, other))
+
+
+def _extreme(draft: Draft, op: str, value: Held, other: Held | Numbers) -> Held:
+    """b + relu(a - b), or with all signs turned."""
+    sign = 1.0 if op == "Max" else -1.0
+    if not isinstance(other, Held):
+        numbers = _met(value, other)
+        moved = affine(draft, value, _scalar(value, sign), -sign * numbers)
+        return affine(draft, activated(draft, moved, "relu"), _scalar(value, sign), numbers)
+    first, second = replace(value, sole=False), replace(other, sole=False)  # the second is read twice
+    minus = affine(draft, second, _scalar(second, -1.0), None)
+    apart = _pair(draft, "add", first, minus)
+    apart = affine(draft, apart, _scalar(apart, sign), None)
+    apart = affine(draft, activated(draft, apart, "relu"), _scalar(apart, sign), None)
+    return _pair(draft, "add", second, apart)
+
+
 def negate(draft: Draft, step: Step) -> None:
     """Neg."""
     value = draft.held(step, 0)
