@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from edgeswarm.compile.abi import Rows
 from edgeswarm.compile.conv_image import Image, image_of
+from edgeswarm.compile.conv_panel import HEIGHT, PANEL, SUMS_BYTES, columns_of, pad_function, stretches
 from edgeswarm.compile.lower_f32 import LANES, passes
+from edgeswarm.compile.lower_winograd import WinogradStep, tiles_of
 from edgeswarm.compile.lowering import Functions, Lowering, Plan, Step
 from edgeswarm.compile.template import Value
 from edgeswarm.model.graph import Graph, Outline
@@ -24,34 +26,10 @@ FUSED = (
     "relu6",
     "leaky_relu",
 )  # beside the sums; the rest need the registers, and a pass of their own
-STRETCH = 128  # steps in one stretch of code: 20 KB of it
 PLACES = 32  # of a depthwise kernel in one stretch of code
 ROWS_KERNEL_MAX = 5  # sides of a depthwise kernel that goes row by row without a copy
 TILE_PIXELS_MAX = 6  # of such a row
-PANEL = 2  # columns of a panel, and of a tile
-HEIGHT = 4  # pixels of a tile
 GROUP = 2  # columns of a depthwise convolution side by side
-
-
-def stretches(image: Image) -> dict[str, Value]:
-    """How the values under a kernel are taken: segments that lie side by side, in stretches, in loops (panel.wat)."""
-    (high, wide), (y_gap, x_gap) = image.window.kernel, image.gaps
-    values = image.channels
-    if x_gap == 4 * values:
-        values, wide = values * wide, 1
-    if wide == 1 and y_gap == 4 * values:
-        values, high = values * high, 1
-    out = {"y_gap": y_gap, "x_gap": x_gap, "values": values, "y_rounds": high, "x_rounds": wide, "rounds": 1, "rest": 0}
-    out |= {"y_body": 1, "x_body": 1, "steps": values}
-    if high * wide * values <= STRETCH:
-        out |= {"y_body": high, "x_body": wide, "y_rounds": 1, "x_rounds": 1}
-    elif wide * values <= STRETCH:
-        out |= {"x_body": wide, "x_rounds": 1}
-    elif values > STRETCH:
-        steps = max(range(STRETCH // 2, STRETCH + 1), key=lambda steps: (values % steps == 0, steps))
-        out |= {"steps": steps, "rounds": values // steps, "rest": values % steps}
-    looped = out["y_rounds"] * out["x_rounds"] * out["rounds"] > 1 or out["rest"] > 0
-    return {**out, "looped": int(looped)}
 
 
 def row_tiles(image: Image) -> dict[str, int]:
@@ -124,24 +102,11 @@ class ConvStep:
             "spread": window.spread[0],
             "top": window.pad[0],
             "y_row": 4 * image.filters * window.width,
-            "pad": self._pad(functions) if image.padded else "",
+            "pad": pad_function(functions, image, self.scratch) if image.padded else "",
             "calls": "\n  ".join(calls),
         }
         name = functions.function("conv_image", values)
         return f"(call ${name} {x} (i32.const {self.weights}) {y})"
-
-    def _pad(self, functions: Functions) -> str:
-        image = self.image
-        pixel = 4 * image.channels
-        values: dict[str, Value] = {
-            "scratch": self.scratch,
-            "height": image.height,
-            "row_bytes": image.width * pixel // image.repeat,
-            "left": image.window.pad[2] * pixel,
-            "right": image.window.pad[3] * pixel,
-            "repeat": image.repeat,
-        }
-        return functions.function("conv_pad", values)
 
     def _shared(self, columns: int, lanes: int) -> dict[str, Value]:
         image = self.image
@@ -159,7 +124,7 @@ class ConvStep:
 
     def _panels(self, functions: Functions) -> list[str]:
         image, calls, at = self.image, [], 0
-        inputs, loops = inputs_of(image), stretches(image)
+        inputs, loops = inputs_of(image), stretches(image.window.kernel, image.channels, image.gaps)
         pixels = image.window.height * image.window.width
         run = image.x_wrap == 0 and not image.padded  # pixels that lie equally far apart, all of them
         contiguous = loops["values"] == inputs and not loops["rest"]
@@ -224,7 +189,7 @@ class ConvStep:
 
 def panels_of(image: Image) -> list[tuple[int, int, int]]:
     """The panels of a conv2d: how many, columns of each, outputs of its last column (0: all of it)."""
-    columns, lanes = -(-image.filters // LANES), image.filters % LANES
+    columns, lanes = columns_of(image), image.filters % LANES
     widths = [PANEL] * (columns // PANEL) + [1] * (columns % PANEL)
     whole = widths[:-1] if lanes else widths
     groups = [(whole.count(width), width, 0) for width in (PANEL, 1) if width in whole]
@@ -243,22 +208,22 @@ def _steps(plan: Plan, index: int) -> list[Step]:
     fused = name if name in FUSED else "linear"
     y, depthwise = plan.place(node.output), node.op == "depthwise"
     scratch = 4 * image.channels * image.width if depthwise and row_tiles(image) else image.scratch_bytes
-    step = ConvStep(
-        x=plan.place(node.inputs[0]),
-        y=y,
-        image=image,
-        depthwise=depthwise,
-        fused=fused,
-        weights=plan.weights(index),
-        scratch=plan.scratch(scratch + 16, index) if image.padded else 0,
-        sums=plan.scratch(16 * HEIGHT * PANEL, index),
-    )
+    x, weights = plan.place(node.inputs[0]), plan.weights(index)
+    sums = plan.scratch(SUMS_BYTES, index)
+    step: Step
+    if not depthwise and plan.mode == "fast" and (tiles := tiles_of(image)):
+        sizes = [image.row_bytes * (2 * tiles.rows + 2), 16 * tiles.v_bytes, 16 * tiles.u_bytes, 16 * tiles.m_bytes]
+        padded, v, u, m = (plan.scratch(size + 16, index) for size in sizes)
+        step = WinogradStep(x, y, image, tiles, fused, weights, sums, padded, v, u, m)
+    else:
+        at = plan.scratch(scratch + 16, index) if image.padded else 0
+        step = ConvStep(x, y, image, depthwise, fused, weights, at, sums)
     return [step, *passes(plan.library, [] if fused == name else [name], y, plan.library.tile(plan.arch).pass_unroll)]
 
 
 def _conv_size(outline: Outline, index: int) -> int:
     image = image_of(outline, index)
-    return 16 * -(-image.filters // LANES) * (inputs_of(image) + 1)
+    return 16 * columns_of(image) * (inputs_of(image) + 1)
 
 
 def _panel_slices(image: Image) -> list[slice]:
@@ -273,7 +238,7 @@ def _panel_slices(image: Image) -> list[slice]:
 
 def _conv_pack(graph: Graph, index: int) -> bytes:
     image, params = image_of(graph, index), graph.nodes[index].params
-    full = np.zeros((inputs_of(image) + 1, -(-image.filters // LANES) * LANES), dtype="<f4")
+    full = np.zeros((inputs_of(image) + 1, columns_of(image) * LANES), dtype="<f4")
     full[0, : image.filters] = params["bias"]
     full[1:, : image.filters] = params["weights"].reshape(-1, image.filters)
     return b"".join(full[:, outputs].tobytes() for outputs in _panel_slices(image))
@@ -282,7 +247,7 @@ def _conv_pack(graph: Graph, index: int) -> bytes:
 def _conv_unpack(content: bytes, outline: Outline, index: int) -> dict[str, NDArray[Any]]:
     image, start = image_of(outline, index), 0
     values = np.frombuffer(content, "<f4")
-    full = np.empty((inputs_of(image) + 1, -(-image.filters // LANES) * LANES), np.float32)
+    full = np.empty((inputs_of(image) + 1, columns_of(image) * LANES), np.float32)
     for outputs in _panel_slices(image):
         panel = full[:, outputs]
         panel[:] = values[start : start + panel.size].reshape(panel.shape)
@@ -295,7 +260,7 @@ def _depthwise_shape(outline: Outline, index: int) -> tuple[int, int]:
     """Columns, and vectors of each."""
     image = image_of(outline, index)
     high, wide = image.window.kernel
-    return -(-image.filters // LANES), high * wide + 1
+    return columns_of(image), high * wide + 1
 
 
 def _depthwise_size(outline: Outline, index: int) -> int:

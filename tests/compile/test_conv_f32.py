@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from edgeswarm.compile import compile_graph, faults, pack_weights, unpack_graph
 from edgeswarm.compile.conv_image import SCRATCH_BYTES, image_of
+from edgeswarm.compile.kernel import schedule_graph
+from edgeswarm.compile.lower_winograd import WinogradStep, tiles_of
 from edgeswarm.model import random_rows
 from edgeswarm.model.graph import Builder, Graph, Tensor, forward
 
@@ -140,3 +142,45 @@ def test_nan_reaches_the_pixels_whose_kernel_covers_it_and_no_others(load, op):
     reached[1:4, 5:, slice(None) if op == "conv2d" else 1] = True
     assert (np.isnan(found) == reached).all()
     assert (found[~reached] == clean[~reached]).all()
+
+
+WINOGRAD = {
+    "rows in chunks": ((32, 32, 16), 16, (1, 1, 1, 1)),
+    "weights in groups": ((8, 8, 64), 64, (1, 1, 1, 1)),
+    "no padding, a row at a time": ((30, 34, 8), 8, (0, 0, 0, 0)),
+    "padding on one side": ((7, 12, 12), 24, (2, 1, 0, 2)),
+    "one row of tiles": ((2, 24, 8), 8, (1, 1, 2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", WINOGRAD)
+def test_small_kernels_by_tiles_agree_with_the_reference(load, name):
+    """Answers of 2 x 2 outputs at once: within the tolerance, also for values much larger than their differences."""
+    shape, filters, pad = WINOGRAD[name]
+    graph = convolution("conv2d", shape, out=filters, kernel=(3, 3), pad=pad, activation="linear")
+    assert isinstance(schedule_graph(graph.outline).steps[0], WinogradStep)
+    agrees(load, graph)
+    rows = random_rows(1, graph.tensors[0].size) + np.float32(100)
+    answers, expected = load(compile_graph(graph, batch_max=1)).one(rows[0]), forward(graph, rows)[0]
+    assert np.abs(answers - expected).max() <= 3e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("shape", "filters", "window"),
+    [
+        ((9, 8, 8), 8, {"kernel": (3, 3), "pad": (1, 1, 1, 1)}),  # an odd number of rows
+        ((8, 8, 6), 8, {"kernel": (3, 3), "pad": (1, 1, 1, 1)}),  # channels that fill no vector
+        ((8, 8, 8), 12, {"kernel": (3, 3), "pad": (1, 1, 1, 1)}),  # outputs that fill no panel
+        ((8, 8, 8), 8, {"kernel": (3, 3), "pad": (1, 1, 1, 1), "stride": (2, 2)}),
+        ((4, 6, 8), 8, {"kernel": (3, 3), "pad": (1, 1, 1, 1)}),  # too few to repay the weights' transform
+        ((16, 16, 256), 256, {"kernel": (3, 3), "pad": (1, 1, 1, 1)}),  # too large a scratch
+    ],
+)
+def test_what_tiles_do_not_suit_is_computed_directly(shape, filters, window):
+    assert tiles_of(image_of(convolution("conv2d", shape, out=filters, **window).outline, 0)) is None
+
+
+def test_the_deterministic_mode_keeps_the_order_of_its_sums():
+    shape, filters, pad = WINOGRAD["rows in chunks"]
+    graph = convolution("conv2d", shape, out=filters, kernel=(3, 3), pad=pad)
+    assert not isinstance(schedule_graph(graph.outline, mode="deterministic").steps[0], WinogradStep)

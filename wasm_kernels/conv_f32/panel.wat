@@ -13,8 +13,8 @@
 ;; pixel stands in for those that a tile has too many.  wrap = 2: the same where tiles come out even with rows.
 ;; What is computed twice gives the same bits twice.  lanes: values of the last column that are outputs, 0 for all.
 ;;
-;; alone = 1: one more pixel, behind $pixels of them, which tiles would leave over.  Its sums run four side by side, each
-;; over every fourth value: alone one would wait for each of its steps.  That is another order, for the mode fast.
+;; alone = 1: one more pixel, behind $pixels of them, which tiles would leave over.  Its sums run four side by side,
+;; each over every fourth value: alone one would wait for each of its steps.  That is another order, for the mode fast.
 ;;
 ;; f32.load and a splat of it are two operations, load32_splat three (it goes through a general register).  Branches
 ;; that could leave, behind every second row and the last, make Cranelift keep the products in order
