@@ -30,8 +30,12 @@ class Interpreted:
         self._in, self._out = (int(one["index"]) for one in (inputs[0], outputs[0]))
         self._in_kind = _checked("input", inputs[0], spec.input.width)
         self._out_kind = _checked("output", outputs[0], spec.output.width)
-        self._in_scale, self._in_zero = inputs[0]["quantization"]
-        self._out_scale, self._out_zero = outputs[0]["quantization"]
+        if _INT8 in (self._in_kind, self._out_kind):
+            self._in_scale, self._in_zero = (np.float32(one) for one in inputs[0]["quantization"])
+            self._out_scale, self._out_zero = (np.float32(one) for one in outputs[0]["quantization"])
+            self._values, self._halves = (np.empty(spec.input.width, np.float32) for _ in range(2))
+            self._whole = np.empty(spec.input.width, np.int8)
+            self._half, self._lowest, self._highest = (np.float32(one) for one in (0.5, -128, 127))
 
     def run(self, payload: memoryview) -> bytes:
         """No view of a tensor may live while the interpreter runs: it may move them."""
@@ -43,15 +47,24 @@ class Interpreted:
         interpreter.invoke()
         if self._out_kind == _FLOAT:
             return memoryview(interpreter.tensor(self._out)()).cast("B").tobytes()
-        found = self._np.asarray(interpreter.get_tensor(self._out), dtype=self._np.float32)
-        answer: bytes = ((found - self._np.float32(self._out_zero)) * self._np.float32(self._out_scale)).tobytes()
+        np = self._np
+        found = np.subtract(interpreter.get_tensor(self._out), self._out_zero, dtype=np.float32)
+        found *= self._out_scale
+        answer: bytes = found.tobytes()
         return answer
 
     def _quantised(self, payload: memoryview) -> memoryview:
-        np = self._np
-        scaled = np.frombuffer(payload, np.float32) / np.float32(self._in_scale)
-        whole = np.trunc(scaled + np.copysign(np.float32(0.5), scaled)) + self._in_zero
-        return memoryview(np.clip(whole, -128, 127).astype(np.int8)).cast("B")
+        """Into arrays that are there already: numpy takes longer to make one than to compute it."""
+        np, values, halves = self._np, self._values, self._halves
+        np.divide(np.frombuffer(payload, np.float32), self._in_scale, out=values)
+        np.copysign(self._half, values, out=halves)
+        np.add(values, halves, out=values)
+        np.trunc(values, out=values)
+        np.add(values, self._in_zero, out=values)
+        np.fmax(values, self._lowest, out=values)  # NaN becomes the lowest
+        np.minimum(values, self._highest, out=values)
+        np.copyto(self._whole, values, casting="unsafe")
+        return memoryview(self._whole).cast("B")
 
 
 def _checked(what: str, details: Any, width: int) -> str:
