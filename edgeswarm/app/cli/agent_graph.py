@@ -35,7 +35,7 @@ def _text(row: dict[str, Any]) -> str:
             f"{layer['parameters']:,}",
             f"{layer['output_bytes']:,}",
             f"{layer['live_bytes']:,}",
-            agent_opened.time_text(layer["time_us"], layer["noise_us"]),
+            agent_opened.layer_time(layer),
         )
         for layer in row["layers"]
     ]

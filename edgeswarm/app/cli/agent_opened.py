@@ -160,6 +160,7 @@ def facts(looked: Looked, times: LayerTimes | None) -> dict[str, Any]:
             "weights_bytes": packed[index],
             "output_bytes": costs.output_bytes,
             "live_bytes": live[index],
+            "computed": index in opened.schedule.owners,
             "scale": out.scale if out.dtype != "f32" else None,
             "zero_point": out.zero_point if out.dtype != "f32" else None,
         }
@@ -221,6 +222,11 @@ def _tensor(graph: Graph, index: int) -> dict[str, Any]:
 def shape_of(tensor: dict[str, Any]) -> str:
     """`f32 49x10x8` of a tensor of `facts`."""
     return f"{tensor['dtype']} {'x'.join(map(str, tensor['shape']))}"
+
+
+def layer_time(layer: dict[str, Any]) -> str:
+    """Of a layer of `facts`; a view of another tensor takes no time, and none is measured."""
+    return time_text(layer["time_us"], layer["noise_us"]) if layer["computed"] else "-"
 
 
 def time_text(time_us: float, noise_us: float) -> str:

@@ -88,7 +88,7 @@ def _text(found: dict[str, Any]) -> str:
                 layer["layer"],
                 layer["described"],
                 agent_opened.shape_of(layer["writes"]),
-                agent_opened.time_text(layer["time_us"], layer["noise_us"]),
+                agent_opened.layer_time(layer),
                 f"{100 * layer['share']:.1f} %",
                 f"{layer['macs']:,}",
                 rate,

@@ -38,7 +38,7 @@ def svg(title: str, subtitle: str, root: Frame) -> str:
     colours = {kind: COLOURS[index % len(COLOURS)] for index, kind in enumerate(kinds)}
     named = {kind: colours[kind] for kind in kinds[1:]}
     shares = {kind: sum(frame.value for frame in root.children if frame.kind == kind) for kind in named}
-    entries = [(f"{kind} {_percent(shares[kind], root.value)}", colour) for kind, colour in named.items()]
+    entries = [(f"{kind} {_percent(shares[kind], root.value)}", named[kind]) for kind in named if shares[kind]]
     legend = list(_legend(entries, TOP + depth * ROW + 20))
     height = TOP + depth * ROW + BOTTOM + (legend[-1][1] if legend else 0)
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
