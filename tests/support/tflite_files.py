@@ -45,7 +45,7 @@ OPTIONS = {
     "SOFTMAX": "SoftmaxOptions", "SPACE_TO_BATCH_ND": "SpaceToBatchNDOptions", "SPLIT": "SplitOptions",
     "SQUEEZE": "SqueezeOptions",
     "STRIDED_SLICE": "StridedSliceOptions", "SUB": "SubOptions", "REDUCE_MAX": "ReducerOptions",
-    "TRANSPOSE": "TransposeOptions", "UNPACK": "UnpackOptions",
+    "TRANSPOSE": "TransposeOptions", "TRANSPOSE_CONV": "TransposeConvOptions", "UNPACK": "UnpackOptions",
 }  # fmt: skip
 """Which table of options an operator has; LOGISTIC, TANH, RELU and RELU6 have none."""
 
@@ -63,6 +63,7 @@ class FileTensor:
     signature: tuple[int, ...] | None = None
     name: str = ""
     variable: bool = False
+    sparse: bool = False  # says so, and says nothing of how
     buffer: int | None = None  # another buffer than its own
 
 
@@ -209,6 +210,7 @@ class _Writer:
             Name=self.b.CreateString(tensor.name),
             Quantization=quantization,
             IsVariable=tensor.variable,
+            Sparsity=self._table("SparsityParameters") if tensor.sparse else None,
             ShapeSignature=signature,
         )
 

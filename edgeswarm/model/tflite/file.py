@@ -104,6 +104,9 @@ def read(data: bytes, *, who: str = "") -> TfliteFile:
         raise ModelError(f"expected a whole TFLite file, found {type(error).__name__}: {error}", who=who) from None
 
 
+_SPARSE = "sparse; convert it without sparsity"
+
+
 class _Reader:
     """left: how many bytes of vectors may still be looked at."""
 
@@ -181,9 +184,9 @@ class _Reader:
         if (signature.size and signature.size != len(shape)) or min(shape, default=0) < 0:
             raise ModelError(f"{where} ({name}): expected a shape, found {list(shape)}, or {signature.tolist()}")
         found = buffers[at]
-        odd = "a variable" if tensor.IsVariable() else "sparse" if tensor.Sparsity() is not None else ""
+        odd = "a variable" if tensor.IsVariable() else _SPARSE if tensor.Sparsity() is not None else ""
         values = None
-        if found is not None:
+        if found is not None and tensor.Sparsity() is None:  # a sparse one holds fewer values than its shape has
             values = self._values(found, numpy_dtype, shape, f"{where} ({name})") if numpy_dtype else None
             odd = odd or ("" if numpy_dtype else f"of type {dtype}")
         quantization = tensor.Quantization()
