@@ -19,7 +19,7 @@ from edgeswarm.model.onnx.draft import Draft, Held, plain
 from edgeswarm.model.onnx.file import File, Step, Value, parse
 from edgeswarm.model.onnx.folding import fold
 
-OPSETS = 7, 27
+OPSETS = 7, 28
 """Before 7, Add and Mul say by attributes how they are repeated; past the last, operators may mean something else."""
 
 Reader = Callable[[Draft, Step], None]
