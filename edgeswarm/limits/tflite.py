@@ -5,3 +5,4 @@ TFLITE_OP_TENSORS_MAX = 4_096  # that one operator reads or writes, as many as `
 TFLITE_NAME_CHARS_MAX = 128  # of a tensor's name in a message; converters write paths of 60
 TFLITE_FOLDED_VALUES_MAX = 1_024  # whole numbers of one tensor that is computed while importing: shapes, not data
 TFLITE_PARAMS_RATIO_MAX = 8  # bytes of weights for each of the file's: float16 doubles, 8 bits quadruple
+TFLITE_GROUPS_MAX = 64  # of one convolution, each of which becomes one of its own; ResNeXt has 32

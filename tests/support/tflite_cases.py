@@ -496,9 +496,33 @@ def curved(case: Case, i8: bool) -> tuple[int, int]:
     return x, y
 
 
+def grouped(case: Case, i8: bool) -> tuple[int, int]:
+    sides, kernel, options, out = window(case, True)
+    groups, deep, many = case.whole(2, 3), case.whole(1, 3), case.whole(1, 3)
+    x = case.tensor((1, *sides, groups * deep), i8)
+    filters = groups * many
+    read = case.weights((filters, *kernel, deep), i8, read=x, axis=0, channels=filters)
+    y = case.tensor((1, *out, filters), i8)
+    case.net.op("CONV_2D", [x, *read], [y], version=6, **options)
+    return x, y
+
+
+def transpose_conv(case: Case, i8: bool) -> tuple[int, int]:
+    sides, kernel, stride = case.sides(2, 5), case.sides(2, 4), case.sides(2, 3)
+    cin, filters, same = case.whole(1, 4), case.whole(1, 4), bool(case.whole(0, 1))
+    out = tuple(n * s + (0 if same else max(k - s, 0)) for n, s, k in zip(sides, stride, kernel, strict=True))
+    x = case.tensor((1, *sides, cin), i8)
+    kernel, bias = case.weights((filters, *kernel, cin), i8, read=x, axis=0, channels=filters)
+    y = case.tensor((1, *out, filters), i8)
+    read = [case.net.constant((1, *out, filters)), kernel, x, bias]
+    options = {"Padding": SAME if same else VALID, "StrideH": stride[0], "StrideW": stride[1]}
+    case.net.op("TRANSPOSE_CONV", read, [y], version=3, **options)
+    return x, y
+
+
 BOTH = [
     conv_2d, depthwise_conv_2d, fully_connected, pool_2d, pair, mean, softmax, activation, reshape, squeeze, transpose,
     pad, concatenation, strided_slice, part, packed, resize, requantize, joined, gated, crossed,
-    dilated, padded, largest, tiled, curved,
+    dilated, padded, largest, tiled, curved, grouped, transpose_conv,
 ]  # fmt: skip
 FORMS = [(form, i8) for form in BOTH for i8 in (False, True)] + [(unsigned, True), (smooth, False)]

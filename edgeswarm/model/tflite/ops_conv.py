@@ -7,12 +7,14 @@ layer with one scale, whose first product TFLite computes in float32.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeswarm.errors import ModelError
+from edgeswarm.errors import LimitError, ModelError
+from edgeswarm.limits import GRAPH_TENSOR_VALUES_MAX, TFLITE_GROUPS_MAX
 from edgeswarm.model.fixed_point import quantize_multiplier
 from edgeswarm.model.ops_spatial import same_pad
 from edgeswarm.model.tflite.fused import activation, clamp
@@ -50,13 +52,15 @@ def window(site: Site, kernel: tuple[int, int], *, dilated: bool) -> dict[str, A
 def conv_2d(site: Site) -> None:
     weights = _weights(site, 4, channels=0)
     filters, kh, kw, cin = weights.shape
-    if _channels(site) != cin:
+    channels = _channels(site)
+    groups = channels // cin
+    if groups * cin != channels or filters % groups or groups > TFLITE_GROUPS_MAX:
         raise ModelError(
-            f"{site.name(1)}: expected weights for {_channels(site)} channels, found {cin}; convolutions in groups "
-            f"are not supported: split the channels before, and join them behind"
+            f"{site.name(1)}: expected weights for {channels} channels, or for one of up to {TFLITE_GROUPS_MAX} equal "
+            f"groups of them (TFLITE_GROUPS_MAX), found {list(weights.shape)}"
         )
-    attrs = window(site, (kh, kw), dilated=True) | {"filters": filters}
-    _convolve(site, "conv2d", weights.transpose(1, 2, 3, 0), attrs)
+    attrs = window(site, (kh, kw), dilated=True) | {"filters": filters // groups}
+    _convolve(site, "conv2d", weights.transpose(1, 2, 3, 0), attrs, groups)
 
 
 def depthwise_conv_2d(site: Site) -> None:
@@ -77,22 +81,94 @@ def _channels(site: Site) -> int:
     return (site.shape(0) if phases is None else phases.plain)[-1]
 
 
-def _convolve(site: Site, op: str, weights: NDArray[Any], attrs: dict[str, Any]) -> None:
-    channels, phases = weights.shape[-1], site.phases(0)
+def _convolve(site: Site, op: str, weights: NDArray[Any], attrs: dict[str, Any], groups: int = 1) -> None:
+    """Of an image, or of one in phases; each group of channels by itself, side by side again behind."""
+    phases = site.phases(0)
     if phases is None:
         image = site.read(0, "i8" if site.dtype(0) == "i8" else "f32")
     else:
         image = site.reshaped(phases.at, phases.plain[1:])
-    if site.dtype(0) == "i8":
-        params = _params_i8(site, channels, alone=False) | {"weights": weights}
-        at = site.add(f"{op}_i8", [image], params, like=site.like(), **attrs, **clamp(site))
-    else:
-        params = {"weights": weights, "bias": _bias(site, channels)}
-        at = site.add(op, [image], params, activation=activation(site), **attrs)
+    at = convolved(site, op, image, weights, attrs, groups)
     plain = (1, *site.graph_tensor(at).shape)
     if phases is None:
         return site.write(at, plain)
     return site.write_phases(Phases(at, plain, phases.block))
+
+
+def convolved(site: Site, op: str, image: int, weights: NDArray[Any], attrs: dict[str, Any], groups: int = 1) -> int:
+    """A convolution of the graph's tensor `image`, with the bias and the steps of the operator.
+
+    weights: [height, width, channels of a group, filters of all].
+    """
+    params, more = _bias_and_more(site, weights.shape[-1])
+    op = f"{op}_i8" if site.dtype(0) == "i8" else op
+    if groups == 1:
+        return site.add(op, [image], {**params, "weights": weights}, **more, **attrs)
+    height, width, channels = site.graph_tensor(image).shape
+    parts, deep, many = [], channels // groups, weights.shape[-1] // groups
+    for group in range(groups):
+        start, stop = (0, 0, group * deep), (height, width, (group + 1) * deep)
+        part = site.add("strided_slice", [image], start=start, stop=stop, step=(1, 1, 1))
+        own = slice(group * many, (group + 1) * many)
+        taken = {name: array[own] for name, array in params.items()} | {"weights": weights[..., own]}
+        parts.append(site.add(op, [part], taken, **more, **attrs))
+    return site.add("join", parts, axis=2)
+
+
+def _bias_and_more(site: Site, channels: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Params besides weights, and what else a convolution of this type takes."""
+    if site.dtype(0) == "i8":
+        return _params_i8(site, channels, alone=False), {"like": site.like(), **clamp(site)}
+    return {"bias": _bias(site, channels)}, {"activation": activation(site)}
+
+
+def transpose_conv(site: Site) -> None:
+    """A convolution of the image with gaps of 0 between its values, its kernel turned round."""
+    if len(site.op.inputs) < 3:
+        raise ModelError(f"expected a shape, weights and an image, found {len(site.op.inputs)} inputs")
+    sides = site.numbers(0, "sides")
+    inputs = (site.op.inputs[2], site.op.inputs[1], *site.op.inputs[3:])  # in the order of CONV_2D
+    site = Site(site.state, replace(site.op, inputs=inputs))
+    weights, shape = _weights(site, 4, channels=0), site.shape(0)
+    filters, *kernel, cin = weights.shape
+    if len(shape) != 4 or (shape[0], shape[3]) != (1, cin) or len(sides) != 4 or (sides[0], sides[3]) != (1, filters):
+        raise ModelError(f"expected [1, height, width, {cin}] to [1, ..., {filters}], found {list(shape)} to {sides}")
+    stride = int(site.option("StrideH")), int(site.option("StrideW"))
+    if min(*stride, *sides) < 1 or site.option("Padding") not in (0, 1):
+        raise ModelError(f"expected strides and sides of at least 1, SAME or VALID, found {stride}, {sides}")
+    if math.prod(shape) * stride[0] * stride[1] > GRAPH_TENSOR_VALUES_MAX:
+        raise LimitError(
+            f"at most {GRAPH_TENSOR_VALUES_MAX} values (GRAPH_TENSOR_VALUES_MAX), found more with the gaps"
+        )
+    image = _spread(site, site.read(0, "f32", "i8"), stride)
+    pads = same_pad(sides[1:3], kernel, stride) if site.option("Padding") == 0 else (0, 0, 0, 0)
+    around, stops = [], []
+    for axis in (0, 1):
+        before, wide = pads[2 * axis], shape[1 + axis] * stride[axis]
+        after = sides[1 + axis] - wide + before
+        around += [kernel[axis] - 1 - before, max(0, after)]
+        stops.append(wide + min(0, after))
+    if min(*around, *stops) < 0 or 0 in stops:
+        raise ModelError(f"expected an image that reaches {sides[1:3]}, found {list(shape[1:3])}")
+    height, width, channels = site.graph_tensor(image).shape
+    if (height, width) != tuple(stops):
+        image = site.add("strided_slice", [image], start=(0, 0, 0), stop=(*stops, channels), step=(1, 1, 1))
+    attrs: dict[str, Any] = {"kernel": tuple(kernel), "stride": (1, 1), "dilation": (1, 1), "pad": tuple(around)}
+    turned = weights[:, ::-1, ::-1].transpose(1, 2, 3, 0)
+    at = convolved(site, "conv2d", image, turned, attrs | {"filters": filters})
+    site.write(at, (1, *site.graph_tensor(at).shape))
+
+
+def _spread(site: Site, at: int, stride: tuple[int, int]) -> int:
+    """The image with stride - 1 places of 0 behind each row and each column."""
+    height, width, channels = site.graph_tensor(at).shape
+    value = float(site.graph_tensor(at).zero_point)
+    for axis, by in enumerate(stride):
+        if by > 1:
+            outer, inner = (height, width * channels) if axis == 0 else (height * width, channels)
+            at = site.add("pad", [site.reshaped(at, (outer, 1, inner))], pads=(0, 0, 0, by - 1, 0, 0), value=value)
+            height, width = (height * by, width) if axis == 0 else (height, width * by)
+    return site.reshaped(at, (height, width, channels))
 
 
 def fully_connected(site: Site) -> None:
@@ -197,4 +273,9 @@ def _bias_i32(site: Site, channels: int, products: NDArray[np.float64], written:
     return bias.reshape(channels)
 
 
-OPERATORS = {"CONV_2D": conv_2d, "DEPTHWISE_CONV_2D": depthwise_conv_2d, "FULLY_CONNECTED": fully_connected}
+OPERATORS = {
+    "CONV_2D": conv_2d,
+    "DEPTHWISE_CONV_2D": depthwise_conv_2d,
+    "FULLY_CONNECTED": fully_connected,
+    "TRANSPOSE_CONV": transpose_conv,
+}

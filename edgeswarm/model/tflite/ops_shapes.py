@@ -192,6 +192,15 @@ def shape_of(site: Site) -> None:
     site.fold(np.array(site.shape(0), np.int32))
 
 
+def fill(site: Site) -> None:
+    """One value everywhere, such as the state that an unrolled loop begins with."""
+    shape, value = site.numbers(0, "sides"), site.constant(1, "a value", "f32", "i8", "i32", "i64")
+    if value.size != 1 or min(shape, default=1) < 1:
+        raise ModelError(f"expected sides of at least 1 and one value, found {shape} and {value.size}")
+    site.take(value.itemsize * math.prod(shape))
+    site.fold(np.full(shape, value.ravel()[0], value.dtype))
+
+
 def cast(site: Site) -> None:
     """Of whole numbers that are known; values are not cast."""
     kinds = {"i32": np.int32, "i64": np.int64}
@@ -220,6 +229,7 @@ OPERATORS: dict[str, Callable[[Site], None]] = {
     "CAST": cast,
     "CONCATENATION": concatenation,
     "EXPAND_DIMS": expand_dims,
+    "FILL": fill,
     "GATHER": gather,
     "PACK": pack,
     "PAD": pad,

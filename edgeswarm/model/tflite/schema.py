@@ -43,6 +43,7 @@ OPTIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         ("BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask", "Offset"),
     ),
     "SUB": ("SubOptions", _FUSED),
+    "TRANSPOSE_CONV": ("TransposeConvOptions", (*_FUSED, "Padding", "StrideH", "StrideW")),
     "UNPACK": ("UnpackOptions", ("Num", "Axis")),
 }
 
