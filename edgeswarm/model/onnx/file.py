@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeswarm.errors import LimitError, ModelError
-from edgeswarm.limits import GRAPH_NODES_MAX, ONNX_AXES_MAX, ONNX_FILE_BYTES_MAX
+from edgeswarm.limits import GRAPH_NODES_MAX, ONNX_AXES_MAX, ONNX_FIELDS_MAX, ONNX_FILE_BYTES_MAX
 from edgeswarm.model.onnx.walk import walk
 
-Attr = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | NDArray[Any]
+Attr = int | float | str | tuple[int, ...] | tuple[str, ...] | NDArray[Any]
 
 _KINDS: Mapping[int, tuple[str, str]] = {  # data_type -> how raw_data holds it, and which field holds it otherwise
     1: ("<f4", "float_data"),
@@ -148,8 +148,10 @@ def _attr(attribute: Any, where: str) -> Attr:
     if kind == 4:
         return numbers_of(attribute.t, where)
     if kind == 6:
-        return tuple(map(float, attribute.floats))
+        return np.array(attribute.floats, np.float32)
     if kind == 7:
+        if len(attribute.ints) > ONNX_FIELDS_MAX:
+            raise LimitError(f"{where}: at most {ONNX_FIELDS_MAX} numbers (ONNX_FIELDS_MAX)")
         return tuple(map(int, attribute.ints))
     if kind == 8:
         return tuple(bytes(text).decode(errors="replace") for text in attribute.strings)
@@ -163,7 +165,7 @@ def numbers_of(tensor: Any, where: str) -> NDArray[Any]:
             f"{where}: expected its numbers in the file, found them in another; "
             "onnx.save(onnx.load(path), path, save_as_external_data=False) brings them in"
         )
-    shape = tuple(tensor.dims)
+    shape = tuple(tensor.dims[: ONNX_AXES_MAX + 1])
     if len(shape) > ONNX_AXES_MAX or min(shape, default=1) < 0:
         raise ModelError(f"{where}: expected at most {ONNX_AXES_MAX} axes of 0 and more, found {list(shape[:9])}")
     if tensor.data_type not in _KINDS:

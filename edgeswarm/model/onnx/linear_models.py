@@ -73,10 +73,10 @@ def normalizer(draft: Draft, step: Step) -> None:
 
 
 def _floats_attr(step: Step, name: str) -> Numbers:
-    value = step.attrs.get(name, ())
-    if not isinstance(value, tuple) or not value or not all(isinstance(item, float) for item in value):
+    value = step.attrs.get(name)
+    if not isinstance(value, np.ndarray) or not value.size or value.dtype != np.float32:
         raise ModelError(f"{name}: expected numbers, found {str(value)[:40]!r}")
-    held = np.array(value, np.float64)
+    held: Numbers = value.reshape(-1).astype(np.float64)
     if not np.isfinite(held).all():
         raise ModelError(f"{name}: expected finite numbers, found NaN or infinity")
     return held

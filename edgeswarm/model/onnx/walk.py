@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgeswarm.errors import LimitError, ModelError
-from edgeswarm.limits import ONNX_DEPTH_MAX, ONNX_FIELDS_MAX
+from edgeswarm.limits import ONNX_DEPTH_MAX, ONNX_FIELDS_MAX, ONNX_PACKED_BYTES_MAX
 
 _MESSAGES: Mapping[str, Mapping[int, str]] = {
     "model": {7: "graph", 8: "plain", 14: "plain", 20: "training", 25: "function", 26: "plain"},
@@ -38,12 +38,17 @@ _MESSAGES: Mapping[str, Mapping[int, str]] = {
 """Message -> field -> the message in it; "plain": one that has none."""
 
 
+_PACKED: Mapping[str, tuple[int, ...]] = {"tensor": (1, 5, 7, 11), "attribute": (8,), "sparse": (3,), "sharding": (2,)}
+"""Fields of whole numbers one behind the other: a byte each in the file, eight once parsed."""
+
+
 def walk(data: bytes) -> int:
     """How many fields the file has.
 
-    Raises ModelError for bytes that are no protobuf message, LimitError past ONNX_FIELDS_MAX or ONNX_DEPTH_MAX.
+    Raises ModelError for bytes that are no protobuf message, LimitError past ONNX_FIELDS_MAX, ONNX_DEPTH_MAX or
+    ONNX_PACKED_BYTES_MAX.
     """
-    count, stack = 0, [(0, len(data), "model", 0)]
+    count, packed, stack = 0, 0, [(0, len(data), "model", 0)]
     while stack:
         at, end, kind, depth = stack.pop()
         if depth > ONNX_DEPTH_MAX:
@@ -61,6 +66,12 @@ def walk(data: bytes) -> int:
                     raise ModelError(f"byte {at}: expected {size} more, found {end - at}")
                 if (message := inside.get(tag >> 3)) is not None:
                     stack.append((at, at + size, message, depth + 1))
+                elif tag >> 3 in _PACKED.get(kind, ()):
+                    packed += size
+                    if packed > ONNX_PACKED_BYTES_MAX:
+                        raise LimitError(
+                            f"whole numbers: at most {ONNX_PACKED_BYTES_MAX} bytes (ONNX_PACKED_BYTES_MAX)"
+                        )
                 at += size
             elif wire == 0:
                 _, at = _varint(data, at, end)

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from onnx_files import F32, Net
 
 from edgeswarm.errors import LimitError, ModelError
-from edgeswarm.limits import ONNX_DEPTH_MAX, ONNX_FIELDS_MAX
+from edgeswarm.limits import ONNX_DEPTH_MAX, ONNX_FIELDS_MAX, ONNX_PACKED_BYTES_MAX
 from edgeswarm.model.onnx import imported
 from edgeswarm.model.onnx.convert import READERS
 from edgeswarm.model.onnx.folding import FOLDED
@@ -169,6 +169,15 @@ def test_a_flood_of_empty_messages_is_refused_before_the_parser_sees_it() -> Non
     for graph in (flood, field(11, field(2, field(1, field(2, field(1, b"") * (ONNX_FIELDS_MAX + 1)))))):
         with pytest.raises(LimitError, match="ONNX_FIELDS_MAX"):
             imported(b"\x08\x08" + field(7, graph))
+
+
+def test_shapes_of_millions_of_axes_are_refused_before_the_parser_sees_them() -> None:
+    tensor = field(1, bytes(ONNX_PACKED_BYTES_MAX + 1)) + b"\x10\x01"
+    with pytest.raises(LimitError, match="ONNX_PACKED_BYTES_MAX"):
+        imported(b"\x08\x08" + field(7, field(5, tensor)))
+    tensor = field(1, bytes(1000)) + b"\x10\x01"
+    with pytest.raises(ModelError, match="expected at most 8 axes of 0 and more, found .0, 0, 0"):
+        imported(b"\x08\x08" + field(7, field(1, field(4, b"Relu")) + field(5, tensor)))
 
 
 def test_messages_inside_each_other_end_somewhere() -> None:
