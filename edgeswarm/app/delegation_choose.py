@@ -95,7 +95,7 @@ class Chooser:
                         packages=settings.packages,
                         library=settings.library,
                         options=settings.library_options,
-                        driver=settings.gpu_driver,
+                        driver=settings.npu_dispatch if one == "npu" else settings.gpu_driver,
                     )
                 )
             except EdgeSwarmError as error:

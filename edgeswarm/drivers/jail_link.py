@@ -110,18 +110,14 @@ class JailLink:
 
     def __init__(self, jail_id: JailId, specs: Sequence[KernelSpec], *, ring_bytes: int | None = None) -> None:
         check_specs(specs)
-        ring_bytes = ring_bytes or ring_bytes_for(specs)
-        least = max(RING_BYTES_MIN, 4 * max(frames.frame_bytes(max(s.frame_bytes, s.reply_bytes)) for s in specs))
-        if not least <= ring_bytes <= RING_BYTES_MAX:
-            raise LimitError(
-                f"rings of a jail: {least} bytes, for the widest row, to {RING_BYTES_MAX} (RING_BYTES_MAX), "
-                f"found {ring_bytes}"
-            )
+        ring_bytes = max(ring_bytes or ring_bytes_for(specs), ring_bytes_least(specs))
+        if ring_bytes > RING_BYTES_MAX:
+            raise LimitError(f"rings of a jail: at most {RING_BYTES_MAX} bytes (RING_BYTES_MAX), found {ring_bytes}")
         self.begin(jail_id, specs)
         payload, agents = lay_out(specs)
         size_bytes = frames.shared_bytes(ring_bytes)
         self.job.update(kind="serve", agents=agents)
-        if any(spec.delegate is not None and spec.delegate.kind == "gpu" for spec in specs):
+        if any(spec.delegate is not None and spec.delegate.kind != "cpu" for spec in specs):
             self.job["prepares"] = True
         ends = Ends()
         try:

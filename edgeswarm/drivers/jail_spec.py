@@ -26,8 +26,8 @@ _PLACE_BYTES: Final = 64  # where parts of the payload begin: a multiple of this
 class DelegateJob:
     """Who computes a model in a jail of `jail.delegate`'s workers.
 
-    kind: of the worker's runners, cpu or gpu.  library: absolute path of an external delegate, or nothing; options: for
-    it.  driver: the file that names a GPU's driver, if not the system's.
+    kind: of the worker's runners, cpu, gpu or npu.  library: absolute path of an external delegate, or nothing;
+    options: for it.  driver: as `drivers.delegates.runtimes.Delegate` has it.
     """
 
     kind: str = "cpu"
@@ -104,9 +104,15 @@ def check_specs(specs: Sequence[KernelSpec]) -> None:
 
 def ring_bytes_for(specs: Sequence[KernelSpec]) -> int:
     """Memory for both rings: four single rows each, and two whole batches as long as that stays below the default."""
-    row = max(frames.frame_bytes(max(spec.frame_bytes, spec.reply_bytes)) for spec in specs)
+    row = ring_bytes_least(specs)
     batch = max(frames.frame_bytes(spec.layout.batch_max * max(spec.frame_bytes, spec.reply_bytes)) for spec in specs)
-    return max(RING_BYTES_MIN, 2 * 4 * row, min(2 * 2 * batch, RING_BYTES_DEFAULT))
+    return max(2 * row, min(2 * 2 * batch, RING_BYTES_DEFAULT))
+
+
+def ring_bytes_least(specs: Sequence[KernelSpec]) -> int:
+    """What both rings take where each holds two of the widest rows: an image of 224 x 224 x 3 makes it 2.3 MiB."""
+    row = max(frames.frame_bytes(max(spec.frame_bytes, spec.reply_bytes)) for spec in specs)
+    return max(RING_BYTES_MIN, 4 * row)
 
 
 def lay_out(specs: Sequence[KernelSpec]) -> tuple[bytearray, list[dict[str, Any]]]:

@@ -63,8 +63,8 @@ class Delegates:
     """What may compute a model besides the wasm kernel, for agents whose file brings the model (`tflite`)."""
 
     order: Annotated[
-        tuple[Literal["wasm", "litert", "tflite", "gpu", "external"], ...],
-        Length(1, 5),
+        tuple[Literal["wasm", "litert", "tflite", "gpu", "npu", "external"], ...],
+        Length(1, 6),
         Doc("who may compute, as far as it is installed; wasm always works"),
     ]
     choose: Annotated[
@@ -87,6 +87,7 @@ class Delegates:
         Doc("a frame in so many goes to the kernel too, and is compared; 0: none"),
     ]
     gpu_driver: Annotated[str, Doc("absolute path of the file that names a Vulkan driver; empty: the system's")]
+    npu_dispatch: Annotated[str, Doc("folder of an NPU's dispatch library; empty: one that the package brings")]
     gpu_memory_mb: Annotated[
         int, Range(0, 1 << 20, "MB"), Doc("what all agents may have of the accelerator; 0: none may")
     ]
@@ -95,7 +96,7 @@ class Delegates:
             Annotated[
                 str,
                 Pattern(
-                    r"([a-z][a-z0-9-]{0,63}|\*)=(wasm|litert|tflite|gpu|external)", "agent=delegate, or *=delegate"
+                    r"([a-z][a-z0-9-]{0,63}|\*)=(wasm|litert|tflite|gpu|npu|external)", "agent=delegate, or *=delegate"
                 ),
             ],
             ...,

@@ -153,7 +153,8 @@ class DelegateJail(Jail):
                 _warm_up(spec, runner)
                 self._runners.append((spec, runner))
             except Exception as error:  # a model that it cannot compute, no memory: a fault of this slot alone
-                self.faults[spec.slot] = f"{type(error).__name__}: {error}"[:500]
+                text = " ".join(str(error).split())  # runtimes write several lines
+                self.faults[spec.slot] = f"{type(error).__name__}: {text}"[:500]
 
     def code(self) -> list[tuple[int, int]]:
         """The libraries' machine code; the runtime's own was sealed in the zygote."""

@@ -1,4 +1,4 @@
-"""A model in LiteRT's CompiledModel on its GPU accelerator (WebGPU, by Vulkan on Linux).  float32 in, float32 out.
+"""A model in LiteRT's CompiledModel, on a GPU (WebGPU, by Vulkan on Linux) or an NPU.  float32 in, float32 out.
 
 Everything is made where files can be seen (`prepare`): the accelerator is loaded, the driver found, shaders compiled by
 calling the model.  A model of which the accelerator takes a part only is refused: the rest would run on the CPU, which
@@ -24,7 +24,7 @@ class Compiled:
 
     def __init__(self, model: Any, np: Any, spec: AgentSpec) -> None:
         if not model.is_fully_accelerated():
-            raise JailError("the GPU does not take all of the model")
+            raise JailError("the accelerator does not take all of the model")
         self._model, self._np = model, np
         self._in, self._out = model.create_input_buffers(0), model.create_output_buffers(0)
         if len(self._in) != 1 or len(self._out) != 1:
@@ -49,7 +49,12 @@ class Compiled:
 
 
 def make(model: bytes, job: dict[str, Any], library: object | None, spec: AgentSpec) -> Runner:
-    """Of the worker for LiteRT.  job["driver"]: the file that names a Vulkan driver, if not the system's."""
+    """Of the worker for accelerators.
+
+    job["driver"]: the file that names a Vulkan driver, if not the system's; the folder of an NPU's dispatch library.
+    """
+    if job["kind"] == "npu":
+        return _make_npu(model, str(job["driver"]), spec)
     if job.get("driver"):
         os.environ.update(dict.fromkeys(_VARIABLES, job["driver"]))
     os.environ.setdefault("XDG_RUNTIME_DIR", "/")  # the loader and Dawn ask for it; nothing is written there
@@ -57,3 +62,13 @@ def make(model: bytes, job: dict[str, Any], library: object | None, spec: AgentS
     accelerator = importlib.import_module("ai_edge_litert.hardware_accelerator").HardwareAccelerator
     np = importlib.import_module("ai_edge_litert.interpreter").np
     return Compiled(compiled.from_buffer(model, hardware_accel=accelerator.GPU), np, spec)
+
+
+def _make_npu(model: bytes, folder: str, spec: AgentSpec) -> Runner:
+    """By the vendor's dispatch library.  NOBODY HAS TRIED THIS on an NPU: none was at hand."""
+    module = importlib.import_module("ai_edge_litert.environment")
+    environment = module.Environment.create(dispatch_library_path=folder)
+    compiled = importlib.import_module("ai_edge_litert.compiled_model").CompiledModel
+    accelerator = importlib.import_module("ai_edge_litert.hardware_accelerator").HardwareAccelerator
+    np = importlib.import_module("ai_edge_litert.interpreter").np
+    return Compiled(compiled.from_buffer(model, hardware_accel=accelerator.NPU, environment=environment), np, spec)

@@ -85,3 +85,23 @@ async def test_a_gpu_that_dies_while_it_serves_loses_no_frame(serve: Any, gpu: d
     seat.port._delegate.kill()
     assert await asyncio.gather(*asked) == [d.answer([1, 2, 3, last]) for last in range(40)]
     assert row_of(bench)["failures"] == {"crash": 1} and row_of(bench)["runs_on"] == "wasm"
+
+
+async def test_a_dispatch_library_that_is_none_leaves_the_kernel_computing(serve: Any, tmp_path: Path) -> None:
+    """An NPU was not at hand: what is tried is that nothing but the delegate fails without one."""
+    packages = d.real_packages("ai_edge_litert")
+    if not packages:
+        pytest.skip("ai-edge-litert is not installed, in no environment of build/peers either")
+    (tmp_path / "libLiteRtDispatch_Nobody.so").write_text("this is no library")
+    settings = {"delegates.order": ["npu", "wasm"], "delegates.npu_dispatch": str(tmp_path)}
+    bench = await serve(d.TINY, **settings, **{"delegates.packages": packages})
+    await right(bench)
+    row = row_of(bench)
+    assert row["runs_on"] == "wasm" and row["failures"] == {"refused": 1}
+
+
+async def test_without_a_dispatch_library_there_is_no_npu(serve: Any, tmp_path: Path) -> None:
+    settings = {"delegates.order": ["npu", "wasm"], "delegates.npu_dispatch": str(tmp_path)}
+    bench = await serve(d.fake_model(), **settings)
+    await right(bench)
+    assert "libLiteRtDispatch_*.so" in row_of(bench)["why"] and not row_of(bench)["failures"]

@@ -73,7 +73,7 @@ def test_every_area_is_there_and_json_able(report: doctor.Report) -> None:
     assert tree["tier"] in "ABCD"
     assert {"namespaces", "landlock", "seccomp", "seccomp_filters", "seal_text"} <= set(tree["layers"])
     assert {f"namespace_{name}" for name in kernel.NAMESPACE_FLAGS} <= set(tree["layers"])
-    assert {"litert", "tflite", "gpu", "gpu_nodes", "vulkan", "cuda"} == set(tree["delegates"])
+    assert {"litert", "tflite", "gpu", "npu", "gpu_nodes", "vulkan", "cuda"} == set(tree["delegates"])
     assert {"kernel", "sysctl", "user", "service", "apparmor", "journal"} <= set(tree["firmware"])
     assert tree["machine"]["arch"] == os.uname().machine
 

@@ -29,7 +29,7 @@ _COLOURS = {"warning": "yellow", "error": "red", "debug": "bright_black"}
     "delegates",
     multiple=True,
     metavar="[AGENT=]NAME",
-    help="Who computes that agent, or all of them: wasm, litert, tflite, gpu or external.",
+    help="Who computes that agent, or all of them: wasm, litert, tflite, gpu, npu or external.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Errors as JSON; the log is JSON anyway.")
 @click.option("--check-handover", "checks", is_flag=True, hidden=True)

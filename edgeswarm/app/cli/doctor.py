@@ -58,7 +58,7 @@ def _wanted() -> Wanted:
         said = config.load().profile.delegates
     except (EdgeSwarmError, OSError):
         return Wanted()
-    return Wanted(said.packages, said.library, said.library_options, said.gpu_driver)
+    return Wanted(said.packages, said.library, said.library_options, said.gpu_driver, said.npu_dispatch)
 
 
 def _word(report: Report) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class Hosts:
 
 def policy_of(delegate: Delegate) -> str:
     """The sandbox policy of its jails."""
-    return GPU_POLICY if delegate.name == "gpu" else POLICY
+    return GPU_POLICY if delegate.name in ("gpu", "npu") else POLICY
 
 
 def spec_for(
@@ -124,7 +124,7 @@ def spec_for(
         deadline_ms=deadline_ms,
         cpu_cores=cpu_cores,
         delegate=DelegateJob(
-            kind="gpu" if delegate.name == "gpu" else "cpu",
+            kind=delegate.name if delegate.name in ("gpu", "npu") else "cpu",
             threads=threads,
             library=delegate.library,
             options=delegate.options,

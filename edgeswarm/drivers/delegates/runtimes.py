@@ -1,7 +1,8 @@
 """Which delegates this machine could have: their packages, looked up without importing them, and what identifies them.
 
 Names, as in a profile's `delegates.order`: `litert` (ai-edge-litert, XNNPACK on the CPU), `tflite` (tflite-runtime, the
-same), `gpu` (LiteRT's WebGPU accelerator), `external` (a delegate library of the profile, in either runtime).
+same), `gpu` (LiteRT's WebGPU accelerator), `npu` (LiteRT with a vendor's dispatch library), `external` (a delegate
+library of the profile, in either runtime).
 A package may lie in a folder of its own (`delegates.packages`): tflite-runtime wants numpy < 2, EdgeSwarm does not.
 """
 
@@ -18,7 +19,7 @@ from typing import Final, Literal
 
 from edgeswarm.errors import ConfigError, LocalError
 
-Name = Literal["litert", "tflite", "gpu", "external"]
+Name = Literal["litert", "tflite", "gpu", "npu", "external"]
 _WORKER: Final = "edgeswarm.jail.delegate_"
 
 
@@ -40,6 +41,7 @@ _RUNS_ON: Final[dict[Name, tuple[str, ...]]] = {
     "litert": ("litert",),
     "tflite": ("tflite",),
     "gpu": ("gpu",),
+    "npu": ("gpu",),
     "external": ("litert", "tflite"),
 }
 """Packages that offer a delegate, the first that is installed is taken."""
@@ -60,7 +62,8 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Delegate:
-    """One that can be tried here.  library: of an external one.  driver: of a GPU, if not the system's.
+    """One that can be tried here.  library: of an external one.  driver: the file that names a GPU's, if not the
+    system's; the folder of an NPU's dispatch library.
 
     identity: changes with anything that could change what it computes, or how fast.
     """
@@ -106,7 +109,7 @@ def find(
     name: Name, *, packages: str = "", library: str = "", options: tuple[str, ...] = (), driver: str = ""
 ) -> Delegate:
     """A delegate.  library, options ("key=value"): of an external one.  driver: the file that names a GPU's, if not the
-    system's.  Raises NotHereError, ConfigError.
+    system's; the folder of an NPU's dispatch library, if not in the package.  Raises NotHereError, ConfigError.
     """
     runtime: Runtime | None = None
     why = ""
@@ -130,15 +133,29 @@ def find(
         if not accelerator.is_file():
             raise NotHereError(f"{runtime.package.distribution} {runtime.version} brings no GPU accelerator")
         parts += [_file_identity(driver) if driver else "", _file_identity(str(accelerator))]
+    elif name == "npu":
+        dispatch = _dispatch_libraries(runtime, driver)
+        driver = str(dispatch[0].parent)
+        parts += [_file_identity(str(path)) for path in dispatch]
     identity = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
     return Delegate(
         name,
         runtime,
         library=library if name == "external" else "",
         options=pairs,
-        driver=driver if name == "gpu" else "",
+        driver=driver if name in ("gpu", "npu") else "",
         identity=identity,
     )
+
+
+def _dispatch_libraries(runtime: Runtime, folder: str) -> list[Path]:
+    """Those of one vendor, sorted.  Raises NotHereError."""
+    vendors = Path(runtime.folder) / runtime.package.module / "vendors"
+    folders = [Path(folder)] if folder else sorted(vendors.glob("*/dispatch"))
+    for one in folders:
+        if found := sorted(one.glob("libLiteRtDispatch_*.so")):
+            return found
+    raise NotHereError(f"no libLiteRtDispatch_*.so in {folder or vendors}")
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -88,6 +88,7 @@ class Wanted:
     library: str = ""
     options: tuple[str, ...] = ()
     gpu_driver: str = ""
+    npu_dispatch: str = ""
 
 
 NOTHING_WANTED = Wanted()

@@ -149,11 +149,11 @@ def for_wasmtime(detail: str, facts: Facts) -> str:
 
 
 def for_delegate(name: str, detail: str) -> str:
-    if "is not installed" in detail and name in ("litert", "gpu"):
+    if "is not installed" in detail and name in ("litert", "gpu", "npu"):
         return "Only for TFLite models: pip install 'edgeswarm[delegates]'."
     if "is not installed" in detail and name == "tflite":
         return "Only for TFLite models on Python 3.11, where litert has no wheel: pip install 'edgeswarm[tflite]'."
-    if name in ("litert", "tflite", "external", "gpu"):
+    if name in ("litert", "tflite", "external", "gpu", "npu"):
         return "Agents compute on their kernels; see docs/delegates.md for what a delegate needs."
     if name == "gpu_nodes" and "Permission denied" in detail:
         return "Let the supervisor's user into the group that owns the node (render or video)."

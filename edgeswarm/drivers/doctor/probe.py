@@ -64,6 +64,7 @@ def machine_trials(wanted: Mapping[str, Any]) -> dict[str, dict[str, Trial]]:
         "litert": Trial(machine.delegate("litert", packages=wanted["packages"])),
         "tflite": Trial(machine.delegate("tflite", packages=wanted["packages"])),
         "gpu": Trial(machine.delegate("gpu", packages=wanted["packages"], driver=wanted["gpu_driver"])),
+        "npu": Trial(machine.delegate("npu", packages=wanted["packages"], driver=wanted["npu_dispatch"])),
         "gpu_nodes": Trial(machine.gpu_nodes),
         "vulkan": Trial(machine.vulkan),
         "cuda": Trial(machine.cuda),
