@@ -24,7 +24,7 @@ PANEL = 4  # columns of a panel: a row of it is one line of the cache, and one t
 SMALL_VECTORS_MAX = 64  # of weights: a layer of so few is one stretch of code; past that loops are as fast, and shorter
 DOT_INPUTS_MIN = 32  # below, four lanes of which three idle are as fast
 STREAM_BYTES_MIN = 768 * 1024  # packed weights of a net past this come from beyond the second-level cache (1 MiB)
-STREAM_UNROLL = 16  # for those: two rounds fit what a processor looks ahead, so sums wait for each other half as long
+STREAM_UNROLL, STREAM_FOLD = 8, 4  # for those: short rounds, several in one body of gemv (gemv.wat)
 FEW_VECTORS_MAX = 4  # a row of so few gets its activation without a loop: a tiny net is 2 to 13 % faster
 
 
@@ -182,7 +182,9 @@ class DenseStep:
 
     def _loops(self, functions: Functions) -> dict[str, Value]:
         """fresh: each round sums from 0 on; gemv and gemm have equal rounds, so equal bits."""
-        return {"unroll": self.tile.unroll, "tail": self.tile.tail, "fresh": int(functions.mode == "fast")}
+        fresh, streamed = functions.mode == "fast", self.tile.gemv_columns == PANEL
+        fold = STREAM_FOLD if fresh and streamed and self.tile.unroll else 1
+        return {"unroll": self.tile.unroll, "tail": self.tile.tail, "fresh": int(fresh), "fold": fold}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 ;; $x to $xend: rows, a multiple of `height` of them.  $w: the first of $panels panels, each `columns` wide.
 (func $@{name} (param $x i32) (param $xend i32) (param $x_stride i32) (param $k_main i32) (param $k_bytes i32)
   (param $w i32) (param $panels i32) (param $y i32) (param $y_stride i32)
-  (local $wp i32) (local $xe i32) (local $xr i32) (local $yr i32)
+  (local $k_folded i32) (local $wp i32) (local $xe i32) (local $xr i32) (local $yr i32)
 ;;@ for r in 0..height
   (local $x@{r} i32) (local $y@{r} i32) (local $s@{r} v128)
 ;;@ end
@@ -15,6 +15,7 @@
   (local $a@{i} v128)
 ;;@ end
 ;;@ define round
+;;@ for g in 0..many
         (block $out
 ;;@ for r in 0..height
 ;;@ for c in 0..columns
@@ -29,10 +30,10 @@
 ;;@ end
 ;;@ for u in 0..steps
 ;;@ for c in 0..columns
-          (local.set $b@{c} (v128.load offset=@{16 * (columns * (u + 1) + c)} (local.get $wp)))
+          (local.set $b@{c} (v128.load offset=@{16 * (columns * (g * steps + u + 1) + c)} (local.get $wp)))
 ;;@ end
 ;;@ for r in 0..height
-          (local.set $s@{r} (v128.load32_splat offset=@{4 * u} (local.get $x@{r})))
+          (local.set $s@{r} (v128.load32_splat offset=@{4 * (g * steps + u)} (local.get $x@{r})))
 ;;@ end
 ;;@ for r in 0..height
 ;;@ for c in 0..columns
@@ -59,9 +60,15 @@
 ;;@ end
         )
 ;;@ end
-        (local.set $x@{r} (i32.add (local.get $x@{r}) (i32.const @{4 * steps})))
 ;;@ end
-        (local.set $wp (i32.add (local.get $wp) (i32.const @{16 * columns * steps})))
+;;@ end
+;;@ for r in 0..height
+        (local.set $x@{r} (i32.add (local.get $x@{r}) (i32.const @{4 * steps * many})))
+;;@ end
+        (local.set $wp (i32.add (local.get $wp) (i32.const @{16 * columns * steps * many})))
+;;@ end
+;;@ if fold > 1
+  (local.set $k_folded (i32.sub (local.get $k_main) (i32.rem_u (local.get $k_main) (i32.const @{4 * unroll * fold}))))
 ;;@ end
   (loop $panel
     (local.set $xr (local.get $x))
@@ -81,16 +88,23 @@
 ;;@ end
       (local.set $wp (local.get $w))
 ;;@ if unroll
-      (if (local.get $k_main) (then
-        (local.set $xe (i32.add (local.get $x0) (local.get $k_main)))
+;;@ if fold > 1
+      (if (local.get $k_folded) (then
+        (local.set $xe (i32.add (local.get $x0) (local.get $k_folded)))
         (loop $k
-;;@ use round steps=@{unroll} main=1
+;;@ use round steps=@{unroll} main=1 many=@{fold}
+          (br_if $k (i32.lt_u (local.get $x0) (local.get $xe))))))
+;;@ end
+      (if (i32.ne (local.get $k_main) (local.get $k_folded)) (then
+        (local.set $xe (i32.add (local.get $x0) (i32.sub (local.get $k_main) (local.get $k_folded))))
+        (loop $k
+;;@ use round steps=@{unroll} main=1 many=1
           (br_if $k (i32.lt_u (local.get $x0) (local.get $xe))))))
 ;;@ end
       (local.set $xe (i32.add (local.get $x0) (i32.sub (local.get $k_bytes) (local.get $k_main))))
       (if (i32.lt_u (local.get $x0) (local.get $xe)) (then
         (loop $k
-;;@ use round steps=@{tail} main=0
+;;@ use round steps=@{tail} main=0 many=1
           (br_if $k (i32.lt_u (local.get $x0) (local.get $xe))))))
       (br_if $tile (i32.lt_u (local.get $xr) (local.get $xend))))
     (local.set $w (i32.add (local.get $w) (i32.add (i32.mul (local.get $k_bytes) (i32.const @{4 * columns}))
