@@ -20,6 +20,7 @@ from edgeswarm.compile.template import Value
 from edgeswarm.model.graph import Graph, Outline
 
 TILE = 2  # places that a pass over a panel does at once: 8 sums and their factors fill 16 registers
+_TILES = {4: TILE, 3: 2, 2: 4, 1: 4}  # the same, by the width of the panel
 _SCRATCH_LEAST, _SCRATCH_MOST = 4096, 24576  # bytes: enough for a few rows, and half of a small first cache
 
 
@@ -288,10 +289,11 @@ def _panels(functions: Functions, s: Shape) -> str:
         "rounds": rounds,
         "unroll": unroll,
         "flat": int(s.steps <= FLAT_STEPS_MAX),
-        "tile": TILE if s.window.width > 1 or (s.pointwise and s.window.height > 1) else 1,
     }
+    places = s.window.width * (s.window.height if s.pointwise else 1)
     widths = [PANEL_VECTORS if s.vectors >= PANEL_VECTORS else 0, s.vectors % PANEL_VECTORS]
-    sums = [functions.function("conv_i8_gemm", {"width": width} | shape) if width else "" for width in widths]
+    tiles: list[dict[str, Value]] = [{"width": width, "tile": min(places, _TILES.get(width, 1))} for width in widths]
+    sums = [functions.function("conv_i8_gemm", tile | shape) if tile["width"] else "" for tile in tiles]
     values: dict[str, Value] = {
         "panels": s.vectors // PANEL_VECTORS,
         "width": PANEL_VECTORS,
@@ -338,6 +340,7 @@ def _requantise(functions: Functions, s: Shape) -> dict[str, Value]:
     vectors = -(-s.outputs // 4)
     quick: dict[str, Value] = {
         "signed": int(s.signed),
+        "short": int(s.short),
         "kinds": s.factor_bytes // 32,
         "low": s.low,
         "high": s.high,

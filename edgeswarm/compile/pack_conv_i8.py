@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeswarm.compile.pack_short import short_factors
 from edgeswarm.compile.pack_winograd import pack_tiles, unpack_tiles
 from edgeswarm.compile.shape_conv_i8 import PANEL_VECTORS, Shape
 from edgeswarm.model import fixed_point
@@ -38,6 +39,10 @@ def pack(shape: Shape, params: Arrays) -> bytes:
     factors, exact = factors_of(*numbers, given - around, given + around, once=shape.once)
     _put(out, 0, _record(shape, exact))
     _put(out, shape.factors_at, _packed_factors(shape, factors))
+    if shape.short:
+        tops = 127 - shape.zero_out, shape.zero_out + 128 if shape.signed else 0
+        m, s = (values.astype(np.int64) for values in numbers)
+        _put_short(out, shape, *short_factors(m, s, given - around, given + around, tops))
     _put(out, shape.bias_at, bias.astype(np.int32).astype("<i4").tobytes())
     for number, name in enumerate(("multiplier", "shift")):
         _put(out, shape.raw_at + number * 16 * shape.vectors, params[name].astype("<i4").tobytes())
@@ -101,6 +106,19 @@ def _packed_factors(shape: Shape, factors: NDArray[np.float64]) -> bytes:
     padded[:, : shape.outputs] = factors
     kinds = padded if shape.signed else np.stack([padded[0], padded[1] + padded[2]])
     return kinds.reshape(len(kinds), shape.vectors, 4).transpose(1, 0, 2).astype("<f8").tobytes()
+
+
+def _put_short(out: bytearray, shape: Shape, factors: NDArray[np.float32], exact: NDArray[np.bool_]) -> None:
+    """Numbers in float32 over those in float64, for each 16 outputs that all have them, and a mark behind."""
+    marks = shape.factors_at + shape.factor_bytes * -(-shape.outputs // 4)
+    for group, first in enumerate(range(0, shape.outputs, 16)):
+        if not exact[first : first + 16].all():
+            continue
+        _put(out, marks + 4 * group, b"\1")
+        for vector in range(first, min(first + 16, shape.outputs), 4):
+            part = np.zeros((2, 4), "<f4")
+            part[:, : len(exact) - vector] = factors[:, vector : vector + 4]
+            _put(out, shape.factors_at + shape.factor_bytes // 4 * vector, part.tobytes())
 
 
 def _record(shape: Shape, exact: bool) -> bytes:

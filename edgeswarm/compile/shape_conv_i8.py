@@ -174,8 +174,13 @@ class Shape:
         return RECORD_BYTES
 
     @property
+    def short(self) -> bool:
+        """Whether sums may become 8 bits in float32, where that is exact."""
+        return not self.once
+
+    @property
     def bias_at(self) -> int:
-        return aligned(self.factors_at + self.factor_bytes * self.vectors)
+        return aligned(self.factors_at + self.factor_bytes * self.vectors + 4 * self.vectors)
 
     @property
     def raw_at(self) -> int:

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from edgeswarm.compile import compile_graph, pack_weights, unpack_graph
 from edgeswarm.compile.lower_conv_i8 import rows_of, scratch_bytes
 from edgeswarm.compile.pack_conv_i8 import factors_of, pack
+from edgeswarm.compile.pack_short import short_factors, thresholds
 from edgeswarm.compile.shape_conv_i8 import FLAG, shape_of
 from edgeswarm.model import fixed_point
 from edgeswarm.model.graph import Builder, Graph, Tensor, forward
 
 Load = Callable[..., Any]
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SAME = 0.5  # the scale of what is read: every number of it arrives as it is
 
 
@@ -230,7 +231,7 @@ def test_shifts_that_only_whole_numbers_hold(load: Load) -> None:
     answers(load, graph)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.integers(-(2**31), 2**31 - 1),
     st.one_of(st.integers(2**30, 2**31 - 1), st.integers(1, 511).map(lambda k: 2**30 + k * 2**21), st.just(0)),
@@ -259,6 +260,36 @@ def test_floats_hold_sums_exactly_where_they_say_so(total: int, multiplier: int,
                 scaled = fixed_point.scaled_once if once else fixed_point.scaled
                 expected = np.clip(scaled(np.array([value]), multiplier, shift)[0], -400, 400)
                 assert {np.clip(one, -400, 400) for one in found} == {expected}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(2**30, 2**31 - 1), st.integers(-14, 0)), min_size=1, max_size=8),
+    st.integers(1, 1 << 22),
+    st.sampled_from([(255, 0), (127, 128), (0, 255), (30, 0)]),
+    st.integers(0, 1 << 16),
+)
+def test_short_factors_agree_on_every_sum(
+    numbers: list[tuple[int, int]], reach: int, tops: tuple[int, int], seed: int
+) -> None:
+    """Checked at all thresholds and at random sums: what float32 gives is what whole numbers give."""
+    multiplier, shift = (np.array(column, np.int64) for column in zip(*numbers, strict=True))
+    ends = np.full(len(numbers), reach)
+    (factor, addend), exact = short_factors(multiplier, shift, -ends, ends, tops)
+    sums = np.random.default_rng(seed).integers(-reach, reach + 1, (3000, len(numbers)))
+    near = [sign * (thresholds(multiplier, shift, 255, sign) + by) for sign in (1, -1) for by in (-1, 0)]
+    sums = np.concatenate([sums, np.clip(np.concatenate(near), -reach, reach)])
+    product = sums.astype(np.float32) * factor
+    found = np.trunc(product + (np.copysign(addend, product) if tops[1] else addend))
+    right = np.clip(fixed_point.scaled(sums, multiplier, shift), -tops[1], tops[0])
+    assert ((np.clip(found, -tops[1], tops[0]) == right) | ~exact).all()
+
+
+def test_short_factors_are_found_for_what_nets_have() -> None:
+    multiplier = np.random.default_rng(1).integers(1 << 30, 1 << 31, 200)
+    ends = np.full(200, 1 << 18)
+    _, exact = short_factors(multiplier, np.full(200, -7), -ends, ends, (255, 0))
+    assert exact.mean() > 0.9
 
 
 @pytest.mark.parametrize("op", ["conv2d_i8", "depthwise_i8"])

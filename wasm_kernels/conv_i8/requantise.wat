@@ -9,7 +9,11 @@
 ;; `signed` 0: what lies below 0 is the same after the clamp, for low is the zero point; one constant serves.  So it does
 ;; for dense layers, which round once, halves up: floor(p + 1/2).
 ;;
+;; `short`: where packing has found a factor and an addend in float32 with which a truncation gives the same number for
+;; every sum that can come (pack_short.py), that does: half the operations.  It says so for each 16 outputs.
+;;
 ;; $f: for each 4 outputs, in float64: 4 factors, then 4 of what is added; if signed: the grid's half, and 2^-(s + 1).
+;; With `short` behind them, for each 16 outputs, whether instead float32 lies there: 4 factors, 4 addends.
 ;; $r: the record: 1.5 * 2^52 + zero point twice, the zero point (i16), low and high in 16 lanes of i8, the signs of f64.
 ;; vectors: of sums, in a row of `y_step` bytes here, `out_step` bytes there; up to 15 bytes are written behind a row.
 ;; together: places that fill a vector of bytes and count as a row, with factors every `period` vectors.
@@ -47,7 +51,61 @@
           (f64x2.relaxed_madd (local.get $@{d}) (local.get $m) (local.get $o))))
 ;;@ end
 ;;@ end
+;;@ define short
+      (block $out
+;;@ for v in 0..count
+;;@ for i in 0..rows
+        (local.set $d@{i} (f32x4.mul (v128.load offset=@{kinds * 32 * (v % period)} (local.get $fp))
+          (f32x4.convert_i32x4_s (v128.load offset=@{16 * v + i * y_step} (local.get $xp)))))
+        (local.set $o (v128.load offset=@{kinds * 32 * (v % period) + 16} (local.get $fp)))
+;;@ if signed
+        (local.set $o (v128.or (local.get $o) (v128.and (local.get $d@{i})
+          (v128.const i32x4 0x80000000 0x80000000 0x80000000 0x80000000))))
+;;@ end
+        (local.set $q@{4 * i + v} (i32x4.relaxed_trunc_f32x4_s (f32x4.add (local.get $d@{i}) (local.get $o))))
+;;@ if v % 2
+        (local.set $q@{4 * i + v - 1} (i16x8.narrow_i32x4_s (local.get $q@{4 * i + v - 1}) (local.get $q@{4 * i + v})))
+;;@ else
+;;@ if v == count - 1
+        (local.set $q@{4 * i + v} (i16x8.narrow_i32x4_s (local.get $q@{4 * i + v}) (local.get $q@{4 * i + v})))
+;;@ end
+;;@ end
+;;@ end
+;;@ if v % 2 or v == count - 1
+        (br_if $out (local.get $never))
+;;@ end
+;;@ end
+      )
+      (local.set $w (v128.load offset=16 (local.get $r)))
+;;@ for i in 0..rows
+;;@ for v in 0..(count + 1) // 2
+      (local.set $q@{4 * i + 2 * v} (i16x8.add_sat_s (local.get $q@{4 * i + 2 * v}) (local.get $w)))
+;;@ end
+;;@ end
+;;@ end
 ;;@ define four
+;;@ if short
+      (if (i32.load (local.get $gp)) (then
+;;@ use short
+      ) (else
+;;@ use long
+      ))
+      (local.set $gp (i32.add (local.get $gp) (i32.const 4)))
+;;@ else
+;;@ use long
+;;@ end
+;;@ for i in 0..rows
+      (local.set $s0 (i8x16.narrow_i16x8_s (local.get $q@{4 * i}) (local.get $q@{4 * i + 2 * (count > 2)})))
+;;@ if low > -128
+      (local.set $s0 (i8x16.max_s (v128.load offset=32 (local.get $r)) (local.get $s0)))
+;;@ end
+;;@ if high < 127
+      (local.set $s0 (i8x16.min_s (v128.load offset=48 (local.get $r)) (local.get $s0)))
+;;@ end
+      (v128.store offset=@{i * out_step} (local.get $yp) (local.get $s0))
+;;@ end
+;;@ end
+;;@ define long
       (block $out
         (local.set $magic (v128.load (local.get $r)))
 ;;@ if signed
@@ -73,18 +131,11 @@
         (br_if $out (local.get $never))
 ;;@ end
       )
-;;@ for i in 0..rows
-      (local.set $s0 (i8x16.narrow_i16x8_s (local.get $q@{4 * i}) (local.get $q@{4 * i + 2 * (count > 2)})))
-;;@ if low > -128
-      (local.set $s0 (i8x16.max_s (v128.load offset=32 (local.get $r)) (local.get $s0)))
-;;@ end
-;;@ if high < 127
-      (local.set $s0 (i8x16.min_s (v128.load offset=48 (local.get $r)) (local.get $s0)))
-;;@ end
-      (v128.store offset=@{i * out_step} (local.get $yp) (local.get $s0))
-;;@ end
 ;;@ end
 ;;@ define row
+;;@ if short
+    (local.set $gp (i32.add (local.get $f) (i32.const @{kinds * 32 * period})))
+;;@ end
     (local.set $fp (local.get $f))
     (local.set $xp (local.get $x))
     (local.set $yp (local.get $y))
@@ -108,7 +159,7 @@
     (local.set $y (i32.add (local.get $y) (i32.const @{rows * out_step})))
 ;;@ end
 (func $@{name} (param $x i32) (param $f i32) (param $r i32) (param $y i32) (param $places i32) (param $never i32)
-  (local $xp i32) (local $yp i32) (local $fp i32) (local $end i32)
+  (local $xp i32) (local $yp i32) (local $fp i32) (local $gp i32) (local $end i32)
   (local $m v128) (local $o v128) (local $w v128) (local $magic v128) (local $sign v128)
 ;;@ for i in 0..2
   (local $s@{i} v128) (local $c@{i} v128) (local $d@{i} v128)
