@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import statistics
 import time
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
@@ -15,6 +17,7 @@ from numpy.typing import ArrayLike
 from edgeswarm.compile.opened import Opened
 
 ROUNDS_MIN, ROUNDS_MAX = 5, 20_000
+SAMPLES_MAX = 4_000_000  # of all steps: 32 MiB of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +56,21 @@ class LayerTimes:
 
 
 def measure(opened: Opened, row: ArrayLike, *, seconds: float, deadline_s: float) -> LayerTimes:
-    """Take the time of every step for about `seconds`.  Raises LimitError where it lasts longer than `deadline_s`."""
+    """Take the time of every step for about `seconds`, or for fewer where there are samples enough.
+
+    Raises LimitError where it lasts longer than `deadline_s`.
+    """
     names = [f"step_{index}" for index in range(len(opened.schedule.steps))]
     nothing = opened.function("nothing")
     turns = [[*map(opened.function, names), nothing], [opened.function("run")]]
-    taken: list[list[int]] = [[] for calls in turns for _ in calls]
+    taken = [array("q") for calls in turns for _ in calls]
+    most = max(ROUNDS_MIN, min(ROUNDS_MAX, SAMPLES_MAX // len(taken)))
     clock = time.perf_counter_ns
     with opened.bounded(deadline_s):
         opened.set_input(row)
         opened.function("run")()
         until, rounds = clock() + int(seconds * 1e9), 0
-        while (rounds < ROUNDS_MIN or clock() < until) and rounds < ROUNDS_MAX:
+        while (rounds < ROUNDS_MIN or clock() < until) and rounds < most:
             lists = iter(taken)
             for calls in turns:
                 opened.set_input(row)  # a kernel may compute in its place
@@ -85,7 +92,7 @@ def measure(opened: Opened, row: ArrayLike, *, seconds: float, deadline_s: float
     return LayerTimes(_time(taken[-1], empty), tuple(layers), tuple(map(tuple, steps)), empty, rounds)
 
 
-def _time(times: list[int], empty: float) -> Time:
+def _time(times: Sequence[int], empty: float) -> Time:
     """of no step at all: 0."""
     if not times:
         return Time(0.0, 0.0)

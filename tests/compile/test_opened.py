@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgeswarm.compile import layer_times
 from edgeswarm.compile.layer_errors import compare, first_divergent
 from edgeswarm.compile.layer_times import ROUNDS_MIN, measure
 from edgeswarm.compile.opened import Opened
@@ -94,6 +95,13 @@ def test_every_step_gets_a_time_and_belongs_to_one_layer() -> None:
     assert sum(map(len, times.steps)) == len(Opened(graph).schedule.steps)
     assert times.whole.median_ns > 0 and times.sum_ns > 0
     assert times.steps[2] and times.layers[2].median_ns >= 0
+
+
+def test_samples_are_bounded_however_long_it_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = mixed()
+    steps = len(Opened(graph).schedule.steps)
+    monkeypatch.setattr(layer_times, "SAMPLES_MAX", 40 * (steps + 2))
+    assert measure(Opened(graph), np.zeros(20), seconds=5.0, deadline_s=DEADLINE_S).rounds == 40
 
 
 def test_a_row_of_another_width_and_a_run_past_its_time_are_refused() -> None:
