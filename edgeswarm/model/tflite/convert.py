@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from edgeswarm.errors import LimitError, ModelError
 from edgeswarm.model.graph import Builder, Graph
 from edgeswarm.model.nodes import Tensor
@@ -56,7 +58,8 @@ def load(data: bytes, *, who: str = "") -> Converted:
 def convert(file: TfliteFile, *, who: str = "") -> Converted:
     """The graph of a file."""
     try:
-        return _convert(file)
+        with np.errstate(all="ignore"):  # what is no number is looked for where it matters
+            return _convert(file)
     except ModelError as error:
         raise ModelError(str(error), who=who) from None
     except LimitError as error:

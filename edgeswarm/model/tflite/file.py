@@ -95,7 +95,8 @@ def read(data: bytes, *, who: str = "") -> TfliteFile:
     except ImportError:
         raise ModelError("expected the package tflite, which reads it: pip install edgeswarm[build]", who=who) from None
     try:
-        return _Reader(data).file()
+        with np.errstate(all="ignore"):
+            return _Reader(data).file()
     except ModelError as error:
         raise ModelError(str(error), who=who) from None
     except LimitError as error:

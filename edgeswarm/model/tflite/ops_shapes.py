@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeswarm.errors import LimitError, ModelError
-from edgeswarm.limits import TFLITE_FOLDED_VALUES_MAX
+from edgeswarm.limits import GRAPH_TENSOR_VALUES_MAX, TFLITE_FOLDED_VALUES_MAX, TFLITE_OP_TENSORS_MAX
 from edgeswarm.model.tflite.fused import fused
 from edgeswarm.model.tflite.phases import reshaped as in_phases
 from edgeswarm.model.tflite.phases import with_axis, without_axes
@@ -154,6 +154,11 @@ def tile(site: Site) -> None:
     if known is not None:
         raise ModelError(f"{site.name(0)}: expected a computed tensor, found a constant")
     at, out = site.read(0, *MOVED), tuple(side * many for side, many in zip(shape, times, strict=True))
+    if math.prod(out) > GRAPH_TENSOR_VALUES_MAX or max(times, default=1) > TFLITE_OP_TENSORS_MAX:
+        raise LimitError(
+            f"{site.name(1)}: at most {TFLITE_OP_TENSORS_MAX} times (TFLITE_OP_TENSORS_MAX) and "
+            f"{GRAPH_TENSOR_VALUES_MAX} values (GRAPH_TENSOR_VALUES_MAX), found {times} of {list(shape)}"
+        )
     if len(rows_shape(shape)) != len(shape) and times[0] > 1:
         at = site.reshaped(at, shape)  # the batch is repeated, too
     gone = len(shape) - len(site.graph_tensor(at).shape)

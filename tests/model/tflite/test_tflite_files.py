@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tflite_cases import FORMS, Case
 from tflite_files import RELU, SAME, TANH, VALID, Net, litert
 
 from edgeswarm.errors import LimitError, ModelError
@@ -163,6 +164,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "scales of two channels": (tensor("w", scale=(1.0, 2.0), zero_point=(0, 0)), "expected 1 or 3 scales along axis 0"),
     "scales along another axis": (tensor("w", axis=3), "found 3 along 3"),
     "weights with a zero point": (tensor("w", zero_point=(0, 1, 0)), "expected zero points of 0 for weights"),
+    "a bias with a scale that is none": (tensor("b", scale=(float("nan"),) * 3), "expected scales of input times"),
     "weights with a scale that is none": (tensor("w", scale=(1.0, float("nan"), 1.0)), "expected scales above 0"),
     "a bias of another scale": (tensor("b", scale=(9.0, 9.0, 9.0)), "expected scales of input times weights"),
     "a bias of other channels": (tensor("b", data=np.zeros(4), shape=(4,)), "expected 3 values"),
@@ -173,6 +175,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a stride below 0": (options("conv", StrideW=-1), "expected at least 1"),
     "a huge dilation": (options("conv", DilationHFactor=1 << 30), "dilation"),
     "a padding that is none": (options("conv", Padding=7), "expected SAME (0) or VALID (1), found 7"),
+    "groups that are none": (tensor("w", shape=(3, 3, 3, 5), data=np.zeros((3, 3, 3, 5))), "equal groups of them"),
     "a fused tanh": (options("conv", FusedActivationFunction=TANH), "fused activation: expected NONE, RELU, RELU6"),
     "a kernel larger than the image": (
         lambda small: (
@@ -254,6 +257,35 @@ def test_what_is_declared_is_not_allocated() -> None:
         assert peak_and_seconds(small.file)[0] < 4_000_000
 
 
+@pytest.mark.parametrize(
+    "code", ["TILE", "FILL", "RESIZE_NEAREST_NEIGHBOR", "TRANSPOSE_CONV", "SPACE_TO_BATCH_ND", "PAD"]
+)
+def test_numbers_that_make_much_of_little_are_refused(code: str) -> None:
+    """Repetitions, sides, gaps and padding of 2^31 - 1, wherever an operator takes numbers."""
+    much, net = (1 << 31) - 1, Net()
+    x = net.tensor((1, 2, 2, 1))
+    numbers = {
+        "TILE": [1, much, 1, 1], "FILL": [much, 1], "RESIZE_NEAREST_NEIGHBOR": [much, much],
+        "TRANSPOSE_CONV": [1, much, much, 1], "SPACE_TO_BATCH_ND": [1, 1], "PAD": [[0, 0], [much, much], *[[0, 0]] * 2],
+    }[code]  # fmt: skip
+    given, y = net.constant(numbers), net.tensor((1, 2, 2, 1), signature=(-1, -1, -1, -1))
+    read, more = [x, given], {}
+    if code == "FILL":
+        read, more = [given, net.constant(0.5, "f32")], {}
+        y = net.tensor((1, 2), signature=(-1, -1))
+    if code == "TRANSPOSE_CONV":
+        read, more = (
+            [given, net.constant(np.ones((1, 1, 1, 1)), "f32"), x],
+            {"Padding": SAME, "StrideH": much, "StrideW": 1},
+        )
+    if code == "SPACE_TO_BATCH_ND":
+        read = [x, given, net.constant([[much, much], [0, 0]])]
+    net.op(code, read, [y], version=2, **more)
+    last = net.tensor((1, 2, 2, 1), signature=(-1, -1, -1, -1))
+    net.op("ADD", [x, y] if code != "FILL" else [y, x], [last])
+    assert peak_and_seconds(net.file([x], [last]))[0] < 4_000_000
+
+
 def test_more_work_than_a_call_can_do_is_refused() -> None:
     net = Net()
     x, y = net.tensor((1, 256, 256, 1)), net.tensor((1, 256, 256, 16))
@@ -287,10 +319,15 @@ def test_all_vectors_together_are_no_longer_than_the_file() -> None:
 
 
 def fuzz(count: int, seed: int) -> int:
-    """How many of `count` mutated files were read as a model; the others raise what they may."""
-    dice, base, good = random.Random(seed), Small().file, 0
+    """How many of `count` mutated files, of every form, were read as a model; the others raise what they may."""
+    dice, good = random.Random(seed), 0
+    bases = [Small().file]
+    for form, i8 in FORMS:
+        case = Case(seed)
+        x, y = form(case, i8)
+        bases.append(case.net.file([x], [y]))
     for _ in range(count):
-        data = bytearray(base)
+        data = bytearray(dice.choice(bases))
         kind = dice.random()
         for _ in range(dice.choice((1, 1, 2, 4, 16))):
             at = dice.randrange(8, len(data) - 4)
