@@ -22,6 +22,7 @@ from edgeswarm.limits import (
     KERNEL_BATCH_MAX,
     KERNEL_MEMORY_BYTES_MAX,
     KERNEL_WIDTH_MAX,
+    LAYER_WIDTH_MAX,
     LAYERS_MAX,
     MEMORY_WIDTH_MAX,
     MIB,
@@ -67,7 +68,7 @@ class NeuralConfig:
         Doc("feedforward: dense layers; graph: as the section model says; custom: whatever the kernel computes"),
     ] = "feedforward"
     hidden_layers: Annotated[
-        tuple[Annotated[int, Range(1, KERNEL_WIDTH_MAX)], ...],
+        tuple[Annotated[int, Range(1, LAYER_WIDTH_MAX)], ...],
         Length(0, LAYERS_MAX - 1),
         Doc("widths of the hidden layers, first to last"),
     ] = ()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from edgeswarm.drivers.jail_ends import Ends
-from edgeswarm.drivers.jail_spec import RING_BYTES_MIN, KernelSpec, check_specs, lay_out, ring_bytes_for
+from edgeswarm.drivers.jail_spec import KernelSpec, check_specs, lay_out, ring_bytes_for, ring_bytes_least
 from edgeswarm.errors import LimitError, LocalError
 from edgeswarm.ids import JailId
 from edgeswarm.jail import frames, kernel

@@ -104,15 +104,17 @@ def check_specs(specs: Sequence[KernelSpec]) -> None:
 
 def ring_bytes_for(specs: Sequence[KernelSpec]) -> int:
     """Memory for both rings: four single rows each, and two whole batches as long as that stays below the default."""
-    row = ring_bytes_least(specs)
     batch = max(frames.frame_bytes(spec.layout.batch_max * max(spec.frame_bytes, spec.reply_bytes)) for spec in specs)
-    return max(2 * row, min(2 * 2 * batch, RING_BYTES_DEFAULT))
+    return max(RING_BYTES_MIN, 2 * 4 * _row_frame_bytes(specs), min(2 * 2 * batch, RING_BYTES_DEFAULT))
 
 
 def ring_bytes_least(specs: Sequence[KernelSpec]) -> int:
-    """What both rings take where each holds two of the widest rows: an image of 224 x 224 x 3 makes it 2.3 MiB."""
-    row = max(frames.frame_bytes(max(spec.frame_bytes, spec.reply_bytes)) for spec in specs)
-    return max(RING_BYTES_MIN, 4 * row)
+    """Of both rings where each has room for two of the widest rows: 2.3 MiB for images of 224 x 224 x 3."""
+    return max(RING_BYTES_MIN, 2 * 2 * _row_frame_bytes(specs))
+
+
+def _row_frame_bytes(specs: Sequence[KernelSpec]) -> int:
+    return max(frames.frame_bytes(max(spec.frame_bytes, spec.reply_bytes)) for spec in specs)
 
 
 def lay_out(specs: Sequence[KernelSpec]) -> tuple[bytearray, list[dict[str, Any]]]:

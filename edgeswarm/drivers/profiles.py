@@ -55,7 +55,11 @@ class Jails:
     min_tier: Annotated[
         Literal["A", "B", "C"], Doc("the weakest isolation tier on which agents may start; less than A needs saying so")
     ]
-    ring_kb: Annotated[int, Range(64, RING_BYTES_MAX >> 10, "KiB"), Doc("shared memory of one jail's two rings")]
+    ring_kb: Annotated[
+        int,
+        Range(64, RING_BYTES_MAX >> 10, "KiB"),
+        Doc("shared memory of one jail's two rings; more where the widest row of its agents asks for it"),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

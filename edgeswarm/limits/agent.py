@@ -4,7 +4,7 @@ from edgeswarm.limits.units import KIB, MIB
 
 # --- schema -----------------------------------------------------------------------------------------------------------
 TEXT_CHARS_MAX = 4_096  # any text value that states no length of its own: a paragraph, not a document
-LIST_ITEMS_MAX = 65_536  # any list that states no length of its own: one item per value of the widest row
+LIST_ITEMS_MAX = 65_536  # any list that states no length of its own: one item per value of a wide layer
 FAULTS_MAX = 100  # faults listed for one file: past this a person fixes the first and looks again
 
 # --- agent file -------------------------------------------------------------------------------------------------------
@@ -14,7 +14,7 @@ AF_SECTION_BYTES_MAX = 256 * MIB  # the largest net of the benchmarks is 4 MiB; 
 AF_EXPANSION_RATIO_MAX = 200  # zstd of f32 weights reaches ~1.2x, of zeros ~10,000x: what is beyond is a bomb
 
 AF_YAML_DEPTH_MAX = 16  # tables and lists inside each other; the format itself needs 5
-AF_YAML_NODES_MAX = 200_000  # keys and values of one header: three vectors of the widest row, 30 MB while read
+AF_YAML_NODES_MAX = 200_000  # keys and values of one header: three vectors of 65,536 values, 30 MB while read
 AF_TEXT_SECTIONS_BYTES_MAX = 1 * MIB  # sections of a file without a table, all together: placeholders, not weights
 AF_READ_BYTES = 1 * MIB  # one read of an agent file; what is held of a section nobody wants
 AF_SIGNATURE_BYTES_MAX = 1 * KIB  # a COSE_Sign1 with one Ed25519 signature and a key id is some 100 bytes
@@ -24,7 +24,8 @@ AF_ZSTD_WINDOW_BYTES_MAX = 8 * MIB  # what RFC 8878 3.1.1.1.2 asks every decoder
 KERNEL_WASM_BYTES_MAX = 16 * MIB  # generated kernels are 6-50 KB; hand-made ones with tables stay below 16 MiB
 KERNEL_LAYOUT_BYTES_MAX = 64 * KIB  # JSON of the custom section
 KERNEL_MEMORY_BYTES_MAX = 512 * MIB  # `resources.limits.memory_mb` of the specification's agent class
-KERNEL_WIDTH_MAX = 65_536  # values of one input or output row: 256 KiB of f32, so that one row fits into the ring
+KERNEL_WIDTH_MAX = 262_144  # values of one input or output row: 224 x 224 x 3 has 150,528; 1 MiB of f32 in a ring
+LAYER_WIDTH_MAX = 65_536  # values that a dense layer reads or writes: sums of 8-bit products stay within 32 bits
 KERNEL_BATCH_MAX = 4_096  # rows of one call: past this nothing gets faster, and memory grows
 LAYERS_MAX = 64  # of one model; the deepest of the benchmarks has 10, and code size grows with every one
 SHORTCUT_LAYERS_MAX = 1_024  # Cascade training adds a layer for each neuron; a hundred of them is a long training
@@ -32,7 +33,7 @@ GRAPH_NODES_MAX = 4_096  # operators of one graph: a cascade of 1,000 neurons ha
 GRAPH_READS_MAX = 16_384  # tensors that all nodes read, four a node of GRAPH_NODES_MAX: each may be a copy in the code
 GRAPH_STRUCTURE_BYTES_MAX = 1_048_576  # JSON of a structure: 4,096 nodes and their tensors are some 500 KB
 GRAPH_AXES_MAX = 4  # axes of one tensor, without the batch: height, width and channels, and one to spare
-GRAPH_TENSOR_VALUES_MAX = 1_048_576  # values of one tensor of one row: 4 MiB; the largest of MLPerf Tiny has 73,728
+GRAPH_TENSOR_VALUES_MAX = 4_194_304  # values of one tensor of one row: 16 MiB; MobileNetV2 of 224 x 224 has 1,225,824
 GRAPH_MACS_MAX = 1 << 34  # multiplications of one row: four times ResNet-50's; a second of a PC's core
 WINDOW_SIDE_MAX = 4_096  # kernel, stride or dilation of a convolution or pooling: long 1-D filters have 1,000
 KERNEL_WASM_ITEMS_MAX = 65_536  # sections, types, functions or exports of one module: a check stays below a second
@@ -48,7 +49,7 @@ FANN_SPARSE_RATIO_MAX = 100  # weights of the dense layers for each connection o
 JAIL_AGENTS_MAX = 128  # slots in one jail
 JAILS_MAX = 1_024  # jails of one supervisor
 RING_BYTES_DEFAULT = 1 * MIB  # per jail, both directions together
-RING_BYTES_MAX = 64 * MIB  # a batch of the widest rows (65,536 values x 256) is one such ring
+RING_BYTES_MAX = 64 * MIB  # a batch of 256 rows of 65,536 values, or of 64 of the widest, is one
 CALL_DEADLINE_MS_DEFAULT = 1_000  # a kernel call that takes longer is interrupted
 CALL_DEADLINE_MS_MAX = 60_000  # past a minute an agent is a batch job, and holds its whole jail up
 JAIL_READY_MS_MAX = 20_000  # from spawn to READY on the slowest board with a cold cache
@@ -116,4 +117,4 @@ FOLLOW_LINES_MAX = 1_000  # items waiting for one follower of logs or a stream
 
 # --- command line -----------------------------------------------------------------------------------------------------
 NPY_HEADER_BYTES_MAX = 4 * KIB  # of a table in .npy: numpy writes 128 bytes, and believes a length of up to 4 GiB
-TABLE_LINE_BYTES_MAX = 4 * MIB  # a row of `agent run --input`: 65,536 values of up to 25 characters are 1.6 MB
+TABLE_LINE_BYTES_MAX = 8 * MIB  # a row of `agent run --input`: the widest, 25 characters a value, is 6.6 MB

@@ -42,7 +42,7 @@ MAP_IN_FLIGHT_MAX = 1_024  # agents asked and not answered: what one leader asks
 MAP_TRIES_MAX = 3  # times that one agent of a map is asked
 MAP_FOLD_ROWS = 64  # answers that a kernel draws together at a time: a batch it is built for
 VOTE_CHOICES_MAX = 1_024  # different answers that a vote counts apart; the rest are counted as others
-AGGREGATE_WIDTH_MAX = 65_536  # values of one answer: KERNEL_WIDTH_MAX, the widest row there is
+AGGREGATE_WIDTH_MAX = 65_536  # values of one answer, as Python's floats 2 MB: LAYER_WIDTH_MAX, classes of any net
 
 # --- the fleet in the cell's state ------------------------------------------------------------------------------------
 CELL_TOKENS_MAX = 1_024  # join tokens kept; revoked, used up and expired ones go first, the oldest of them before

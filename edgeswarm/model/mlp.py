@@ -1,7 +1,7 @@
 """The model graph of a multi-layer perceptron: layers of weights, bias and activation, checked on the way in.
 
 Invariants: 1 <= len(layers) <= LAYERS_MAX; each layer's inputs are the previous layer's outputs;
-1 <= every width <= KERNEL_WIDTH_MAX; every number is finite; the arrays are C-contiguous, float32 and read-only.
+1 <= every width <= LAYER_WIDTH_MAX; every number is finite; the arrays are C-contiguous, float32 and read-only.
 How it is computed is left to `reference.py` (the definition) and to `edgeswarm.compile` (the fast way).
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgeswarm.errors import LimitError, ModelError
-from edgeswarm.limits import AF_SECTION_BYTES_MAX, KERNEL_WIDTH_MAX, LAYERS_MAX
+from edgeswarm.limits import AF_SECTION_BYTES_MAX, LAYER_WIDTH_MAX, LAYERS_MAX
 from edgeswarm.model.activations import ACTIVATIONS, STEEPNESS_MAX
 
 F32 = NDArray[np.float32]
@@ -28,7 +28,7 @@ class Dense:
 
     weights: float32[inputs, outputs].  bias: float32[outputs].  activation: one of ACTIVATIONS.
     steepness: within +-STEEPNESS_MAX, kept as the nearest float32; kernels never see it (`folded`).
-    Raises ModelError if they do not fit or are not finite, LimitError if a width is past KERNEL_WIDTH_MAX.
+    Raises ModelError if they do not fit or are not finite, LimitError if a width is past LAYER_WIDTH_MAX.
     """
 
     weights: F32
@@ -44,8 +44,8 @@ class Dense:
             raise ModelError(f"weights: expected the shape (inputs, outputs), found {weights.shape}")
         if bias.shape != (weights.shape[1],):
             raise ModelError(f"bias: expected the shape ({weights.shape[1]},) of the outputs, found {bias.shape}")
-        if max(weights.shape) > KERNEL_WIDTH_MAX:
-            raise LimitError(f"width of a layer: at most {KERNEL_WIDTH_MAX} (KERNEL_WIDTH_MAX), found {weights.shape}")
+        if max(weights.shape) > LAYER_WIDTH_MAX:
+            raise LimitError(f"width of a layer: at most {LAYER_WIDTH_MAX} (LAYER_WIDTH_MAX), found {weights.shape}")
         object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "bias", bias)
         object.__setattr__(self, "steepness", _steepness(self.steepness))
@@ -152,12 +152,12 @@ def mlp_of(
 
 
 def check_sizes(sizes: Sequence[int]) -> None:
-    """Raises LimitError unless there are 2 to LAYERS_MAX + 1 widths, each up to KERNEL_WIDTH_MAX, within the bytes."""
+    """Raises LimitError unless there are 2 to LAYERS_MAX + 1 widths, each up to LAYER_WIDTH_MAX, within the bytes."""
     if not 2 <= len(sizes) <= LAYERS_MAX + 1:
         raise LimitError(f"sizes: expected 2 to {LAYERS_MAX + 1} widths (LAYERS_MAX), found {len(sizes)}")
     for index, width in enumerate(sizes):
-        if not 1 <= width <= KERNEL_WIDTH_MAX:
-            raise LimitError(f"sizes[{index}]: expected 1 to {KERNEL_WIDTH_MAX} (KERNEL_WIDTH_MAX), found {width}")
+        if not 1 <= width <= LAYER_WIDTH_MAX:
+            raise LimitError(f"sizes[{index}]: expected 1 to {LAYER_WIDTH_MAX} (LAYER_WIDTH_MAX), found {width}")
     total = 4 * sum((before + 1) * after for before, after in pairwise(sizes))
     if total > AF_SECTION_BYTES_MAX:
         raise LimitError(f"weights: at most {AF_SECTION_BYTES_MAX} bytes (AF_SECTION_BYTES_MAX), found {total}")

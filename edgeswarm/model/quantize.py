@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgeswarm.errors import InputError, LimitError, ModelError
-from edgeswarm.limits import KERNEL_WIDTH_MAX, LAYERS_MAX
+from edgeswarm.limits import LAYER_WIDTH_MAX, LAYERS_MAX
 from edgeswarm.model.mlp import F32, Chain, Mlp
 from edgeswarm.model.reference import FUNCTIONS
 
@@ -130,8 +130,8 @@ class QuantizedMlp(Chain):
             raise ModelError(f"layer {index}: unknown activation {layer.activation!r}")
         if layer.weights.dtype != np.int8 or layer.weights.ndim != 2 or 0 in layer.weights.shape:
             raise ModelError(f"layer {index}: weights: expected int8 (inputs, outputs), found {layer.weights.shape}")
-        if max(layer.weights.shape) > KERNEL_WIDTH_MAX:
-            raise LimitError(f"width of a layer: at most {KERNEL_WIDTH_MAX} (KERNEL_WIDTH_MAX)")
+        if max(layer.weights.shape) > LAYER_WIDTH_MAX:
+            raise LimitError(f"width of a layer: at most {LAYER_WIDTH_MAX} (LAYER_WIDTH_MAX)")
         if int(layer.weights.min()) < -WEIGHT_MAX:
             raise ModelError(f"layer {index}: weights: expected -{WEIGHT_MAX} to {WEIGHT_MAX}, found -128")
         if layer.bias.shape != (layer.outputs,) or layer.weight_scales.shape != (layer.outputs,):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from edgeswarm.errors import InputError, LimitError, ModelError
-from edgeswarm.limits import AF_SECTION_BYTES_MAX, KERNEL_WIDTH_MAX, SHORTCUT_LAYERS_MAX
+from edgeswarm.limits import AF_SECTION_BYTES_MAX, LAYER_WIDTH_MAX, SHORTCUT_LAYERS_MAX
 from edgeswarm.model.mlp import Dense
 from edgeswarm.model.reference import F64, FUNCTIONS
 
@@ -35,8 +35,8 @@ class Shortcut:
             raise LimitError(
                 f"layers: expected 1 to {SHORTCUT_LAYERS_MAX} (SHORTCUT_LAYERS_MAX), found {len(self.layers)}"
             )
-        if not 1 <= self.inputs <= KERNEL_WIDTH_MAX:
-            raise LimitError(f"inputs: expected 1 to {KERNEL_WIDTH_MAX} (KERNEL_WIDTH_MAX), found {self.inputs}")
+        if not 1 <= self.inputs <= LAYER_WIDTH_MAX:
+            raise LimitError(f"inputs: expected 1 to {LAYER_WIDTH_MAX} (LAYER_WIDTH_MAX), found {self.inputs}")
         width = self.inputs
         for index, layer in enumerate(self.layers):
             if layer.inputs != width:

@@ -138,6 +138,6 @@ def test_all_faults_of_a_file_come_at_once_each_with_its_line() -> None:
     assert caught.value.line == 3
     assert str(caught.value).splitlines() == [
         "a.af: line 3: name: expected a name of 1 to 64 characters: a-z, 0-9, -, a letter first, found 'A'",
-        "line 5: neural_config.input_size: expected a whole number, 1 to 65536 values, found 'x'",
+        "line 5: neural_config.input_size: expected a whole number, 1 to 262144 values, found 'x'",
         f"line 9: wiring.sinks[0].type: expected {SINKS}, found 'sdout'; did you mean stdout?",
     ]

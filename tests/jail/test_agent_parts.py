@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from edgeswarm.drivers import jail_zygote
 from edgeswarm.drivers.jail_life import how_it_ended, parse_told
-from edgeswarm.drivers.jail_link import KernelSpec, ring_bytes_for
+from edgeswarm.drivers.jail_link import JailLink, KernelSpec, ring_bytes_for
 from edgeswarm.errors import JailError, TierError
 from edgeswarm.jail import enter, kernel, tiers, trial, wasm
 from edgeswarm.jail.agent import Agent, AgentSpec, CallFaultError, Ticks, all_finite
@@ -80,6 +80,23 @@ def test_rings_are_sized_for_the_largest_agent() -> None:
     assert ring_bytes_for([spec(4, 256)]) == 64 * 1024
     assert ring_bytes_for([spec(784, 256)]) == 1 << 20
     assert 2 << 20 <= ring_bytes_for([spec(65_536, 16)]) < 4 << 20
+
+
+def test_an_image_wider_than_the_rings_of_the_profile_gets_larger_ones() -> None:
+    width = 224 * 224 * 3
+    layout = replace(
+        k.LAYOUT,
+        batch_max=1,
+        input=k.abi.Rows(0, 4 * width, width),
+        output=k.abi.Rows(4 * width, 4, 1),
+        weights=k.abi.Weights(0, 0, (0,)),
+        memory_bytes=1 << 20,
+    )
+    link = JailLink(1, [KernelSpec(0, "wide", b"", layout, b"")], ring_bytes=64 << 10)
+    try:
+        assert link.rows_max(0) == 1
+    finally:
+        link.close()
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_structures_that_do_not_hold_are_refused():
         wide = [Node("concat", (0,) * 4_096, at, {}) for at in range(1, 6)]
         Graph((Tensor((1,)), *[Tensor((4_096,))] * 5), wide, 0, 5)
     with pytest.raises(LimitError, match="KERNEL_WIDTH_MAX"):
-        Graph((Tensor((70_000,)), Tensor((1,))), (Node("slice", (0,), 1, {"start": 0, "stop": 1}),), 0, 1)
+        Graph((Tensor((270_000,)), Tensor((1,))), (Node("slice", (0,), 1, {"start": 0, "stop": 1}),), 0, 1)
     with pytest.raises(LimitError, match="AF_SECTION_BYTES_MAX"):
         wide = Node("dense", (0,), 1, DENSE | {"units": 60_000})
         Outline((Tensor((60_000,)), Tensor((60_000,))), (wide,), 0, 1)
@@ -196,7 +196,7 @@ def test_tensors_that_do_not_exist_are_refused(arguments, text):
     with pytest.raises(ModelError, match=text):
         Tensor(*arguments)
     with pytest.raises(LimitError, match="GRAPH_TENSOR_VALUES_MAX"):
-        Tensor((1024, 1025))
+        Tensor((2048, 2049))
 
 
 def test_rows_of_another_shape_are_refused():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgeswarm import model
 from edgeswarm.errors import InputError, LimitError, ModelError
-from edgeswarm.limits import KERNEL_WIDTH_MAX, LAYERS_MAX
+from edgeswarm.limits import LAYER_WIDTH_MAX, LAYERS_MAX
 from edgeswarm.model import ACTIVATIONS, Dense, Mlp, from_arrays, random_mlp, random_rows, reference
 from edgeswarm.model.mlp import check_sizes
 from edgeswarm.model.seeded import uniform
@@ -70,8 +70,8 @@ def test_steepness_multiplies_the_sum_before_the_activation():
 
 
 def test_layer_refuses_widths_past_the_bound():
-    with pytest.raises(LimitError, match="KERNEL_WIDTH_MAX"):
-        Dense(np.zeros((1, KERNEL_WIDTH_MAX + 1)), np.zeros(KERNEL_WIDTH_MAX + 1), "relu")
+    with pytest.raises(LimitError, match="LAYER_WIDTH_MAX"):
+        Dense(np.zeros((1, LAYER_WIDTH_MAX + 1)), np.zeros(LAYER_WIDTH_MAX + 1), "relu")
 
 
 def test_layer_keeps_a_read_only_copy():
@@ -210,8 +210,8 @@ def test_random_mlp_has_the_sizes_and_activations_asked_for():
         ([3], "LAYERS_MAX"),
         ([2] * (LAYERS_MAX + 2), "LAYERS_MAX"),
         ([0, 1], r"sizes\[0\]"),
-        ([1, KERNEL_WIDTH_MAX + 1], r"sizes\[1\].*KERNEL_WIDTH_MAX"),
-        ([KERNEL_WIDTH_MAX, KERNEL_WIDTH_MAX], "AF_SECTION_BYTES_MAX"),
+        ([1, LAYER_WIDTH_MAX + 1], r"sizes\[1\].*LAYER_WIDTH_MAX"),
+        ([LAYER_WIDTH_MAX, LAYER_WIDTH_MAX], "AF_SECTION_BYTES_MAX"),
     ],
 )
 def test_sizes_are_bounded(sizes, bound):

@@ -55,5 +55,5 @@ def test_the_example_prints_what_it_says(capsys):
 
 
 def test_bounds_are_those_of_the_code():
-    assert (GRAPH_TENSOR_VALUES_MAX, PADDED_VALUES_MAX, GRAPH_MACS_MAX) == (1 << 20, 1 << 22, 1 << 34)
+    assert (GRAPH_TENSOR_VALUES_MAX, PADDED_VALUES_MAX, GRAPH_MACS_MAX) == (1 << 22, 1 << 24, 1 << 34)
     assert (AF_SECTION_BYTES_MAX, GRAPH_NODES_MAX, GRAPH_READS_MAX, WINDOW_SIDE_MAX) == (256 << 20, 4096, 16384, 4096)

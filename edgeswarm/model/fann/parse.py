@@ -20,7 +20,7 @@ from edgeswarm.limits import (
     FANN_CASCADE_CHOICES_MAX,
     FANN_DECIMAL_POINT_MAX,
     FANN_FILE_BYTES_MAX,
-    KERNEL_WIDTH_MAX,
+    LAYER_WIDTH_MAX,
     SHORTCUT_LAYERS_MAX,
 )
 from edgeswarm.model.fann.check import check, in_order
@@ -264,8 +264,8 @@ class _Parser:
             least = 2 if index == 0 or (layered and index == len(sizes) - 1) else 1
             if size < least:
                 raise self.error(f"layer_sizes[{index}]", f"{least} or more, bias neurons among them", size)
-            if size > KERNEL_WIDTH_MAX + 1:
-                raise self.past(f"layer_sizes[{index}]", KERNEL_WIDTH_MAX + 1, "KERNEL_WIDTH_MAX + 1", int(size))
+            if size > LAYER_WIDTH_MAX + 1:
+                raise self.past(f"layer_sizes[{index}]", LAYER_WIDTH_MAX + 1, "LAYER_WIDTH_MAX + 1", int(size))
         room = sum(len(text) for text in self.lines[self.line :]) // len("(0,0,0)")
         if sum(sizes) > room:
             raise self.error("layer_sizes", f"at most {room} neurons, which the rest of the file can hold", sum(sizes))

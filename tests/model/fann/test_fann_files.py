@@ -119,7 +119,7 @@ def test_every_weight_survives_text_and_section(values: list[float], kind: str) 
         ("cascade_activation_functions_count", "4294967295", "FANN_CASCADE_CHOICES_MAX"),
         ("cascade_activation_functions_count", "3", "cascade_activation_functions: expected 3 numbers"),
         ("layer_sizes", "3 6 60000 ", "layer_sizes: expected at most"),
-        ("layer_sizes", "3 6 4000000000 ", "layer_sizes[2]: at most 65537 (KERNEL_WIDTH_MAX + 1), found 4000000000"),
+        ("layer_sizes", "3 6 4000000000 ", "layer_sizes[2]: at most 65537 (LAYER_WIDTH_MAX + 1), found 4000000000"),
         ("layer_sizes", "3 0 2 ", "layer_sizes[1]: expected 1 or more"),
         ("layer_sizes", "1 6 2 ", "layer_sizes[0]: expected 2 or more, bias neurons among them, found 1"),
         ("layer_sizes", "3 6 3 ", "neurons: expected 12 neurons (layer_sizes), found 11"),

@@ -275,7 +275,7 @@ WRONG = {
     "an image that grows": (
         lambda: model(
             helper.make_node("Pad", ["x", "p"], ["y"]),
-            numbers=(numbers("p", [4], np.array([0, 0, 0, 1 << 20], "<i8").tobytes(), TensorProto.INT64),),
+            numbers=(numbers("p", [4], np.array([0, 0, 0, 1 << 22], "<i8").tobytes(), TensorProto.INT64),),
         ),
         "GRAPH_TENSOR_VALUES_MAX",
     ),
