@@ -107,3 +107,11 @@ def test_large_rows_get_small_batches_and_few_golden_vectors(cli) -> None:
     file = agentfile.read(Path("net.af").read_bytes())
     assert file.header.kernel.batch_max == 1
     assert len(file.sections["golden"]) == 2 * 4 * (96 * 96 * 3 + 3)
+
+
+def test_a_file_too_large_to_go_along_is_left_out_and_it_is_said(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeswarm.app.cli.agent_import_tflite.CARRIED_BYTES_MAX", 100)
+    Path("net.tflite").write_bytes(listener())
+    made = cli("agent", "import", "net.tflite", "--json").json()
+    assert "tflite" not in made["sections"]
+    assert any("no delegate can compute it" in note for note in made["notes"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 from edgeswarm.app.cli import agent_import_graph
 from edgeswarm.app.cli.agent_import import Found, Options
 from edgeswarm.errors import LocalError
+from edgeswarm.limits import AF_FILE_BYTES_MAX
 
+CARRIED_BYTES_MAX = AF_FILE_BYTES_MAX // 3  # beside its weights as the kernel has them, which may be twice as long
 EXACT = "8-bit, LiteRT's reference kernels to the bit"
 
 
@@ -17,6 +19,12 @@ def found(data: bytes, options: Options, who: str) -> Found:
         raise LocalError(f"{who}: --apply-scaling and --arithmetic are for FANN nets, found a TFLite file")
     made = load(data, who=who)
     graph = made.graph
+    carried, notes = len(data) <= CARRIED_BYTES_MAX, made.notes
+    if not carried:
+        notes = (
+            *notes,
+            f"the file itself is left out, so that no delegate can compute it: over {CARRIED_BYTES_MAX} bytes",
+        )
     told = {
         "format": "TFLite",
         "operators": [f"{count} {name}" for name, count in sorted(made.operators.items())],
@@ -27,8 +35,8 @@ def found(data: bytes, options: Options, who: str) -> Found:
     return agent_import_graph.found(
         graph,
         told=told,
-        notes=made.notes,
-        sections={"tflite": data},
+        notes=notes,
+        sections={"tflite": data} if carried else {},
         golden=not options.no_golden,
         stream=options.stream,
     )
