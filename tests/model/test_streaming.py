@@ -127,6 +127,24 @@ def test_time_may_be_any_axis_and_be_moved() -> None:
     assert (made.axis, made.length, made.memory) == (1, 16, 3 * 3 + 5 * 11)
 
 
+def test_a_softmax_over_time_meets_the_whole_window() -> None:
+    net = Net(12, 3)
+    net.conv(2, 3)
+    net.add("reshape", shape=(10, 2))
+    net.add("transpose", perm=(1, 0))
+    net.add("softmax", beta=1.0)
+    assert agrees(net.answers(), 2).windows
+
+
+@pytest.mark.parametrize(("frames", "windows"), [(1, True), (4, False)])
+def test_answers_that_zeros_had_a_part_in_are_not_those_of_later_windows(frames: int, windows: bool) -> None:
+    """Of 8 places the first 6 have seen zeros; a call of 4 answers with two of them."""
+    net = Net(8, 2)
+    net.conv(2, 4, (3, 0))
+    net.conv(2, 4, (3, 0))
+    assert agrees(net.graph(), frames).windows == windows
+
+
 def test_tensors_of_8_bits_are_remembered_to_the_step() -> None:
     """The memory holds what they stand for; on the grid the way there and back is exact."""
     net, like = Net(12, 2), {"scale": 0.02, "zero_point": 3}
@@ -220,6 +238,11 @@ def test_nets_that_look_ahead_are_refused_with_the_node() -> None:
         (lambda net: net.conv(2, 3), 5, "expected frames that divide 16, and fewer, found 5"),
         (lambda net: net.conv(2, 3), 16, "expected frames that divide 16, and fewer, found 16"),
         (lambda net: net.add("elementwise", activation="tanh"), 1, "nothing is saved|no layer looks back"),
+        (
+            lambda net: net.add("max_pool", kernel=(3, 1), stride=(1, 1), pad=(2, 0, 0, 0), activation="linear"),
+            1,
+            "expected a pool that is not padded along time",
+        ),
         (lambda net: net.add("pad", pads=(0, 1, 0, 0, 0, 0), value=0.0), 1, "no padding behind the last frame"),
     ],
 )

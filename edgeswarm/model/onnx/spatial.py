@@ -68,7 +68,7 @@ def conv(draft: Draft, step: Step) -> None:
         raise ModelError(f"bias: expected {filters} numbers, found {list(bias.shape)}")
     tensor, spatial = image(draft, value)
     window = _window(step, draft.shape_of(tensor)[:2], weights.shape[2:], spatial)
-    tensor, window = _joined_pad(draft, value, tensor, window)
+    tensor, window = _joined_pad(draft, tensor, window)
     tensor, window = _padded(draft, tensor, window, 0.0)
     held, bias32 = single(weights, "weights"), single(bias, "bias")
     if each == 1 and groups > 1:
@@ -156,14 +156,14 @@ def _auto_pad(step: Step, sides: tuple[int, ...], window: Window) -> Window:
     return Window(window.kernel, window.stride, window.dilation, (pads[0], pads[1], pads[2], pads[3]))
 
 
-def _joined_pad(draft: Draft, value: Held, tensor: int, window: Window) -> tuple[int, Window]:
-    """A Pad with zeros in front becomes the convolution's own, where nobody else reads it."""
+def _joined_pad(draft: Draft, tensor: int, window: Window) -> tuple[int, Window]:
+    """A Pad with zeros in front becomes the convolution's own; the node stays for others that read it."""
     at = tensor
     node = draft.node_of(at)
     while node is not None and node.op == "reshape":
         at = node.inputs[0]
         node = draft.node_of(at)
-    if node is None or not value.sole or node.op != "pad" or node.attrs["value"] != 0.0:
+    if node is None or node.op != "pad" or node.attrs["value"] != 0.0:
         return tensor, window
     pads = node.attrs["pads"]
     assert isinstance(pads, tuple)

@@ -21,7 +21,7 @@ FOLDERS = sorted(Path(onnx.__file__).parent.glob("backend/test/data/pytorch-*/*"
 REASONS = (
     "expected one or two axes besides", "expected channels and one or two axes", "KERNEL_WIDTH_MAX", "GRAPH_AXES_MAX",
     "mode: expected constant", "rows do not mix", "for one row", "is not supported", "expected float32",
-    "with the batch first", "expected 1 to 4 axes", "that are equal but for axes of 1",
+    "with the batch first", "expected 1 for a pool", "expected 1 to 4 axes", "that are equal but for axes of 1",
 )  # fmt: skip
 """Why a file may be refused: three axes, several rows at once, reflecting pads, operators that are none of ours."""
 

@@ -206,6 +206,17 @@ def test_shapes_that_pytorch_computes_are_folded() -> None:
     assert ops(agrees(net)) == ["elementwise", "reshape", "dense"]
 
 
+def test_scales_behind_a_reshape_are_not_those_of_the_layer_in_front() -> None:
+    """60 columns of weights, and 15 numbers that would go into them."""
+    net = Net(["N", 8])
+    net.add("Gemm", net.random(8, 60), net.random(60))
+    net.add("Reshape", net.whole(0, 4, 15))
+    net.add("Transpose", perm=[0, 2, 1])
+    net.add("Mul", net.random(15, 1))
+    net.add("Add", net.random(1, 4))
+    assert ops(agrees(net))[0] == "dense"
+
+
 def test_pads_that_pytorch_computes_are_folded() -> None:
     """F.pad becomes eight nodes, one of which turns its numbers round."""
     net = Net(["N", 2, 8])

@@ -146,7 +146,31 @@ def test_a_value_that_is_read_before_it_is_quantised_stays_a_float_as_well() -> 
     net.round(0.1, 3)
     net.add("Add", y)
     apart, _, ops = steps_apart(net, 1.0)
-    assert "dense" in ops and apart < 1e-3
+    assert apart < 1e-3
+    assert ("dense" in ops, "dense_tflite" in ops) == (True, False)  # not twice
+
+
+@pytest.mark.parametrize("place", ["in front", "behind", "pool", "moved"])
+def test_what_stands_between_is_not_forgotten(place: str) -> None:
+    """A scale folded into float weights, or another grid behind what keeps its own: the 8-bit form would be wrong."""
+    net = Quantised([1, 4, 6])
+    net.round(0.03, 3)
+    if place in ("in front", "behind"):
+        net.add("Flatten")
+        net.add("Mul", net.number(np.linspace(0.5, 2, 24))) if place == "in front" else None
+        x = net.last
+        net.add("Gemm", net.weights(24, 5, axis=1), net.random(5), reads=x)
+        net.add("Mul", net.number([0.5, 1, 2, 3, 4])) if place == "behind" else None
+        net.round(0.2, 3)
+    elif place == "pool":
+        net.add("MaxPool", kernel_shape=[2])
+        net.round(0.05, -7)
+    else:
+        net.add("Reshape", net.whole(1, 6, 4))
+        net.round(0.05, -7)
+    step = 0.2 if place in ("in front", "behind") else 0.05
+    apart, share, _ = steps_apart(net, step)
+    assert (apart <= 1.01, share < 0.05) == (True, True)
 
 
 def test_quantised_operators_of_the_other_kind_are_refused_with_what_can_be_done() -> None:
