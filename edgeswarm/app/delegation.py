@@ -332,7 +332,8 @@ class Delegation:
             return None
         if seat is not None and seat.port is not None:
             self._count(seat.port, record)
-        return record.row()
+        is_served = seat is not None and seat.port is not None and seat.port.active
+        return {**record.row(), "pid": seat.pid if seat is not None and is_served else None}
 
 
 class _Turns:

@@ -110,7 +110,7 @@ class Chooser:
         """And whether it is new: the outcome of a contest that was held now.  anew: whatever is known already."""
         host, settings = self._sup.host, self._settings
         assert host is not None
-        counts = [settings.choose, settings.threads, settings.tolerance, field.wanted, *settings.order]
+        counts = [settings.choose, settings.threads, settings.tolerance, field.wanted, host.tier, *settings.order]
         key = key_of(artefact.plan.artefact, host.cache.binding, [one.identity for one in field.delegates], counts)
         known = self._verdicts.get(key)
         if known is not None and not anew:

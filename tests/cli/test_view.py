@@ -138,3 +138,16 @@ def test_a_table_of_numbers_is_right_aligned() -> None:
         "a       1",
         "bb    100",
     ]
+
+
+def test_who_computes_an_agent_is_told_where_it_is_not_its_kernel_alone() -> None:
+    quiet = {"runs_on": "wasm", "why": "the fastest here: wasm 3 us", "failures": {}}
+    served = {"runs_on": "litert", "why": "the fastest here: wasm 200 us, litert 82 us", "failures": {}}
+    failed = {"runs_on": "wasm", "why": "gpu failed: ended by signal 11", "failures": {"crash": 2, "hang": 1}}
+    agents = [agent("a", delegate=None), agent("b", delegate=quiet), agent("c", delegate=served)]
+    lines = view.lines_of(status(*agents, agent("d", delegate=failed)))
+    said = [line for line in lines if "runs on" in line]
+    assert said == [
+        "c: runs on litert, the fastest here: wasm 200 us, litert 82 us",
+        "d: runs on wasm, gpu failed: ended by signal 11; failures: 2 crash, 1 hang",
+    ]

@@ -109,8 +109,7 @@ async def test_the_settings_have_the_last_word(serve: Any) -> None:
     assert not d.jails_left(), "nothing was even tried"
 
 
-@pytest.mark.parametrize("module", ["ai_edge_litert", "tflite_runtime"])
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("module", "threads"), [("ai_edge_litert", 1), ("ai_edge_litert", 2), ("tflite_runtime", 2)])
 async def test_a_real_runtime_computes_the_test_model(serve: Any, module: str, threads: int) -> None:
     packages = d.real_packages(module)
     if not packages:

@@ -128,13 +128,25 @@ def details(agents: Sequence[Mapping[str, Any]]) -> list[str]:
     return [output.plain(f"{row['name']}: {row['status']}: {row['detail']}") for row in bad]
 
 
+def delegates(agents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each agent that a delegate computes, or that one has failed."""
+    rows = [(row["name"], row["delegate"]) for row in agents if row.get("delegate")]
+    lines = []
+    for name, row in rows:
+        if row["runs_on"] != "wasm" or row["failures"]:
+            failed = ", ".join(f"{count} {kind}" for kind, count in row["failures"].items())
+            lines.append(f"{name}: runs on {row['runs_on']}, {row['why']}{f'; failures: {failed}' if failed else ''}")
+    return [output.plain(line) for line in lines]
+
+
 def lines_of(now: Status, before: Status | None = None) -> list[str]:
     """Everything, for `status` and for one picture of `top`."""
     lines = [headline(now), totals(now), ""]
     if not now["agents"]:
         return [*lines, "no agents; `edgeswarm agent deploy X.af` brings one"]
     lines += agents_table(now["agents"], rates(now, before))
-    lines += ["", *details(now["agents"])] if details(now["agents"]) else []
+    said = [*details(now["agents"]), *delegates(now["agents"])]
+    lines += ["", *said] if said else []
     return [*lines, "", *jails_table(now["jails"])] if now["jails"] else lines
 
 
