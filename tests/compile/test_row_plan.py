@@ -49,3 +49,13 @@ def test_the_regions_that_hosts_know_are_apart_though_never_used_together() -> N
     lives = [one(512, -1, 0, host=True), one(512, 5, 6, host=True), one(512, 2, 3)]
     (first, second, between), end = arrange(lives, 0)
     assert first != second and between in (first, second) and end == 1152
+
+
+def test_scratch_that_fits_nowhere_between_tensors_is_placed_before_them() -> None:
+    """As in kws: the first layer's scratch is the largest, and pushes a tensor to where the next one's finds no gap."""
+    tensors = [one(8000, node, node + 1) for node in range(1, 6)]
+    lives = [one(490, -1, 1, host=True), *tensors, one(12288, 1, 1), one(5568, 2, 2), one(4736, 3, 3)]
+    busiest = max(
+        sum(life.size for life in lives if life.uses[0].first <= node <= life.uses[0].last) for node in range(6)
+    )
+    assert arrange(lives, 0)[1] < 1.02 * busiest
