@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeswarm.model import fixed_point
 
-_ULPS = (0, 1, -1, 2, -2, 3, -3, 4, -4)  # by which factors are tried, beside the nearest
+_ULPS = (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6)  # by which factors are tried, beside the nearest
 _PARTS = (0.5, 0.35, 0.65, 0.2, 0.8, 0.05, 0.95)  # of the room that an addend has
 _FAR = 1e9
 
@@ -27,9 +27,12 @@ def short_factors(
     """((factor, addend) of each output, whether they are exact) for sums from least to greatest.
 
     tops: the largest numbers that matter above the zero point and below; 0 below: all of these are the same.  Shifts to
-    the left, and sums beyond 2^30, are not for float32.
+    the left, and sums beyond 2^30, are not for float32, unless the answer is always the same: then it is the addend.
     """
-    found, exact = np.zeros((2, len(multiplier)), np.float32), np.zeros(len(multiplier), bool)
+    held = np.maximum(np.abs(least), np.abs(greatest)) < 1 << 31
+    ends = [np.clip(fixed_point.scaled(end, multiplier, shift), -tops[1], tops[0]) for end in (least, greatest)]
+    exact = (shift <= 0) & held & (ends[0] == ends[1])
+    found = np.stack([np.zeros(len(exact)), np.where(exact, np.abs(ends[0]) + 0.5, 0)]).astype(np.float32)
     fits = (shift <= 0) & (np.maximum(np.abs(least), np.abs(greatest)) < 1 << 30)
     for ulps in _ULPS:
         left = np.flatnonzero(fits & ~exact)

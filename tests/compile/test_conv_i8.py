@@ -290,6 +290,13 @@ def test_short_factors_are_found_for_what_nets_have() -> None:
     ends = np.full(200, 1 << 18)
     _, exact = short_factors(multiplier, np.full(200, -7), -ends, ends, (255, 0))
     assert exact.mean() > 0.9
+    bias = np.array([2**30 + 64, 3, -(2**30), 77])  # never anything else: the addend alone
+    for tops, answers_ in (((255, 0), [4, 0, 0, 0]), ((127, 128), [4, 0, -4, 0])):
+        (factor, addend), exact = short_factors(np.full(4, 2**30), np.full(4, -27), bias, bias, tops)
+        assert exact.all() and not factor.any()
+        product = bias.astype(np.float32) * factor
+        found = np.trunc(product + (np.copysign(addend, product) if tops[1] else addend))
+        assert found.tolist() == answers_
 
 
 @pytest.mark.parametrize("op", ["conv2d_i8", "depthwise_i8"])
