@@ -4,7 +4,10 @@
 ;; $x to $xend: rows, a multiple of `height` of them.  $w: the first of $panels panels, each `columns` wide.
 (func $@{name} (param $x i32) (param $xend i32) (param $x_stride i32) (param $k_main i32) (param $k_bytes i32)
   (param $w i32) (param $panels i32) (param $y i32) (param $y_stride i32)
-  (local $k_folded i32) (local $wp i32) (local $xe i32) (local $xr i32) (local $yr i32)
+;;@ if fold > 1
+  (local $k_folded i32)
+;;@ end
+  (local $wp i32) (local $xe i32) (local $xr i32) (local $yr i32)
 ;;@ for r in 0..height
   (local $x@{r} i32) (local $y@{r} i32) (local $s@{r} v128)
 ;;@ end
@@ -60,10 +63,10 @@
 ;;@ end
         )
 ;;@ end
-;;@ end
-;;@ end
-;;@ for r in 0..height
+;;@ if g == many - 1
         (local.set $x@{r} (i32.add (local.get $x@{r}) (i32.const @{4 * steps * many})))
+;;@ end
+;;@ end
 ;;@ end
         (local.set $wp (i32.add (local.get $wp) (i32.const @{16 * columns * steps * many})))
 ;;@ end
@@ -94,9 +97,12 @@
         (loop $k
 ;;@ use round steps=@{unroll} main=1 many=@{fold}
           (br_if $k (i32.lt_u (local.get $x0) (local.get $xe))))))
-;;@ end
       (if (i32.ne (local.get $k_main) (local.get $k_folded)) (then
         (local.set $xe (i32.add (local.get $x0) (i32.sub (local.get $k_main) (local.get $k_folded))))
+;;@ else
+      (if (local.get $k_main) (then
+        (local.set $xe (i32.add (local.get $x0) (local.get $k_main)))
+;;@ end
         (loop $k
 ;;@ use round steps=@{unroll} main=1 many=1
           (br_if $k (i32.lt_u (local.get $x0) (local.get $xe))))))

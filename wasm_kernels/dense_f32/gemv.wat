@@ -117,7 +117,12 @@
 ;;@ end
   (param $y i32) (local $xe i32) (local $s v128) (local $v v128)
 ;;@ for c in 0..width
-  (local $a@{c} v128) (local $b@{c} v128) (local $f@{c} v128)
+  (local $a@{c} v128) (local $b@{c} v128)
+;;@ end
+;;@ if fold > 1 and panels == 1
+;;@ for c in 0..width
+  (local $f@{c} v128)
+;;@ end
 ;;@ end
 ;;@ for c in 0..width
   (v128.store offset=@{16 * c} (local.get $y)
