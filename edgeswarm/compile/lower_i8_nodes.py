@@ -162,7 +162,7 @@ def _dense(plan: Plan, index: int) -> list[Step]:
     x, y = plan.place(node.inputs[0]), plan.place(node.output)
     name, out = str(node.attrs["activation"]), plan.outline.tensors[node.output]
     at, factors = plan.weights(index), plan.weights(index) + layer.factors
-    block = min(plan.library.tile(plan.arch).block_rows, plan.batch_max)
+    block = plan.block_rows
     widened = block * layer.x_stride if layer.path == "exact" else 0
     scratch = plan.scratch(widened + block * 4 * layer.padded)
     steps: list[Step] = []

@@ -6,9 +6,11 @@ three scalings wherever it gives the same for all of them, or for all but a few 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 
@@ -22,7 +24,7 @@ from edgeswarm.model.op import I64
 from edgeswarm.model.ops_i8 import ADD_SHIFT, add_multipliers, bounds, mul_multiplier
 
 _OFF_MAX = 4  # pairs that the template mends
-_NUDGES = (0, 1, -1, 2, -2, 4, -4, 8, -8)
+_EDGES = 16  # values of half that are looked at from either end of what is possible
 
 
 def _steps(tensor: Tensor, shape: Sequence[int]) -> list[int]:
@@ -69,7 +71,7 @@ def _mul_i8(plan: Plan, index: int) -> list[Step]:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """(x cx + z cz + start) >> by, before the zero point is added; away: halves below 0 go down.
+    """(x cx + z cz + start + half) >> by, before the zero point is added; away: less one where the sum is below 0.
 
     off: (x, z, what is missing) of each pair for which that is not what TFLite computes.
     """
@@ -77,6 +79,7 @@ class Sum:
     cx: int
     cz: int
     start: int
+    half: int
     by: int
     away: bool
     off: tuple[tuple[int, int, int], ...]
@@ -84,13 +87,8 @@ class Sum:
     @property
     def values(self) -> dict[str, Value]:
         """The values of the template `pair_eight`."""
-        half = 1 << (self.by - 1)
-        values: dict[str, Value] = {
-            "how": "sum",
-            "by": self.by,
-            "start": self.start + half * (not self.away),
-            "half": half,
-        }
+        start = self.start if self.away else self.start + self.half
+        values: dict[str, Value] = {"how": "sum", "by": self.by, "start": start, "half": self.half}
         values |= {"xh": self.cx >> 8, "xl": self.cx & 255, "zh": self.cz >> 8, "zl": self.cz & 255}
         values |= {"away": int(self.away), "off": len(self.off)}
         for number, (x, z, by) in enumerate(self.off):
@@ -104,42 +102,53 @@ _ALL = np.arange(-128, 128, dtype=np.int64)
 @lru_cache(maxsize=64)
 def short_sum(x: Tensor, z: Tensor, y: Tensor, low: int, high: int) -> Sum | None:
     """A formula that gives what add_i8 does for every pair of 8-bit numbers; None where none was found."""
-    each, last = add_multipliers((x, z), y)[:2], add_multipliers((x, z), y)[2]
+    *each, last = add_multipliers((x, z), y)
     exact = [
         fixed_point.scaled((_ALL - tensor.zero_point) << ADD_SHIFT, *factor)
         for tensor, factor in zip((x, z), each, strict=True)
     ]
-    true = fixed_point.scaled(exact[0][:, None] + exact[1][None, :], *last)
-    wanted = np.clip(true + y.zero_point, low, high)
-    factors = [2.0 ** (ADD_SHIFT + shift - 31 + last[1] - 31) * multiplier * last[0] for multiplier, shift in each]
-    largest = max(factors[0] * 256 + factors[1] * 256, 4 * max(factors), 2.0**-8)
-    by = min(30, int(np.floor(30 - np.log2(largest))))
-    if by < 1 or max(factors) * 2.0**by >= 1 << 22:
+    true = fixed_point.scaled(exact[0][:, None] + exact[1][None, :], *last) + y.zero_point
+    wanted = np.clip(true, low, high)
+    factors = [2.0 ** (ADD_SHIFT + shift + last[1] - 62) * multiplier * last[0] for multiplier, shift in each]
+    by = min(30, math.floor(30 - math.log2(max(256 * sum(factors), 2.0**-8))))  # no sum may pass 31 bits
+    if by < 1 or max(factors) * 2.0**by >= 1 << 22:  # nor a factor its two parts
         by -= 1
-    if by < 1 or max(factors) * 2.0**by >= 1 << 22:
+    if by < 1:
         return None
-    cx, cz = (round(factor * 2.0**by) for factor in factors)
     best: Sum | None = None
-    for nudge in _NUDGES:
+    for nudges in sorted(product((0, 1, -1), repeat=2), key=lambda pair: abs(pair[0]) + abs(pair[1])):
+        cx, cz = (round(factor * 2.0**by) + nudge for factor, nudge in zip(factors, nudges, strict=True))
         for away in (False, True):
-            start = nudge - cx * x.zero_point - cz * z.zero_point
-            found = Sum(cx, cz, start, by, away, ())
-            off = _off(found, y.zero_point, low, high, wanted)
-            if len(off) <= _OFF_MAX and (best is None or len(off) < len(best.off)):
-                best = Sum(cx, cz, start, by, away, off)
+            found = _fitted(Sum(cx, cz, -cx * x.zero_point - cz * z.zero_point, 0, by, away, ()), y, wanted, low, high)
+            if found and (best is None or len(found.off) < len(best.off)):
+                best = found
             if best and not best.off:
                 return best
     return best
 
 
-def _off(formula: Sum, zero: int, low: int, high: int, wanted: I64) -> tuple[tuple[int, int, int], ...]:
-    """Where a formula is off, at most one pair more than can be mended."""
+def _fitted(formula: Sum, y: Tensor, wanted: I64, low: int, high: int) -> Sum | None:
+    """The formula with the half for which it is off least often; None if that is more often than can be mended."""
     total = formula.cx * _ALL[:, None] + formula.cz * _ALL[None, :] + formula.start
     if formula.away:
-        total = total + (total >> 31)
-    found = np.clip(((total + (1 << (formula.by - 1))) >> formula.by) + zero, low, high)
-    places = np.argwhere(found != wanted)[: _OFF_MAX + 1]
-    return tuple((int(i) - 128, int(j) - 128, int(wanted[i, j] - found[i, j])) for i, j in places)
+        total = total + (total >> 63)
+    least = ((wanted - y.zero_point) << formula.by) - total  # half must be that, and less than 2^by more
+    lowest, highest = _smallest(-least[wanted > low]) * -1, _smallest(least[wanted < high]) + (1 << formula.by) - 1
+    halves = np.concatenate([lowest, highest, [1 << (formula.by - 1)]])
+    off = (lowest > halves[:, None]).sum(axis=1) + (highest < halves[:, None]).sum(axis=1)
+    if off.min() > _OFF_MAX:
+        return None
+    half = int(halves[off == off.min()][np.abs(halves[off == off.min()] - (1 << (formula.by - 1))).argmin()])
+    found = np.clip(((total + half) >> formula.by) + y.zero_point, low, high)
+    places = np.argwhere(found != wanted)
+    missing = tuple((int(i) - 128, int(j) - 128, int(wanted[i, j] - found[i, j])) for i, j in places[: _OFF_MAX + 1])
+    fits = len(missing) <= _OFF_MAX and abs(total).max() + abs(half) < 1 << 31
+    return replace(formula, half=half, off=missing) if fits else None
+
+
+def _smallest(values: I64) -> I64:
+    """The _EDGES smallest values, in any order."""
+    return np.partition(values, _EDGES)[:_EDGES] if len(values) > _EDGES else values
 
 
 def _add_i8(plan: Plan, index: int) -> list[Step]:

@@ -54,6 +54,7 @@ class Plan(Protocol):
     mode: str
     arch: str
     batch_max: int
+    block_rows: int
     library: Library
     dense_tile: Tile
 

@@ -1,7 +1,8 @@
 ;; `values` numbers of 8 bits of x and of z, added or multiplied as TFLite does, to y, which may be where x or z is.
 ;; x_one, z_one, rest: as in floats.wat, of vectors of 16.  how: what is computed.
-;; "sum": (x cx + z cz + start) >> by, where `away` halves below 0 go down, with cx and cz as two parts (256 high + low) for the product of 16-bit pairs.  The
-;; lowering has held it against the definition for all 65,536 pairs; those few for which it is off are mended.
+;; "sum": t = x cx + z cz + start, t >> by, or with `away` (t + half - (t < 0)) >> by; cx and cz in two parts (256 high +
+;; low), for the product of 16-bit pairs.  The lowering has held it against the definition for all 65,536 pairs; those few for
+;; which it is off are mended.
 ;; "add", "mul": the definition, step by step.
 ;;@ define scaled
 ;;@ use fixed_scale a=$@{v}@{k} multiplier=@{m} shift=@{s} half=@{h}
