@@ -18,7 +18,8 @@ from edgeswarm.compile.template import Value
 PLACES = 16  # of a tile of 4 x 4 values
 TILES_MIN = 8  # fewer do not repay the transform of the weights
 VALUES_BYTES = 16 * 1024  # of transformed values at a time: they stay in a first-level cache
-WHOLE_BYTES = 96 * 1024  # of transformed weights, or values, that are kept whole
+ROOM_BYTES = 96 * 1024  # of transformed weights, or values, at a time, or a quarter of what is read and written
+TOGETHER_MIN = 2  # panels for which values are transformed again: with fewer that would be a fifth of the time
 APART_BYTES = 64  # between places, so that a power of two does not put them all into the same lines of a cache
 GROUP_BYTES = 40 * 1024  # of transformed weights at a time, where they are not
 PANEL_OUTPUTS = PANEL * LANES
@@ -29,7 +30,6 @@ class Tiles:
     """How a convolution goes by tiles of 2 x 2 outputs.
 
     across: tiles in a row.  rows: of tiles that go at once, `chunks` times.  groups: of `panels` panels of weights.
-    Either chunks or groups is 1.
     """
 
     across: int
@@ -73,15 +73,21 @@ def tiles_of(image: Image) -> Tiles | None:
     panels = image.filters // PANEL_OUTPUTS
     row_bytes = PLACES * 4 * image.channels * across
     panel_bytes = PLACES * 4 * PANEL_OUTPUTS * (image.channels + 1)
-    if panels * panel_bytes <= WHOLE_BYTES:
-        fit = max(1, VALUES_BYTES // row_bytes)
-        rows = max(rows for rows in range(1, min(down, fit) + 1) if down % rows == 0)
-        return Tiles(across, rows, down // rows, 1, panels, image.channels) if rows * row_bytes <= WHOLE_BYTES else None
-    if down * row_bytes > WHOLE_BYTES:
+    image_bytes = 4 * (image.height * image.width * image.channels + window.height * window.width * image.filters)
+    room = max(ROOM_BYTES, image_bytes // 4)
+    if panels * panel_bytes > room and down * row_bytes <= ROOM_BYTES:  # all values at once, weights a few at a time
+        together = _share(panels, GROUP_BYTES // panel_bytes)
+        return Tiles(across, down, 1, panels // together, together, image.channels)
+    together = _share(panels, room // panel_bytes)
+    if row_bytes > room or together * panel_bytes > room or together < min(panels, TOGETHER_MIN):
         return None
-    most = max(1, GROUP_BYTES // panel_bytes)
-    together = max(count for count in range(1, panels + 1) if panels % count == 0 and count <= most)
-    return Tiles(across, down, 1, panels // together, together, image.channels)
+    rows = _share(down, VALUES_BYTES // row_bytes)
+    return Tiles(across, rows, down // rows, panels // together, together, image.channels)
+
+
+def _share(count: int, most: int) -> int:
+    """The largest number that divides `count` and is at most `most`, or 1."""
+    return max(share for share in range(1, max(1, min(count, most)) + 1) if count % share == 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,7 @@ WINOGRAD = {
     "weights in groups": ((8, 8, 64), 64, (1, 1, 1, 1)),
     "no padding, a row at a time": ((30, 34, 8), 8, (0, 0, 0, 0)),
     "padding on one side": ((7, 12, 12), 24, (2, 1, 0, 2)),
+    "weights in groups, rows in chunks": ((28, 30, 72), 48, (1, 1, 1, 1)),
     "one row of tiles": ((2, 24, 8), 8, (1, 1, 2, 2)),
 }
 
@@ -173,7 +174,7 @@ def test_small_kernels_by_tiles_agree_with_the_reference(load, name):
         ((8, 8, 8), 12, {"kernel": (3, 3), "pad": (1, 1, 1, 1)}),  # outputs that fill no panel
         ((8, 8, 8), 8, {"kernel": (3, 3), "pad": (1, 1, 1, 1), "stride": (2, 2)}),
         ((4, 6, 8), 8, {"kernel": (3, 3), "pad": (1, 1, 1, 1)}),  # too few to repay the weights' transform
-        ((16, 16, 256), 256, {"kernel": (3, 3), "pad": (1, 1, 1, 1)}),  # too large a scratch
+        ((8, 8, 256), 256, {"kernel": (3, 3), "pad": (1, 1, 1, 1)}),  # too large a scratch
     ],
 )
 def test_what_tiles_do_not_suit_is_computed_directly(shape, filters, window):
