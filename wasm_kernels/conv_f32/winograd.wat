@@ -3,8 +3,8 @@
 ;; of a tile, products over the channels are a product of matrices (panel.wat); what comes out is transformed back.
 ;; The float64 definition is met within the same tolerance; but a NaN or an infinity reaches all four outputs of a tile.
 ;;
-;; Weights are transformed in `groups` of `panels` panels, values in `chunks` of `rows` tile rows: once where they are one
-;; chunk, else for each group again, which takes little beside the products of a group.
+;; Weights are transformed in `groups` of `panels` panels, values in `chunks` of `rows` tile rows: once where they are
+;; one chunk, else for each group again, which takes little beside the products of a group.
 (func $@{name} (param $x i32) (param $w i32) (param $y i32) (local $row i32) (local $at i32) (local $group i32)
   (local $yp i32)
 ;;@ if chunks == 1
