@@ -138,11 +138,33 @@ def affine(draft: Draft, value: Held, scale: Numbers | None, shift: Numbers | No
     folded = _folded(draft, value, scale, shift)
     if folded:
         return value
+    value, scale, shift = _peeled(draft, value, scale, shift)
     for op, numbers in (("mul", scale), ("add", shift)):
         if numbers is None or (numbers == (1 if op == "mul" else 0)).all():
             continue
         value = _with_constant(draft, value, op, numbers)
     return value
+
+
+def _peeled(
+    draft: Draft, value: Held, scale: Numbers | None, shift: Numbers | None
+) -> tuple[Held, Numbers | None, Numbers | None]:
+    """What a value was before it was scaled and shifted, and all scales and shifts as one."""
+    at = value
+    while at.sole and at.base == at.shape and (node := draft.node_of(at.tensor)) is not None:
+        if node.op not in ("mul", "add") or node.attrs["activation"] != "linear":
+            break
+        constant = draft.node_of(node.inputs[1])
+        if constant is None or constant.op != "constant" or draft.shape_of(node.inputs[0]) != draft.shape_of(at.tensor):
+            break
+        held = constant.params["value"].astype(np.float64).transpose(np.argsort(at.order))
+        if node.op == "add":
+            more = held if scale is None else held * scale
+            shift = single(more if shift is None else more + shift, "shift")
+        else:
+            scale = single(held if scale is None else held * scale, "scale")
+        at = replace(at, tensor=node.inputs[0])
+    return (replace(at, sole=False) if at is not value else value), scale, shift  # others may read what was below
 
 
 def _with_constant(draft: Draft, value: Held, op: str, numbers: Numbers) -> Held:

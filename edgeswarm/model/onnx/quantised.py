@@ -21,6 +21,8 @@ from edgeswarm.model.onnx.reading import floats_input, whole_attr
 from edgeswarm.model.reference import FUNCTIONS
 
 LOW, HIGH = RANGES["i8"]
+ON_GRID = 1e-3
+"""Of a step: what float32 makes of a whole number of steps, and no number that is none."""
 BOUNDS = {"linear": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0), "linear_piece": (0.0, 1.0)}
 """Activations that a clamp of whole numbers can be."""
 
@@ -139,9 +141,10 @@ def _source(draft: Draft, reader: Node, tensor: int) -> int | None:
         return None
     grid = Grid(*draft.on_grid[tensor])
     value = node.params["value"]
-    whole = np.rint(value.astype(np.float64) / grid.scale) + grid.zero_point
-    if not ((whole >= LOW) & (whole <= HIGH)).all():
-        return None
+    steps = value.astype(np.float64) / grid.scale
+    whole = np.rint(steps) + grid.zero_point
+    if not ((whole >= LOW) & (whole <= HIGH) & (np.abs(steps - np.rint(steps)) < ON_GRID)).all():
+        return None  # it was joined to other numbers since
     params = {"value": whole.astype(np.int8)}
     return draft.add("constant", [], params, grid.like(value.shape), shape=value.shape, dtype="i8")
 

@@ -217,6 +217,18 @@ def test_scales_behind_a_reshape_are_not_those_of_the_layer_in_front() -> None:
     assert ops(agrees(net))[0] == "dense"
 
 
+def test_scales_and_shifts_in_a_row_become_one_of_each() -> None:
+    """Batch normalisation in front of a convolution, with a Mul and Add behind it as older exporters write them."""
+    net = Net(["N", 4, 3, 5])
+    net.add("BatchNormalization", *(net.random(4) for _ in range(3)), net.number([0.5, 1, 2, 3]))
+    net.add("Mul", net.random(4, 1, 1))
+    net.add("Add", net.random(1, 4, 1, 1))
+    net.add("Relu")
+    net.add("Conv", net.random(4, 4, 3, 3))
+    found = ops(agrees(net))
+    assert [op for op in found if op not in ("constant", "transpose")] == ["mul", "add", "conv2d"]
+
+
 def test_pads_that_pytorch_computes_are_folded() -> None:
     """F.pad becomes eight nodes, one of which turns its numbers round."""
     net = Net(["N", 2, 8])

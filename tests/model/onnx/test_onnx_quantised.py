@@ -150,7 +150,7 @@ def test_a_value_that_is_read_before_it_is_quantised_stays_a_float_as_well() -> 
     assert ("dense" in ops, "dense_tflite" in ops) == (True, False)  # not twice
 
 
-@pytest.mark.parametrize("place", ["in front", "behind", "pool", "moved"])
+@pytest.mark.parametrize("place", ["in front", "behind", "pool", "moved", "two sums"])
 def test_what_stands_between_is_not_forgotten(place: str) -> None:
     """A scale folded into float weights, or another grid behind what keeps its own: the 8-bit form would be wrong."""
     net = Quantised([1, 4, 6])
@@ -162,6 +162,12 @@ def test_what_stands_between_is_not_forgotten(place: str) -> None:
         net.add("Gemm", net.weights(24, 5, axis=1), net.random(5), reads=x)
         net.add("Mul", net.number([0.5, 1, 2, 3, 4])) if place == "behind" else None
         net.round(0.2, 3)
+    elif place == "two sums":
+        net.add("Add", net.number([0.123, 0.4, 0.777, 0.05, 0.06, 0.0701]))
+        x = net.last
+        held = net.number(np.arange(-3, 3), np.int8), net.number(0.5), net.number(0, np.int8)
+        net.add("Add", net.add("DequantizeLinear", *held, reads=""), reads=x)
+        net.round(0.05, -7)
     elif place == "pool":
         net.add("MaxPool", kernel_shape=[2])
         net.round(0.05, -7)
