@@ -50,6 +50,7 @@ def row(**changes: object) -> dict[str, object]:
         "ratio_xnnpack": 0.5,
         "ratio_builtin": 1.0,
         "ratio_jail": 0.4,
+        "ratio_fast": 0.5,
         "import_s": 1.5,
         "import_cpu_s": 1.0,
         "compile_s": 0.5,

@@ -117,8 +117,10 @@ def _apart(ready: Ready, peer: Peer, inputs: bytes, width: int, file: AgentFile)
 
 
 def summary(values: list[float]) -> dict[str, Any]:
+    """Median, half the distance of the quartiles, and what a tenth of the rounds is faster than."""
     low, middle, high = statistics.quantiles(values, n=4)
-    return {"median_us": round(middle, 3), "noise_us": round((high - low) / 2, 3)}
+    fast = statistics.quantiles(values, n=10)[0]
+    return {"median_us": round(middle, 3), "noise_us": round((high - low) / 2, 3), "fast_us": round(fast, 3)}
 
 
 def text(found: dict[str, Any]) -> str:
