@@ -38,12 +38,12 @@ def stretches(kernel: tuple[int, int], values: int, gaps: tuple[int, int]) -> di
 
 def product(functions: Functions, *, pixels: int, values: int, y_step: int, sums: int) -> str:
     """The function that multiplies `pixels` rows of `values`, end to end, by whole panels: no activation."""
-    height = min(HEIGHT, pixels)
+    height, loops = min(HEIGHT, pixels), stretches((1, 1), values, (0, 0))
     shape: dict[str, Value] = {
         "columns": PANEL,
         "lanes": 0,
         "activation": "linear",
-        "sums": sums,
+        "sums": sums if loops["looped"] else 0,
         "x_wrap": 0,
         "width": 1 << 30,
         "x_step": 4 * values,
@@ -54,7 +54,7 @@ def product(functions: Functions, *, pixels: int, values: int, y_step: int, sums
         "back": -pixels % height,
         "alone": 0,
     }
-    return functions.function("conv_panel", shape | stretches((1, 1), values, (0, 0)))
+    return functions.function("conv_panel", shape | loops)
 
 
 def pad_function(functions: Functions, image: Image, scratch: int) -> str:

@@ -135,6 +135,8 @@ class ConvStep:
             wrap = 0 if run else 1 if image.window.width % height else 2
             values = self._shared(columns, lanes) | loops
             values |= {"inputs": inputs, "height": height, "wrap": wrap, "back": -tiles % height, "alone": alone}
+            if not loops["looped"]:
+                values["sums"] = 0  # not used: layers of equal shape share their code, wherever their scratch lies
             name = functions.function("conv_panel", values)
             many = f"(i32.const {tiles})" if run else ""
             calls.append(self._call(name, count, 16 * at * (inputs + 1), 16 * at, pixels=many))

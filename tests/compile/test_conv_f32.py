@@ -185,3 +185,18 @@ def test_the_deterministic_mode_keeps_the_order_of_its_sums():
     shape, filters, pad = WINOGRAD["rows in chunks"]
     graph = convolution("conv2d", shape, out=filters, kernel=(3, 3), pad=pad)
     assert not isinstance(schedule_graph(graph.outline, mode="deterministic").steps[0], WinogradStep)
+
+
+def test_layers_of_equal_shape_share_their_code():
+    def size(layers: int) -> int:
+        builder, at, random = Builder(Tensor((6, 6, 16))), 0, np.random.default_rng(1)
+        for _ in range(layers):
+            params = {
+                "weights": random.normal(size=(1, 1, 16, 16)).astype(np.float32),
+                "bias": np.zeros(16, np.float32),
+            }
+            window = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "pad": (0, 0, 0, 0)}
+            at = builder.add("conv2d", [at], params, filters=16, activation="relu", **window)
+        return len(compile_graph(builder.graph(at), batch_max=1).wasm)
+
+    assert size(4) < size(2) + 200  # bytes: a function would be 3,000
