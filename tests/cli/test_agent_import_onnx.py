@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +114,10 @@ def test_a_stream_that_cannot_be_says_why(cli) -> None:
     assert "look ahead, found one that sees 1 past the last frame" in done.err
     done = cli("agent", "import", FOLDER / "cascade.net", "--stream", 1)
     assert (done.code, "--stream is for nets over a window of frames" in done.err) == (2, True)
+
+
+def test_without_the_extra_the_command_says_which_it_needs(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("iris.onnx").write_bytes(classifier())
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    done = cli("agent", "import", "iris.onnx")
+    assert (done.code, "pip install 'edgeswarm[onnx]'" in done.err) == (2, True)
