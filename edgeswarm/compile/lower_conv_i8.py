@@ -137,7 +137,8 @@ def tile_places(shape: Shape) -> tuple[int, int, int, int]:
     v = aligned(6 * row_bytes(shape) + 64)
     m = aligned(v + 36 * tiles * 2 * shape.inputs + 64)
     between = aligned(m + 36 * tiles * 16 * PANEL_VECTORS)
-    return v, m, between, between + 576
+    sums = v if shape.vectors == PANEL_VECTORS else between + 576  # one panel: the transforms are done with by then
+    return v, m, between, sums
 
 
 def _paired(functions: Functions, s: Shape) -> dict[str, Value]:
@@ -216,7 +217,8 @@ def sums_at(shape: Shape, rows: int) -> int:
 
 def scratch_bytes(shape: Shape, rows: int) -> int:
     if shape.winograd:
-        return sums_at(shape, rows) + 16 * shape.vectors * 16 * shape.tiles[2] + 64
+        _, _, between, sums = tile_places(shape)
+        return max(between + 576, sums + 16 * shape.vectors * 16 * shape.tiles[2]) + 64
     places = rows if shape.pointwise else (1 if shape.paired else rows) * shape.window.width
     return sums_at(shape, rows) + 16 * shape.vectors * places + 64
 

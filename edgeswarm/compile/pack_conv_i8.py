@@ -37,12 +37,12 @@ def pack(shape: Shape, params: Arrays) -> bytes:
     around, given = np.abs(weights).sum(axis=(0, 1, 2)) * reach, params["bias"].astype(np.int64)
     numbers = params["multiplier"], params["shift"]
     factors, exact = factors_of(*numbers, given - around, given + around, once=shape.once)
-    _put(out, 0, _record(shape, exact))
     _put(out, shape.factors_at, _packed_factors(shape, factors))
     if shape.short:
         tops = 127 - shape.zero_out, shape.zero_out + 128 if shape.signed else 0
         m, s = (values.astype(np.int64) for values in numbers)
-        _put_short(out, shape, *short_factors(m, s, given - around, given + around, tops))
+        exact |= _put_short(out, shape, *short_factors(m, s, given - around, given + around, tops))
+    _put(out, 0, _record(shape, bool(exact.all())))
     _put(out, shape.bias_at, bias.astype(np.int32).astype("<i4").tobytes())
     for number, name in enumerate(("multiplier", "shift")):
         _put(out, shape.raw_at + number * 16 * shape.vectors, params[name].astype("<i4").tobytes())
@@ -76,8 +76,8 @@ def unpack(shape: Shape, packed: bytes) -> dict[str, NDArray[Any]]:
 
 def factors_of(
     multiplier: NDArray[Any], shift: NDArray[Any], least: NDArray[Any], greatest: NDArray[Any], *, once: bool = False
-) -> tuple[NDArray[np.float64], bool]:
-    """(factor, half of the grid, 2^-(s + 1)) of each output, and whether requantise.wat is exact with them.
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(factor, half of the grid, 2^-(s + 1)) of each output, and for which of them requantise.wat is exact.
 
     least, greatest: between which an output's sums lie.  A sum times its factor, with what is added, are whole
     multiples of half the grid, so float64 is exact below 2^53 of these.  Where s <= 12 what lies beyond them passes
@@ -98,7 +98,7 @@ def factors_of(
     fits = reached < 2.0**30  # with a zero point, in 32 bits
     exact = same | (fits & np.where(left > 0, within & small, small | (s <= 12)))
     factors = np.where(same, np.stack([0 * factor, ends[0], 0 * away]), np.stack([factor, half, away]))
-    return factors, bool(exact.all())
+    return factors, exact
 
 
 def _packed_factors(shape: Shape, factors: NDArray[np.float64]) -> bytes:
@@ -108,17 +108,25 @@ def _packed_factors(shape: Shape, factors: NDArray[np.float64]) -> bytes:
     return kinds.reshape(len(kinds), shape.vectors, 4).transpose(1, 0, 2).astype("<f8").tobytes()
 
 
-def _put_short(out: bytearray, shape: Shape, factors: NDArray[np.float32], exact: NDArray[np.bool_]) -> None:
-    """Numbers in float32 over those in float64, for each 16 outputs that all have them, and a mark behind."""
+def _put_short(
+    out: bytearray, shape: Shape, factors: NDArray[np.float32], exact: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Numbers in float32 over those in float64, for each 16 outputs that all have them, and a mark behind.
+
+    Returns which outputs have them.
+    """
+    put = np.zeros(shape.outputs, bool)
     marks = shape.factors_at + shape.factor_bytes * -(-shape.outputs // 4)
     for group, first in enumerate(range(0, shape.outputs, 16)):
         if not exact[first : first + 16].all():
             continue
+        put[first : first + 16] = True
         _put(out, marks + 4 * group, b"\1")
         for vector in range(first, min(first + 16, shape.outputs), 4):
             part = np.zeros((2, 4), "<f4")
             part[:, : len(exact) - vector] = factors[:, vector : vector + 4]
             _put(out, shape.factors_at + shape.factor_bytes // 4 * vector, part.tobytes())
+    return put
 
 
 def _record(shape: Shape, exact: bool) -> bytes:

@@ -108,9 +108,9 @@ class Shape:
 
     @property
     def tiles(self) -> tuple[int, int, int]:
-        """Of a convolution by transforms: tiles down, groups of tiles across, tiles of a group (4 gain 3 %)."""
+        """Of a convolution by transforms: tiles down, groups of tiles across, tiles of a group."""
         across = -(-self.window.width // 4)
-        groups = -(-across // 2)
+        groups = -(-across // 4)
         return -(-self.window.height // 4), groups, -(-across // groups)
 
     # --- how the sums of a convolution that is not depthwise are cut into steps of 2 values
