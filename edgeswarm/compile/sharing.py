@@ -128,7 +128,8 @@ class Sharing:
             return
         source, made = self._pieces[node.inputs[0]], self._pieces[node.output]
         pinned = {piece.pin for piece in (source, made)} - {""}
-        if len(pinned) > 1 or (made.pin and self._sizes[node.inputs[0]] != self._sizes[node.output]):
+        whole = self._alone(node.inputs[0]) and self._sizes[node.inputs[0]] == self._sizes[node.output]
+        if len(pinned) > 1 or (made.pin and not whole):  # the output begins where its region does, and is as long
             self.copies.add((index, 0))
         else:
             made.first, made.written = source.first, source.written  # a view writes nothing
@@ -141,8 +142,7 @@ class Sharing:
         at, newest = 0, -2
         for number, tensor in enumerate(node.inputs):
             part, whole = self._pieces[tensor], self._pieces[node.output]
-            alone = self._offsets[tensor] == part.low and self._sizes[tensor] == part.high - part.low
-            if alone and part is not whole and not part.pin and part.first > newest:
+            if self._alone(tensor) and part is not whole and not part.pin and part.first > newest:
                 newest = part.written
                 self._merge(whole, part, self._offsets[node.output] + at - self._offsets[tensor])
             else:
@@ -154,7 +154,7 @@ class Sharing:
         if node.op not in IN_PLACE:
             return
         out, made = node.output, self._pieces[node.output]
-        if self._offsets[out] != made.low or self._sizes[out] != made.high - made.low or made.first != index:
+        if not self._alone(out) or made.first != index:
             return
         for tensor in dict.fromkeys(node.inputs):
             piece, values = self._pieces[tensor], self._outline.tensors[tensor].size
@@ -165,6 +165,11 @@ class Sharing:
             if fits and piece.read == index and piece.pin in self._free and piece not in others:
                 self._merge(piece, made, self._offsets[tensor] - self._offsets[out])
                 return
+
+    def _alone(self, tensor: int) -> bool:
+        """Whether it is the whole of its piece."""
+        piece = self._pieces[tensor]
+        return self._offsets[tensor] == piece.low and self._sizes[tensor] == piece.high - piece.low
 
     def _merge(self, one: _Piece, other: _Piece, shift: int) -> None:
         """One piece of two: a byte of `other` lies at the offset of the byte of `one` that is its own plus `shift`."""

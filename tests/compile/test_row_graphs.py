@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -107,6 +108,28 @@ def test_a_long_chain_of_images_needs_two_of_them() -> None:
         at = builder.add("transpose", [at], perm=(1, 0, 2) if index % 2 else (0, 2, 1))
         at = builder.add("leaky", [at], slope=0.5)
     assert schedule_graph(builder.graph(at).outline, batch_max=1).activation_bytes <= 2 * (4096 + 64)
+
+
+@pytest.mark.parametrize("batch_max", [1, 2])
+@pytest.mark.parametrize("before", [[], ["leaky"], ["join"]])
+@pytest.mark.parametrize("behind", [["reshape"], ["transpose", "reshape"], ["leaky", "reshape"], ["join", "reshape"]])
+def test_a_part_of_a_tensor_under_another_shape_can_be_the_answer(
+    load: Load, before: list[str], behind: list[str], batch_max: int
+) -> None:
+    builder, at = Builder(Tensor((1, 2, 7))), 0
+    for op in [*before, "strided_slice", *behind]:
+        shape = builder.tensors[at].shape
+        attrs: dict[str, Any] = {
+            "leaky": {"slope": -0.5},
+            "join": {"axis": 1},
+            "strided_slice": {"start": (0, 1, 2), "stop": (1, 2, 6), "step": (1, 1, 1)},
+            "transpose": {"perm": (2, 1, 0)},
+            "reshape": {"shape": (math.prod(shape),)},
+        }[op]
+        at = builder.add(op, [at, at] if op == "join" else [at], **attrs)
+    graph = builder.graph(at)
+    runner, rows = load(compile_graph(graph, batch_max=batch_max)), random_rows(batch_max, 14)
+    assert (runner.many(rows) == forward(graph, rows).reshape(batch_max, -1).astype(np.float32)).all()
 
 
 @pytest.mark.parametrize("batch_max", [2, 40])
