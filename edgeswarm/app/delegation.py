@@ -26,13 +26,19 @@ from edgeswarm.drivers.cpu_clock import cpu_ns
 from edgeswarm.drivers.delegates import contest as contests
 from edgeswarm.drivers.delegates.contest import WASM, Golden
 from edgeswarm.drivers.delegates.hosts import Hosts
-from edgeswarm.drivers.delegates.manager import GpuManager
+from edgeswarm.drivers.delegates.manager import Allocation, GpuManager
 from edgeswarm.drivers.delegates.runtimes import Delegate
 from edgeswarm.drivers.delegates.verdicts import Verdict
 from edgeswarm.drivers.jails import Jail, Reply
 from edgeswarm.errors import EdgeSwarmError
 from edgeswarm.ids import AgentName, JailId
-from edgeswarm.limits import DELEGATE_RETRY_PUMP_S, DELEGATE_RETRY_S, DELEGATE_TRIES_MAX, DRAIN_S_MAX
+from edgeswarm.limits import (
+    DELEGATE_RETRY_PUMP_S,
+    DELEGATE_RETRY_S,
+    DELEGATE_TRIES_MAX,
+    DRAIN_S_MAX,
+    GPU_RETRY_S,
+)
 
 if TYPE_CHECKING:
     from edgeswarm.app.supervisor import Supervisor
@@ -183,18 +189,25 @@ class Delegation:
             record.why = why
             return
         field = self._chooser.field(name, without=record.lied)
+        without = next((text for text in field.absent if self.gpu.memory_bytes and "cpu_only" in text), "")
+        if without:
+            self._again(seat, GPU_RETRY_S)
         if not field.delegates:
             record.why = "; ".join(field.absent) or "only its kernel may compute it (delegates.order)"
             return
         try:
             async with self._turn:
                 verdict, is_new = await self._chooser.verdict(seat.artefact, field, self._hosts)
-            record.scores, record.why = verdict.scores, self._chooser.reason(verdict, field)
+            reason = self._chooser.reason(verdict, field)
+            record.scores, record.why = verdict.scores, f"{without}; without it {reason}" if without else reason
             if is_new:
                 self._tell_contest(seat, verdict)
-            chosen = next((one for one in field.delegates if one.name == verdict.choice), None)
-            if chosen is not None:
-                await self._install(seat, chosen, record)
+            choice = verdict.choice
+            if choice == "gpu" and record.runs_on != "gpu" and (share := self._share(seat)).cpu_only:
+                choice = self._chooser.choice([one for one in verdict.scores if one.name != "gpu"], field)
+                record.why = f"{share.reason}; without it {record.why}"
+                self._again(seat, share.retry_s - time.monotonic())
+            await self._change(seat, next((one for one in field.delegates if one.name == choice), None), record)
         except (EdgeSwarmError, OSError) as error:
             record.why = str(error)
             self._failure(seat, "delegate", "refused", str(error))
@@ -210,20 +223,29 @@ class Delegation:
 
     # --- serving ----------------------------------------------------------------------------------------------------
 
+    def _share(self, seat: _Seat) -> Allocation:
+        """What this agent's model may have of the accelerator."""
+        return self.gpu.join(
+            seat.flow.name,
+            weight=_PRIORITY[seat.artefact.allowance.class_name],
+            wants_bytes=2 * len(seat.artefact.file.sections["tflite"]) + seat.artefact.layout.memory_bytes,
+            now_s=time.monotonic(),
+        )
+
+    async def _change(self, seat: _Seat, delegate: Delegate | None, record: Record) -> None:
+        """From whoever computes now; None: to the kernel."""
+        if seat.port is not None and seat.port.active:
+            if delegate is not None and record.runs_on == delegate.name:
+                return
+            seat.port.end()
+            self._count(seat.port, record)
+            record.runs_on = WASM
+        if delegate is not None:
+            await self._install(seat, delegate, record)
+
     async def _install(self, seat: _Seat, delegate: Delegate, record: Record) -> None:
         """Make the delegate's jail, and send the agent's frames there."""
-        flow, model = seat.flow, seat.artefact.file.sections["tflite"]
-        if delegate.name == "gpu":
-            share = self.gpu.join(
-                flow.name,
-                weight=_PRIORITY[seat.artefact.allowance.class_name],
-                wants_bytes=2 * len(model) + seat.artefact.layout.memory_bytes,
-                now_s=time.monotonic(),
-            )
-            if share.cpu_only:
-                record.why = share.reason
-                self._again(seat, share.retry_s - time.monotonic())
-                return
+        flow = seat.flow
         golden = golden_of(seat.artefact, self._settings.tolerance)
         port = DelegatedPort(
             seat.jail,
@@ -241,12 +263,14 @@ class Delegation:
         except BaseException:
             self.gpu.leave(flow.name)
             raise
-        self._run(self._watch(jail, delegate, flow.name))
+        self._run(self._watch(jail, delegate))
         if jail.faults:
             jail.kill("it cannot compute the model")
+            self.gpu.leave(flow.name)
             raise EdgeSwarmError("; ".join(jail.faults.values()))
         if self._seats.get(flow.name) is not seat or flow.port is None or self._away:
             jail.kill("nobody needs it any more")
+            self.gpu.leave(flow.name)
             return
         seat.port, seat.pid = port, jail.pid
         seat.cpu_ns, seat.cpu_now_ns = seat.cpu_ns + seat.cpu_now_ns, 0
@@ -256,11 +280,9 @@ class Delegation:
         self._sup.log.info("delegate_serves", agent=flow.name, delegate=delegate.title, pid=jail.pid)
         flow.send()
 
-    async def _watch(self, jail: Jail, delegate: Delegate, name: AgentName) -> None:
+    async def _watch(self, jail: Jail, delegate: Delegate) -> None:
         """Until the jail is gone; then its zygote may go too."""
         await jail.ended()
-        if delegate.name == "gpu":
-            self.gpu.leave(name)
         await self._hosts.done(delegate)
 
     def _deliver(self, seat: _Seat, reply: Reply) -> None:
@@ -296,9 +318,16 @@ class Delegation:
 
         def begin() -> None:
             self._later.pop(name, None)
-            if self._seats.get(name) is seat and not self._away:
+            if self._seats.get(name) is not seat or self._away:
+                return
+            task = self._tasks.get(name)
+            if task is None or task.done():
                 self._begin(seat)
+            else:  # it is still at the last try
+                self._again(seat, after_s)
 
+        if (timer := self._later.get(name)) is not None:
+            timer.cancel()
         self._later[name] = asyncio.get_running_loop().call_later(max(after_s, 0.0), begin)
 
     def _warn_gpu(self, reason: str) -> None:

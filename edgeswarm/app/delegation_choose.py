@@ -7,7 +7,7 @@ stays out until one of those is another.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, cast
@@ -116,14 +116,15 @@ class Chooser:
         if known is not None and not anew:
             return known, False
         scores = await self._contest(artefact, field.delegates, hosts)
-        verdict = Verdict(self._choice(scores, field), tuple(scores), time.time())
+        verdict = Verdict(self.choice(scores, field), tuple(scores), time.time())
         try:
             await self._sup.in_disk_thread(lambda: self._verdicts.put(key, verdict))
         except OSError as error:
             self._sup.log.warning("delegate_verdict_not_kept", agent=artefact.plan.name, error=str(error))
         return verdict, True
 
-    def _choice(self, scores: list[contests.Score], field: Field) -> str:
+    def choice(self, scores: Sequence[contests.Score], field: Field) -> str:
+        """Who computes, of these."""
         alive = [score.name for score in scores if score.us is not None]
         if field.wanted:
             return field.wanted if field.wanted in alive else WASM

@@ -105,3 +105,22 @@ async def test_without_a_dispatch_library_there_is_no_npu(serve: Any, tmp_path: 
     bench = await serve(d.fake_model(), **settings)
     await right(bench)
     assert "libLiteRtDispatch_*.so" in row_of(bench)["why"] and not row_of(bench)["failures"]
+
+
+async def test_who_gets_nothing_of_the_accelerator_computes_on_the_next_best_and_asks_again(
+    serve: Any, gpu: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory is another's at first; once that has left, the agent moves to the accelerator by itself."""
+    monkeypatch.setattr("edgeswarm.app.delegation.GPU_RETRY_S", 0.3)
+    settings = gpu | {"delegates.order": ["gpu", "litert", "wasm"], "delegates.choose": "first"}
+    bench = await serve(None, name="z", **settings)
+    manager = bench.supervisor.delegation.gpu
+    assert not manager.join("another", weight=1.0, wants_bytes=64 << 20).cpu_only
+    await bench.supervisor.deploy([("a test", d.agent_file(bench.publisher, d.TINY))])
+    await runs_on(bench, "litert")
+    await right(bench, 5)
+    assert "cpu_only" in row_of(bench)["why"] and len(bench.events("gpu_cpu_only")) == 1
+    manager.leave("another")
+    await runs_on(bench, "gpu")
+    await right(bench, 5)
+    assert not row_of(bench)["failures"]
