@@ -17,7 +17,7 @@ from edgeswarm.model import random_rows
 from edgeswarm.model.graph import Builder, Graph, Tensor, forward
 
 Load = Callable[..., Any]
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=35, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple)
 SCALES = st.floats(1e-4, 0.9).map(lambda scale: float(np.float32(scale)))
 ZEROS = st.integers(-128, 127)

@@ -16,7 +16,7 @@ from edgeswarm.model.graph import Builder, Graph, Tensor, forward
 from edgeswarm.model.nodes import Tensor as T
 
 Load = Callable[..., Any]
-QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 Q = Tensor((1,), "i8", 0.5, -3)
 
 

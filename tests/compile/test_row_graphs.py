@@ -75,7 +75,7 @@ def some(data: st.DataObject) -> Graph:
     return builder.graph(data.draw(st.integers(1, len(builder.tensors) - 1)))
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=70, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_graphs_of_any_form_agree_with_the_definition(load: Load, data: st.DataObject) -> None:
     graph = some(data)
@@ -89,7 +89,7 @@ def test_graphs_of_any_form_agree_with_the_definition(load: Load, data: st.DataO
         assert faults(expected, found) == ""
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_memory_is_never_more_than_all_tensors_and_never_less_than_a_node_needs(data: st.DataObject) -> None:
     graph = some(data)

@@ -19,7 +19,7 @@ def one(size: int, first: int, last: int, *, host: bool = False) -> Life:
     return Life((Use(0, size, first, last, host),))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(LIVES)
 def test_what_is_in_use_at_the_same_time_lies_apart_with_a_vector_to_spare(lives: list[Life]) -> None:
     offsets, end = arrange(lives, 1024)

@@ -16,7 +16,7 @@ from edgeswarm.model import random_rows
 from edgeswarm.model.graph import Builder, Graph, Tensor, forward
 
 Load = Callable[..., Any]
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=35, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple)
 Q = Tensor((1,), "i8", 0.5, -3)
 
