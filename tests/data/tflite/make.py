@@ -78,7 +78,7 @@ def lstmu() -> Model:
 
 
 def two() -> Model:
-    a, b = Input((6,)), Input((8, 8, 2))
+    a, b = Input((6,), name="a"), Input((8, 8, 2), name="b")
     y = layers.Flatten()(layers.Conv2D(3, 3)(b))
     x = layers.Concatenate()([layers.Dense(5, activation="relu")(a), y])
     return Model([a, b], [layers.Dense(2, activation="softmax")(x), layers.Dense(3)(x)])
