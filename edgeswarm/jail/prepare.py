@@ -9,10 +9,10 @@ Landlock here: nothing can be written, made or removed but device nodes, no TCP,
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import struct
-import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -41,9 +41,13 @@ def run(work: Callable[[], None]) -> tuple[int, ...]:
         except BaseException as error:  # whatever it was, the step fails with it
             failed.append(error)
 
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join()
+        finally:
+            done.release()
+
+    done = _thread.allocate_lock()
+    done.acquire()
+    _thread.start_new_thread(body, ())  # without the threading module, which works after each fork
+    done.acquire()
     if failed:
         raise failed[0]
     left = _open_descriptors() - before
