@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from edgeswarm import __version__
 from edgeswarm.app import isolation
@@ -101,11 +102,11 @@ class Supervisor(Operations):
     def make_host(self, program: Program | None = None, first_id: int = 1) -> JailHost:
         """The host of its jails; program, first_id: one of delegates' (`drivers.delegates.hosts`)."""
         may_move = self._own_process and program is None
+        more: dict[str, Any] = {} if program is None else {"program": program}
         return JailHost(
             policy_dir=asset("sandbox"),
             cache_dir=self.settings.state_dir / "cache",
             mac_key=self.shelf.device_key.derive("es-cwasm"),
-            program=program,
             version=__version__,
             groups=Groups.open(str(self.settings.state_dir), may_move=may_move),
             own_process=self._own_process and program is None,
@@ -113,6 +114,7 @@ class Supervisor(Operations):
             if program is None
             else lambda tier, layers: isolation.check(tier, layers, self.settings),
             first_id=first_id,
+            **more,
         )
 
     def _judge_tier(self, tier: str, layers: Mapping[str, tuple[bool, str]]) -> None:
