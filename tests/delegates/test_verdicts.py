@@ -36,6 +36,20 @@ def test_a_verdict_comes_back_as_it_was_put(tmp_path: Path) -> None:
         b'{"form": 1, "verdicts": {"k": {"choice": "litert"}}}',
         b'{"form": 1, "verdicts": {"k": {"choice": "x", "at": "soon", "scores": []}}}',
         b'{"form": 1, "verdicts": {"k": {"choice": "x", "at": 1, "scores": [{"name": "x"}]}}}',
+        b'{"form": 1, "verdicts": {"k": {"choice": "x", "at": 1, "scores": []}}}',
+        b'{"form": 1, "verdicts": {"k": {"choice": ["wasm"], "at": 1, "scores": []}}}',
+        b'{"form": 1, "verdicts": {"k": {"choice": "wasm", "at": NaN, "scores": []}}}',
+        *(
+            b'{"form": 1, "verdicts": {"k": {"choice": "wasm", "at": 1, "scores": [%s]}}}' % score
+            for score in (
+                b'{"name": "wasm", "us": NaN, "why": ""}',
+                b'{"name": "wasm", "us": Infinity, "why": ""}',
+                b'{"name": "wasm", "us": -1, "why": ""}',
+                b'{"name": "wasm", "us": 1%s, "why": ""}' % (b"0" * 400),
+                b'{"name": "\\ud800", "us": 1, "why": ""}',
+                b'{"name": "wasm", "us": 1, "why": ""}, {"name": "wasm", "us": 2, "why": ""}',
+            )
+        ),
         b"[" * 100_000,
         b"\xff\xfe",
         b" " * (5 << 20),
@@ -47,6 +61,14 @@ def test_a_file_that_is_broken_is_empty_and_written_anew(tmp_path: Path, text: b
     assert Verdicts(path).get("k") is None
     Verdicts(path).put("k", VERDICT)
     assert Verdicts(path).get("k") == VERDICT
+
+
+def test_half_a_character_in_a_reason_can_be_told(tmp_path: Path) -> None:
+    path = tmp_path / "delegates.json"
+    score = '{"name": "litert", "us": null, "why": "a\\ud800b"}'
+    path.write_text(f'{{"form": 1, "verdicts": {{"k": {{"choice": "wasm", "at": 1, "scores": [{score}]}}}}}}')
+    found = Verdicts(path).get("k")
+    assert found is not None and found.scores[0].why.encode() == b"a?b"
 
 
 def test_the_oldest_verdicts_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

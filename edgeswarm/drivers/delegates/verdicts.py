@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from edgeswarm.drivers.delegates.contest import Score
+from edgeswarm.drivers.delegates.contest import WASM, Score
+from edgeswarm.drivers.delegates.runtimes import Name
 from edgeswarm.drivers.jail_cache import Binding
 from edgeswarm.limits import DELEGATE_VERDICTS_BYTES_MAX, DELEGATE_VERDICTS_MAX
 
+CONTESTANTS: Final = (WASM, *get_args(Name))
 _FORM: Final = 1
 
 
@@ -34,12 +37,25 @@ class Verdict:
 
     @classmethod
     def from_json(cls, tree: Any) -> Verdict:
-        """Raises KeyError, TypeError, ValueError."""
-        scores = tuple(
-            Score(str(one["name"]), None if one["us"] is None else float(one["us"]), str(one["why"])[:500])
-            for one in tree["scores"]
-        )
-        return cls(str(tree["choice"]), scores, float(tree["at"]))
+        """Raises KeyError, TypeError, ValueError; the last also for what no contest finds: logs and status show it."""
+        scores = tuple(_score(one) for one in tree["scores"])
+        if len({score.name for score in scores}) != len(scores) or tree["choice"] not in CONTESTANTS:
+            raise ValueError("scores: expected one of each, and a choice of them")
+        return cls(tree["choice"], scores, _number(tree["at"]))
+
+
+def _score(tree: Any) -> Score:
+    if tree["name"] not in CONTESTANTS:
+        raise ValueError(f"name: expected one of {', '.join(CONTESTANTS)}")
+    why = str(tree["why"])[:500].encode(errors="replace").decode()  # half a character of JSON is none of a log
+    return Score(tree["name"], None if tree["us"] is None else _number(tree["us"]), why)
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not 0.0 <= number < math.inf:
+        raise ValueError(f"expected a number of at least 0, found {number}")
+    return number
 
 
 def key_of(artefact: str, machine: Binding, identities: Sequence[str], settings: Sequence[object]) -> str:
@@ -81,5 +97,5 @@ class Verdicts:
             if tree["form"] != _FORM:
                 return {}
             return {str(key): Verdict.from_json(one) for key, one in tree["verdicts"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return {}
