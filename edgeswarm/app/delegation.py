@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgeswarm.app.delegated import DelegatedPort, Failure
 from edgeswarm.app.delegation_choose import Chooser
-from edgeswarm.app.delegation_rows import Record, golden_of, why_never
+from edgeswarm.app.delegation_rows import Checks, Record, golden_of, why_never
 from edgeswarm.app.pump import AgentFlow
 from edgeswarm.app.shelf import Artefact
 from edgeswarm.drivers.cpu_clock import cpu_ns
-from edgeswarm.drivers.delegates import contest as contests
-from edgeswarm.drivers.delegates.contest import WASM, Golden
+from edgeswarm.drivers.delegates.contest import WASM
 from edgeswarm.drivers.delegates.hosts import Hosts
 from edgeswarm.drivers.delegates.manager import Allocation, GpuManager
 from edgeswarm.drivers.delegates.runtimes import Delegate
@@ -246,13 +245,13 @@ class Delegation:
     async def _install(self, seat: _Seat, delegate: Delegate, record: Record) -> None:
         """Make the delegate's jail, and send the agent's frames there."""
         flow = seat.flow
-        golden = golden_of(seat.artefact, self._settings.tolerance)
+        checks = Checks(golden_of(seat.artefact, self._settings.tolerance))
         port = DelegatedPort(
             seat.jail,
             seat.slot,
             deliver=partial(self._deliver, seat),
             failed=lambda kind, text: self._failed(seat, delegate, kind, text),
-            differ=partial(_differ, golden),
+            differ=checks.differ,
             check_every=self._settings.check_every,
             turns=_Turns(self.gpu, flow.name, self._sup) if delegate.name == "gpu" else None,
         )
@@ -387,8 +386,3 @@ class _Turns:
     def leave(self) -> None:
         self._gpu.leave(self._name)
         self.call()
-
-
-def _differ(golden: Golden, expected: bytes, found: bytes) -> str:
-    absolute = max(golden.absolute, golden.share * golden.range)
-    return contests.compare(expected, found, relative=golden.relative, absolute=absolute)

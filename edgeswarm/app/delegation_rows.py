@@ -18,6 +18,8 @@ from edgeswarm.limits import DELEGATE_CONTEST_INPUTS_MAX
 POLICIES: Final = ("strict", POLICY)
 """An agent that asks for another policy has a reason to be confined so, and not otherwise."""
 _MADE_UP_ROWS: Final = 8
+_MADE_UP_VALUES: Final = 65_536
+"""Of all of those rows, one at least: some 20 ms, in which nobody else computes."""
 
 
 @dataclass(slots=True)
@@ -71,9 +73,30 @@ def golden_of(artefact: Artefact, share: float) -> Golden:
     if not inputs:
         rng = random.Random(1)
         inputs = tuple(
-            array("f", (rng.uniform(-1, 1) for _ in range(width_in))).tobytes() for _ in range(_MADE_UP_ROWS)
+            array("f", (rng.uniform(-1, 1) for _ in range(width_in))).tobytes()
+            for _ in range(max(1, min(_MADE_UP_ROWS, _MADE_UP_VALUES // width_in)))
         )
     return Golden(inputs, answers, header.golden.relative, header.golden.absolute, share)
+
+
+class Checks:
+    """Answers of a delegate that serves, beside the kernel's: as far off as in its contest, and no further.
+
+    Where the file has no answers, their range is that of 0 and all that the kernel has answered so far.
+    """
+
+    def __init__(self, golden: Golden) -> None:
+        self._golden = golden
+        self._least = self._greatest = 0.0
+
+    def differ(self, expected: bytes, found: bytes) -> str:
+        """What is wrong with the answer found; nothing when it is right."""
+        golden = self._golden
+        if golden.answers:
+            return golden.differ(expected, found, golden.range)
+        values = array("f", expected)
+        self._least, self._greatest = min(self._least, *values), max(self._greatest, *values)
+        return golden.differ(expected, found, self._greatest - self._least)
 
 
 def samples(agents: list[dict[str, Any]]) -> Iterator[Sample]:

@@ -50,19 +50,21 @@ class Golden:
     relative: float
     absolute: float
     share: float
+    range: float = field(init=False)
+    """Between the least and the greatest value of all answers: looked for once, it is needed for every row."""
+
+    def __post_init__(self) -> None:
+        values = array("f", b"".join(self.answers))
+        object.__setattr__(self, "range", max(values) - min(values) if values else 0.0)
 
     def fault(self, row: int, answer: bytes) -> str:
         """What is wrong with the answer to this row; nothing when it is right."""
-        return compare(
-            self.answers[row], answer, relative=self.relative, absolute=max(self.absolute, self.share * self.range)
-        )
+        return self.differ(self.answers[row], answer, self.range)
 
-    @property
-    def range(self) -> float:
-        values = array("f")
-        for answer in self.answers:
-            values.frombytes(answer)
-        return max(values) - min(values) if values else 0.0
+    def differ(self, expected: bytes, found: bytes, around: float) -> str:
+        """The same of any answer.  around: the range of all."""
+        absolute = max(self.absolute, self.share * around)
+        return compare(expected, found, relative=self.relative, absolute=absolute)
 
 
 def compare(expected: bytes, found: bytes, *, relative: float, absolute: float) -> str:
