@@ -62,8 +62,10 @@ class Outline:
         size = sum(param.size for index in range(len(self.nodes)) for param in self.params_of(index).values())
         if size > AF_SECTION_BYTES_MAX:
             raise LimitError(f"weights: at most {AF_SECTION_BYTES_MAX} bytes (AF_SECTION_BYTES_MAX), found {size}")
-        if (macs := sum(self.macs_of(index) for index in range(len(self.nodes)))) > GRAPH_MACS_MAX:
-            raise LimitError(f"nodes: at most {GRAPH_MACS_MAX} multiplications (GRAPH_MACS_MAX), found {macs}")
+        if (work := sum(self._work_of(node) for node in self.nodes)) > GRAPH_MACS_MAX:
+            raise LimitError(
+                f"nodes: at most {GRAPH_MACS_MAX} multiplications and values in windows (GRAPH_MACS_MAX), found {work}"
+            )
 
     def _check(self, node: Node, ready: set[int], where: str) -> None:
         if node.op not in OPS:
@@ -88,6 +90,10 @@ class Outline:
             )
         if made.steps not in (None, (out.scale, out.zero_point)):
             raise ModelError(f"{where}: expected to write the scale and zero point that it reads, found others")
+
+    def _work_of(self, node: Node) -> int:
+        op, inputs = OPS[node.op], [self.tensors[i] for i in node.inputs]
+        return op.macs(inputs, node.attrs) + op.looks(inputs, node.attrs)
 
     def params_of(self, index: int) -> dict[str, Param]:
         """What the params of node `index` must be."""

@@ -44,7 +44,8 @@ class Op:
     -> what it writes; raises ModelError if they do not fit.  params: the same -> what it needs.  reference: (node,
     tensors read, tensor written, rows read) -> rows.  lowering: its name in compile's registry.  check: (node, tensors
     read) raises ModelError for params whose values, not only shapes, must fit.  macs: (tensors read, attrs) ->
-    multiplications and additions of one row, those with padding included.
+    multiplications and additions of one row, those with padding included.  looks: the same -> values that windows
+    without weights look at: work, though it multiplies nothing.
     """
 
     inputs: tuple[int, int]
@@ -55,6 +56,7 @@ class Op:
     lowering: str
     check: Callable[[Node, Sequence[Tensor]], None] = lambda node, inputs: None
     macs: Callable[[Sequence[Tensor], Attrs], int] = no_macs
+    looks: Callable[[Sequence[Tensor], Attrs], int] = no_macs
 
 
 def no_params(inputs: Sequence[Tensor], attrs: Attrs) -> dict[str, Param]:

@@ -29,6 +29,7 @@ from edgeswarm.model.ops_spatial import (
     convolved_depthwise,
     depthwise_params,
     padded,
+    pool_looks,
     pool_shape,
     window_counts,
     window_maxima,
@@ -322,8 +323,10 @@ OPS: dict[str, Op] = {
     ),
     "add_i8": Op((2, 2), CLAMP, _pair_infer, no_params, _add, "add_i8"),
     "mul_i8": Op((2, 2), CLAMP, _pair_infer, no_params, _mul, "mul_i8"),
-    "average_pool_i8": Op((1, 1), POOL | CLAMP, _pool_infer, no_params, _average_pool, "average_pool_i8"),
-    "max_pool_i8": Op((1, 1), POOL | CLAMP, _pool_infer, no_params, _max_pool, "max_pool_i8"),
+    "average_pool_i8": Op(
+        (1, 1), POOL | CLAMP, _pool_infer, no_params, _average_pool, "average_pool_i8", looks=pool_looks
+    ),
+    "max_pool_i8": Op((1, 1), POOL | CLAMP, _pool_infer, no_params, _max_pool, "max_pool_i8", looks=pool_looks),
     "mean_i8": Op((1, 1), {"axes": tuple, "keep": int}, _mean_infer, no_params, _mean, "mean_i8"),
     "softmax_i8": Op((1, 1), {"beta": float}, _softmax_infer, no_params, _softmax, "softmax_i8"),
     "lookup_i8": Op((1, 1), {}, _lookup_infer, _lookup_params, _lookup, "lookup_i8"),

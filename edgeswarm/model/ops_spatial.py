@@ -194,6 +194,13 @@ def pool_shape(inputs: Sequence[Tensor], attrs: Attrs) -> tuple[int, int, int]:
     return window.height, window.width, inputs[0].shape[2]
 
 
+def pool_looks(inputs: Sequence[Tensor], attrs: Attrs) -> int:
+    """Values that its windows look at, as far as they lie inside the image."""
+    height, width, _ = inputs[0].shape
+    kh, kw = wholes(attrs, "kernel", 2, 1, WINDOW_SIDE_MAX)
+    return math.prod(pool_shape(inputs, attrs)) * min(kh, height) * min(kw, width)
+
+
 def window_sums(rows: F64, window: Window) -> F64:
     """The sums of each window and channel, first along the columns, then along the rows."""
     rows = padded(rows, window)
@@ -255,6 +262,8 @@ OPS: dict[str, Op] = {
         "depthwise",
         macs=conv_macs,
     ),
-    "average_pool": Op((1, 1), POOL | {"activation": str}, _pool_infer, no_params, _average_pool, "average_pool"),
-    "max_pool": Op((1, 1), POOL | {"activation": str}, _pool_infer, no_params, _max_pool, "max_pool"),
+    "average_pool": Op(
+        (1, 1), POOL | {"activation": str}, _pool_infer, no_params, _average_pool, "average_pool", looks=pool_looks
+    ),
+    "max_pool": Op((1, 1), POOL | {"activation": str}, _pool_infer, no_params, _max_pool, "max_pool", looks=pool_looks),
 }

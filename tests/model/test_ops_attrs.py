@@ -188,6 +188,20 @@ def test_small_files_cannot_ask_for_large_images_or_endless_work():
     node = Node("depthwise", (0,), 1, heavy | {"activation": "linear"})
     with pytest.raises(LimitError, match="GRAPH_MACS_MAX"):
         Outline((Tensor((256, 256, 1)), Tensor((256, 256, 1)), Tensor((256, 256, 1))), (node, *_again(node)), 0, 2)
+    pool = {"kernel": (511, 511), "stride": (1, 1), "pad": (255,) * 4}
+    for op, dtype, more in (
+        ("average_pool", "f32", {"activation": "linear"}),
+        ("max_pool", "f32", {"activation": "linear"}),
+        ("average_pool_i8", "i8", {"low": -128, "high": 127}),
+        ("max_pool_i8", "i8", {"low": -128, "high": 127}),
+    ):  # they multiply nothing, and would take minutes
+        tensors = [Tensor((256, 256, 1), dtype) for _ in range(6)]
+        inside = [Node(op, (at,), at + 1, pool | more) for at in range(5)]
+        ends = [] if dtype == "f32" else [Node("affine_quantize", (6,), 0, {}), Node("dequantize", (5,), 7, {})]
+        whole = [*ends[:1], *inside, *ends[1:]]
+        edges = [] if dtype == "f32" else [Tensor((256, 256, 1))] * 2
+        with pytest.raises(LimitError, match="GRAPH_MACS_MAX"):
+            Outline((*tensors, *edges), whole, *((0, 5) if dtype == "f32" else (6, 7)))
     assert tracemalloc.get_traced_memory()[1] < 4 << 20
     tracemalloc.stop()
 
