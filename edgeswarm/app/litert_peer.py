@@ -96,6 +96,15 @@ class Peer:
         return JailError(f"LiteRT ({self._kind}): its process ended with {self._process.exitcode}")
 
 
+def covered(spans: list[tuple[int, int]]) -> int:
+    """How many places lie in at least one of the spans (from, to).  LiteRT has more than one arena, far apart."""
+    count, reached = 0, 0
+    for at, end in sorted(spans):
+        count += max(0, end - max(at, reached))
+        reached = max(reached, end)
+    return count
+
+
 def _serve(pipe: Connection, model: bytes, kind: str) -> None:
     """The other process: told what went wrong as text, anything else is an answer."""
     try:
@@ -126,7 +135,7 @@ class _Serving:
         self.inputs, self.outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
 
     def arena_bytes(self) -> int:
-        """From the first to the last byte of the tensors that are computed: those outside of the model's own bytes."""
+        """Bytes in which tensors lie that are computed: those outside of the model's own bytes."""
         np, spans = self.np, []
         first = np.frombuffer(self.model, np.uint8).__array_interface__["data"][0]
         for details in self.interpreter.get_tensor_details():
@@ -138,7 +147,7 @@ class _Serving:
             if not first <= at < first + len(self.model):
                 spans.append((at, at + tensor.nbytes))
             del tensor  # no view may live while the interpreter runs
-        return max(end for _, end in spans) - min(at for at, _ in spans) if spans else 0
+        return covered(spans)
 
     def steps(self) -> list[tuple[float, int] | None]:
         """Of the first input and the first output."""

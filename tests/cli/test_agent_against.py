@@ -10,7 +10,7 @@ import pytest
 
 from edgeswarm import model
 from edgeswarm.app.cli import agent_against
-from edgeswarm.app.litert_peer import KINDS, Peer
+from edgeswarm.app.litert_peer import KINDS, Peer, covered
 from edgeswarm.errors import JailError
 
 pytest.importorskip("ai_edge_litert.interpreter", reason="LiteRT has no wheel for this machine")
@@ -85,6 +85,11 @@ def test_a_peer_answers_as_the_model_does(kind: str) -> None:
         np.testing.assert_allclose(peer.answers(rows), expected, rtol=1e-4, atol=1e-5)
         assert 0 < peer.time_ns(rows[0], 3) < math.inf
         assert 4 * 8 <= peer.arena_bytes < 1 << 16
+
+
+def test_arenas_far_apart_count_without_what_lies_between_them() -> None:
+    assert covered([]) == 0
+    assert covered([(10, 20), (12, 15), (15, 30), (30, 31), (1 << 44, (1 << 44) + 5)]) == 26
 
 
 def test_inputs_lie_one_behind_the_other_and_so_do_outputs_whatever_their_types() -> None:
