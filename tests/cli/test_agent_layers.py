@@ -5,14 +5,23 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as xml
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from edgeswarm import model
-from edgeswarm.app.cli import agent_graph, agent_opened, flame
+from edgeswarm import agentfile, model
+from edgeswarm.agentfile.file import Section
+from edgeswarm.app.cli import agent_debug, agent_graph, agent_opened, flame
+from edgeswarm.compile import Rows, attach_layout
+from edgeswarm.compile.kernel import compile_graph, pack_weights
 from edgeswarm.compile.opened import Opened
+from edgeswarm.model.graph import Builder, Graph
+from edgeswarm.model.nodes import Tensor
+from edgeswarm.model.structure import structure_of
+from edgeswarm.schema import decode
 
 SIZES = (5, 7, 3)
 SOURCE = """\
@@ -194,3 +203,44 @@ def test_code_of_its_own_has_no_layers(cli) -> None:
     for command in (("show", "--graph"), ("profile",), ("debug",)):
         done = cli("agent", command[0], "own.af", *command[1:])
         assert done.code == 3 and "code of its own" in done.err
+
+
+def graph_file(graph: Graph, widths: tuple[int, int], **said: Any) -> str:
+    """An agent file of any graph.  widths: that its header says.  said: what its layout says, true or not."""
+    kernel = compile_graph(graph, batch_max=1)
+    weights = pack_weights(graph, kernel.layout)
+    neural = {"network_type": "graph", "input_size": widths[0], "output_size": widths[1]}
+    header = decode({"version": "1.0", "name": "strange", "neural_config": neural}, agentfile.Header)
+    sections: dict[str, bytes | Section] = {
+        "wasm_kernel": attach_layout(kernel.wasm, replace(kernel.layout, **said)),
+        "neural_weights": Section(weights, "u8", (len(weights),)),
+        "model": structure_of(graph.outline),
+    }
+    Path("strange.af").write_bytes(agentfile.build(header, sections))
+    return "strange.af"
+
+
+def relu_of(width: int, times: int = 1) -> Graph:
+    builder, at = Builder(Tensor((width,))), 0
+    for _ in range(times):
+        at = builder.add("elementwise", [at], activation="relu")
+    return builder.graph(at)
+
+
+@pytest.mark.parametrize("command", [("show", "--graph"), ("profile",), ("debug",)])
+def test_widths_that_are_not_the_models_are_refused(command: tuple[str, ...], cli) -> None:
+    graph = relu_of(4)
+    for widths, said, text in (
+        ((4, 5), {}, "kernel width"),
+        ((3, 4), {"input": Rows(0, 64, 3)}, "expected a model of 3 inputs and 4 outputs"),
+    ):
+        done = cli("agent", command[0], graph_file(graph, widths, **said), *command[1:])
+        assert done.code == 3 and text in done.err, done.err
+    assert cli("agent", command[0], graph_file(graph, (4, 4)), *command[1:]).code == 0
+
+
+def test_tensors_that_take_too_much_memory_side_by_side_are_refused(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_debug, "VALUES_MAX", 35)
+    assert cli("agent", "debug", graph_file(relu_of(4, 7), (4, 4))).code == 0
+    done = cli("agent", "debug", graph_file(relu_of(4, 8), (4, 4)))
+    assert done.code == 6 and "at most 35 values" in done.err

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeswarm.app.cli import agent_graph, agent_opened, common, output
-from edgeswarm.errors import KernelError, LocalError
+from edgeswarm.errors import KernelError, LimitError, LocalError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ROWS = 16
 VALUES_SHOWN = 12
+VALUES_MAX = 1 << 26  # of all tensors of a row, in float64 and as the kernel has it: 1 GiB with its definition
 
 
 @click.command()
@@ -62,6 +63,8 @@ def debug(
 
     looked = agent_opened.look(file)
     count = len(looked.opened.graph.nodes)
+    if (values := sum(tensor.size for tensor in looked.opened.graph.tensors)) > VALUES_MAX:
+        raise LimitError(f"tensors: at most {VALUES_MAX} values of a row are held side by side, found {values}")
     if wrong := [number for number in layer if number >= count]:
         raise LocalError(f"--layer {wrong[0]}: expected 0 to {count - 1}")
     first = row or 1

@@ -84,14 +84,21 @@ def _parts(reader: tables.RowReader, enough: int) -> Iterator[bytes]:
 def look(path: Path) -> Looked:
     """Raises AgentFileError, ModelError for a file without a model (or with one that its kernel is not of)."""
     from edgeswarm import agentfile
-    from edgeswarm.compile import read_layout
+    from edgeswarm.app.shelf import check_kernel
     from edgeswarm.compile.kernel import ARCH_DEFAULT
     from edgeswarm.compile.opened import Opened
 
     wanted = ["neural_weights", "wasm_kernel", "model", "golden"]
     file = agentfile.read(common.read_agent_file(path), who=str(path), wanted=wanted)
-    layout = read_layout(file.section("wasm_kernel"), who=str(path))
+    layout = check_kernel(file, who=str(path))
     graph = graph_of_file(file)
+    widths = graph.tensors[graph.input].size, graph.tensors[graph.output].size
+    if widths != (layout.input.width, layout.output.width):  # a layout can name any model as its own
+        raise ModelError(
+            f"expected a model of {layout.input.width} inputs and {layout.output.width} outputs, as its kernel has, "
+            f"found {widths[0]} and {widths[1]}",
+            who=str(path),
+        )
     mode, in_one_piece = (
         "deterministic" if layout.deterministic else "fast",
         file.header.kernel.quantization is not None,
