@@ -38,7 +38,7 @@ class StepTime:
 
 @dataclass(frozen=True, slots=True)
 class LayerTimes:
-    """whole: one run of row 0.  layers: one a node, steps: those of each node.  call_ns: what was taken off each time.
+    """whole: one run of row 0.  layers: one a node, steps: those of each node.
 
     The layers' sum is a little more than the whole where steps find the machine colder for the calls between them.
     """
@@ -46,7 +46,6 @@ class LayerTimes:
     whole: Time
     layers: tuple[Time, ...]
     steps: tuple[tuple[StepTime, ...], ...]
-    call_ns: float
     rounds: int
 
     @property
@@ -89,7 +88,7 @@ def measure(opened: Opened, row: ArrayLike, *, seconds: float, deadline_s: float
     steps: list[list[StepTime]] = [[] for _ in layers]
     for step, owner, times in zip(opened.schedule.steps, owners, taken, strict=False):
         steps[owner].append(StepTime(" ".join(str(step).split()), _time(times, empty)))
-    return LayerTimes(_time(taken[-1], empty), tuple(layers), tuple(map(tuple, steps)), empty, rounds)
+    return LayerTimes(_time(taken[-1], empty), tuple(layers), tuple(map(tuple, steps)), rounds)
 
 
 def _time(times: Sequence[int], empty: float) -> Time:

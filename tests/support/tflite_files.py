@@ -245,11 +245,11 @@ def _enum(enum: str, name: str) -> int:
     return int(getattr(getattr(importlib.import_module(f"tflite.{enum}"), enum), name))
 
 
-def _interpreter(data: bytes, kernels: str) -> Any:
-    """An interpreter that is ready.  A machine without LiteRT skips the test."""
+def _interpreter(data: bytes) -> Any:
+    """An interpreter of the reference kernels that is ready.  A machine without LiteRT skips the test."""
     module = pytest.importorskip("ai_edge_litert.interpreter", reason="ai-edge-litert is not installed here")
     interpreter = module.Interpreter(
-        model_content=data, num_threads=1, experimental_op_resolver_type=getattr(module.OpResolverType, kernels)
+        model_content=data, num_threads=1, experimental_op_resolver_type=module.OpResolverType.BUILTIN_REF
     )
     interpreter.allocate_tensors()
     return interpreter
@@ -257,13 +257,13 @@ def _interpreter(data: bytes, kernels: str) -> Any:
 
 def litert_ends(data: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """What LiteRT says of the file's inputs and outputs."""
-    interpreter = _interpreter(data, "BUILTIN_REF")
+    interpreter = _interpreter(data)
     return interpreter.get_input_details(), interpreter.get_output_details()
 
 
-def litert_all(data: bytes, inputs: Sequence[ArrayLike], *, kernels: str = "BUILTIN_REF") -> NDArray[Any]:
+def litert_all(data: bytes, inputs: Sequence[ArrayLike]) -> NDArray[Any]:
     """Answers to rows of several inputs: all outputs of a row, flat, as float64.  inputs: n arrays for each."""
-    interpreter, answers = _interpreter(data, kernels), []
+    interpreter, answers = _interpreter(data), []
     sources, targets = interpreter.get_input_details(), interpreter.get_output_details()
     for row in zip(*(np.asarray(one) for one in inputs), strict=True):
         for source, values in zip(sources, row, strict=True):
@@ -273,12 +273,12 @@ def litert_all(data: bytes, inputs: Sequence[ArrayLike], *, kernels: str = "BUIL
     return np.stack(answers).astype(np.float64)
 
 
-def litert(data: bytes, rows: ArrayLike, *, kernels: str = "BUILTIN_REF") -> NDArray[Any]:
+def litert(data: bytes, rows: ArrayLike) -> NDArray[Any]:
     """What LiteRT answers: one array (n, *shape of the output), in the output's own type.
 
-    rows: n arrays of the input's shape and type.  kernels: BUILTIN_REF are the reference ones.
+    rows: n arrays of the input's shape and type.
     """
-    interpreter = _interpreter(data, kernels)
+    interpreter = _interpreter(data)
     source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     answers = []
     for row in np.asarray(rows):

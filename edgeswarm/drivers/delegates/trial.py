@@ -45,14 +45,14 @@ def layout_of(width_in: int, width_out: int) -> Layout:
     )
 
 
-def run_test_model(delegate: Delegate, *, threads: int = 1) -> str:
+def run_test_model(delegate: Delegate) -> str:
     """What was seen: version, tier, time to a ready jail, time of one call there and back.
 
     Raises JailError, TrapError, TierError; JailError when the answer is wrong.
     """
     layout = layout_of(delegate_model.WIDTH_IN, delegate_model.WIDTH_OUT)
     spec = spec_for(
-        delegate, name="test", model=delegate_model.model(), layout=layout, deadline_ms=_DEADLINE_MS, threads=threads
+        delegate, name="test", model=delegate_model.model(), layout=layout, deadline_ms=_DEADLINE_MS, threads=1
     )
     runtime = delegate.runtime
     with tempfile.TemporaryDirectory(prefix="edgeswarm-doctor-") as folder:

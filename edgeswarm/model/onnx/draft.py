@@ -248,13 +248,13 @@ def rows_only(array: Numbers, rank: int, what: str) -> Numbers:
     return own.reshape((1,) * (rank - own.ndim) + own.shape).astype(np.float32)
 
 
-def row_axis(axis: int, rank: int, what: str = "axis") -> int:
+def row_axis(axis: int, rank: int) -> int:
     """An axis of the file, batch included, as one of a row.  Raises ModelError for the batch and past the last."""
     if not -rank - 1 <= axis <= rank:
-        raise ModelError(f"{what}: expected {-rank - 1} to {rank}, found {axis}")
+        raise ModelError(f"axis: expected {-rank - 1} to {rank}, found {axis}")
     axis += rank + 1 if axis < 0 else 0
     if axis == 0:
-        raise ModelError(f"{what}: expected one besides the first, which is the batch; rows do not mix")
+        raise ModelError("axis: expected one besides the first, which is the batch; rows do not mix")
     return axis - 1
 
 

@@ -32,14 +32,13 @@ OPERATORS: Mapping[str, Callable[[Site], None]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Converted:
-    """graph: what the file computes.  macs: of one row.  operators: of the file, name -> how many.
+    """graph: what the file computes.  operators: of the file, name -> how many.
 
     computed: the types of what is computed, `f32`, `i8`, or both; of 8 bits alone the answers are those of LiteRT's
     reference kernels, to the bit.
     """
 
     graph: Graph
-    macs: int
     operators: Mapping[str, int]
     computed: frozenset[str]
     notes: tuple[str, ...]
@@ -90,9 +89,8 @@ def _convert(file: TfliteFile) -> Converted:
             raise LimitError(f"{op.where}: {error}") from None
     output = _write_outputs(state)
     graph = tidied(state.builder.tensors, state.builder.nodes, output)
-    macs = sum(graph.macs_of(index) for index in range(len(graph.nodes)))
     names = Counter(file.ops[index].name for index in sorted(needed))
-    return Converted(graph, macs, dict(names), _computed(graph), tuple(state.notes))
+    return Converted(graph, dict(names), _computed(graph), tuple(state.notes))
 
 
 def _source(file: TfliteFile, index: int) -> FileTensor:

@@ -204,10 +204,10 @@ class Site:
             raise ModelError(f"expected its options ({key}), found none")
         return self.op.options[key]
 
-    def axis(self, value: int, axes: int, what: str = "axis") -> int:
+    def axis(self, value: int, axes: int) -> int:
         """An axis, counted from the end where it is below 0."""
         if not -axes <= value < axes:
-            raise ModelError(f"{what}: expected {-axes} to {axes - 1}, found {value}")
+            raise ModelError(f"axis: expected {-axes} to {axes - 1}, found {value}")
         return value % axes
 
     # --- what it writes
@@ -308,11 +308,11 @@ class Site:
                 at = self.add("lookup_i8", [at], {"table": same}, like=Tensor(held.shape, "i8", scale, point))
         self.state.values[self.op.outputs[k]] = Value(at, shape)
 
-    def write_phases(self, phases: Phases, k: int = 0) -> None:
-        """The output k is a tensor in phases."""
-        self._free(k)
-        self._check_shape(phases.shape, k)
-        self.state.phases[self.op.outputs[k]] = phases
+    def write_phases(self, phases: Phases) -> None:
+        """The output is a tensor in phases."""
+        self._free(0)
+        self._check_shape(phases.shape, 0)
+        self.state.phases[self.op.outputs[0]] = phases
 
     def fold(self, values: NDArray[Any], k: int = 0) -> None:
         """The output k is known."""
