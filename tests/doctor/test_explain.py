@@ -187,7 +187,7 @@ def test_a_kernel_without_namespaces_is_told_its_options() -> None:
 
 
 def ask(monkeypatch: pytest.MonkeyPatch, found: Report, *arguments: str, word: str = "") -> tuple[int, str]:
-    monkeypatch.setattr(doctor, "examine", lambda: found)
+    monkeypatch.setattr(doctor, "examine", lambda **_: found)
     if word:
         monkeypatch.setenv("EDGESWARM_JAILS__MIN_TIER", word)
     else:
