@@ -14,13 +14,12 @@ import ctypes
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, Protocol
 
 from edgeswarm.errors import JailError
-from edgeswarm.jail import enter, kernel, plan, trial, wasm
+from edgeswarm.jail import enter, kernel, trial, wasm, worker
 from edgeswarm.jail.agent import AgentSpec, CallFaultError, all_finite
 from edgeswarm.jail.frames import FaultCode
-from edgeswarm.jail.worker import CompileJail, Jail
 
 _WARM_CALLS: Final = 2
 _SINGLE_THREADED: Final = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -108,7 +107,7 @@ class DelegateAgent:
         raise CallFaultError(FaultCode.BAD_FRAME, "a delegate keeps no memory between calls")
 
 
-class DelegateJail(Jail):
+class DelegateJail(worker.Jail):
     """Serves models.  `make_runner` is the worker module's."""
 
     make_runner: MakeRunner
@@ -188,20 +187,10 @@ def prepare_import() -> None:
         os.environ[name] = "1"
 
 
-def start_with(make: MakeRunner) -> Any:
+def start_with(make: MakeRunner) -> worker.Start:
     """What a worker module offers as `start`, for its runtime."""
 
     class Made(DelegateJail):
         make_runner = staticmethod(make)
 
-    def start(
-        job: dict[str, Any],
-        fds: Sequence[int],
-        engine: wasm.Engine,
-        steps: Sequence[plan.Step],
-        forked: Callable[[int], NoReturn],
-    ) -> NoReturn:
-        serving = CompileJail if job["kind"] == "compile" else Made
-        serving(job, fds, engine).become(steps, forked=forked)
-
-    return start
+    return worker.start_with(Made)
