@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -19,23 +18,15 @@ ROOT = Path(__file__).resolve().parents[2]
 pytest.importorskip("ai_edge_litert.interpreter", reason="LiteRT has no wheel for this machine")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def bench_folder() -> Iterator[None]:
-    """The benchmarks import their helpers as neighbours; here they are imported from beside the tests."""
-    sys.path.insert(0, str(ROOT / "bench"))
-    yield
-    sys.path.remove(str(ROOT / "bench"))
-
-
 @pytest.fixture(scope="module")
-def models() -> ModuleType:
+def models(bench_folder: None) -> ModuleType:
     import models
 
     return models
 
 
 @pytest.fixture(scope="module")
-def verify() -> ModuleType:
+def verify(bench_folder: None) -> ModuleType:
     import models_verify
 
     return models_verify

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -15,23 +14,15 @@ from hypothesis import strategies as st
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def bench_folder() -> Iterator[None]:
-    """The benchmarks import their helpers as neighbours; here they are imported from beside the tests."""
-    sys.path.insert(0, str(ROOT / "bench"))
-    yield
-    sys.path.remove(str(ROOT / "bench"))
-
-
 @pytest.fixture(scope="module")
-def measure() -> ModuleType:
+def measure(bench_folder: None) -> ModuleType:
     import _peers_measure
 
     return _peers_measure
 
 
 @pytest.fixture(scope="module")
-def peers() -> ModuleType:
+def peers(bench_folder: None) -> ModuleType:
     import peers
 
     return peers
