@@ -148,3 +148,19 @@ def test_the_page_names_every_operator() -> None:
     page = (Path(__file__).resolve().parents[3] / "docs" / "tflite.md").read_text()
     table = page.partition("## What is taken")[2].partition("## What it computes")[0]
     assert set(re.findall(r"`([A-Z0-9_]+)`", table)) == set(OPERATORS)
+
+
+@pytest.mark.parametrize("name", ["LOGISTIC", "TANH"])
+def test_values_halfway_between_two_steps_go_where_litert_puts_them(name: str) -> None:
+    """A scale that is a power of 2 brings 1/128, whose logistic is 128.5 steps but for 3 in a million."""
+    for scale in (1 / 64, 1 / 128, 1 / 256, 1 / 512):
+        for point in (-128, 0, 127):
+            net = Net()
+            x = net.tensor((1, 256), "i8", scale=scale, zero_point=point)
+            written = (1 / 256, -128) if name == "LOGISTIC" else (1 / 128, 0)
+            y = net.tensor((1, 256), "i8", scale=written[0], zero_point=written[1])
+            net.op(name, [x], [y], version=2)
+            data, held = net.file([x], [y]), np.arange(-128, 128).reshape(1, 1, 256)
+            rows = np.float32(scale) * (held.reshape(1, 256) - point).astype(np.float32)
+            ours = forward(load(data).graph, rows) / written[0] + written[1]
+            assert (ours.reshape(-1) == litert(data, held).reshape(-1)).all()
