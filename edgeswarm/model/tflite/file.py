@@ -19,6 +19,7 @@ from edgeswarm.errors import LimitError, ModelError
 from edgeswarm.limits import (
     GRAPH_NODES_MAX,
     MODEL_FILE_BYTES_MAX,
+    TFLITE_AXES_MAX,
     TFLITE_NAME_CHARS_MAX,
     TFLITE_OP_TENSORS_MAX,
     TFLITE_TENSORS_MAX,
@@ -205,8 +206,8 @@ class _Reader:
         return FileTensor(name, dtype, shape, opened, values, odd=odd, **steps)
 
     def _axes(self, length: Callable[[], int], values: Callable[[], Any], where: str) -> NDArray[np.int32]:
-        if length() > 8:
-            raise ModelError(f"{where}: expected at most 8 axes, found {length()}")
+        if length() > TFLITE_AXES_MAX:
+            raise ModelError(f"{where}: expected at most {TFLITE_AXES_MAX} axes, found {length()}")
         axes: NDArray[np.int32] = self._vector(length, values, 4, where)
         return axes
 

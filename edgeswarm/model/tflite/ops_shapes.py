@@ -43,6 +43,7 @@ def reshape(site: Site) -> None:
         wanted = site.out.shape
     else:
         wanted = site.option("NewShape")
+    site.check_axes(wanted)
     rest = [axis for axis in wanted if axis != -1]
     whole = math.prod(rest)
     if (
@@ -200,6 +201,7 @@ def shape_of(site: Site) -> None:
 def fill(site: Site) -> None:
     """One value everywhere, such as the state that an unrolled loop begins with."""
     shape, value = site.numbers(0, "sides"), site.constant(1, "a value", "f32", "i8", "i32", "i64")
+    site.check_axes(shape)
     if value.size != 1 or min(shape, default=1) < 1:
         raise ModelError(f"expected sides of at least 1 and one value, found {shape} and {value.size}")
     site.take(value.itemsize * math.prod(shape))

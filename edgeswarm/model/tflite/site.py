@@ -17,7 +17,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgeswarm.errors import LimitError, ModelError
-from edgeswarm.limits import GRAPH_AXES_MAX, GRAPH_TENSOR_VALUES_MAX, TFLITE_FOLDED_VALUES_MAX, TFLITE_PARAMS_RATIO_MAX
+from edgeswarm.limits import (
+    GRAPH_AXES_MAX,
+    GRAPH_TENSOR_VALUES_MAX,
+    TFLITE_AXES_MAX,
+    TFLITE_FOLDED_VALUES_MAX,
+    TFLITE_PARAMS_RATIO_MAX,
+)
 from edgeswarm.model.graph import Builder
 from edgeswarm.model.nodes import SCALES, Attr, Tensor
 from edgeswarm.model.tflite.file import FileOp, FileTensor, TfliteFile
@@ -316,10 +322,16 @@ class Site:
 
     def fold(self, values: NDArray[Any], k: int = 0) -> None:
         """The output k is known."""
+        self.check_axes(values.shape)
         self._free(k)
         self._check_shape(values.shape, k)
         self.take(values.nbytes)
         self.state.constants[self.op.outputs[k]] = values
+
+    def check_axes(self, shape: Sequence[int]) -> None:
+        """Raises ModelError for more axes than a tensor may have; numpy itself knows 32, or 64."""
+        if len(shape) > TFLITE_AXES_MAX:
+            raise ModelError(f"shape: expected at most {TFLITE_AXES_MAX} axes, found {len(shape)}")
 
     def _free(self, k: int) -> None:
         self.output(k)

@@ -303,6 +303,43 @@ def test_more_work_than_a_call_can_do_is_refused() -> None:
         load(net.file([x], [answer]))
 
 
+def many_axes(code: str) -> bytes:
+    """An operator that makes a known tensor of more axes than there can be, one after the other or at once."""
+    net = Net()
+    x = net.tensor((1,))
+    one, held = net.constant([1.0], "f32"), net.tensor((), "f32")
+    if code == "FILL":
+        net.op(code, [net.constant([1] * 70), one], [held])
+    elif code == "RESHAPE":
+        net.op(code, [one, net.constant([1] * 33)], [held])
+    else:
+        at, more = one, {"Axis": 0} if code == "PACK" else {}
+        for _ in range(70):
+            held = net.tensor((), "f32")
+            net.op(code, [at] if more else [at, net.constant([0])], [held], **more)
+            at = held
+    answer = net.tensor((1,))
+    net.op("ADD", [x, held], [answer], FusedActivationFunction=0)
+    return net.file([x], [answer])
+
+
+@pytest.mark.parametrize("code", ["FILL", "RESHAPE", "EXPAND_DIMS", "PACK"])
+def test_more_axes_than_there_can_be_are_refused(code: str) -> None:
+    with pytest.raises(ModelError, match=f"{code}.*expected at most 8 axes"):
+        load(many_axes(code))
+
+
+def test_windows_that_look_at_too_much_are_refused() -> None:
+    net = Net()
+    x, y = net.tensor((1, 512, 512, 1)), net.tensor((1, 512, 512, 1))
+    pool = {"Padding": SAME, "StrideH": 1, "StrideW": 1, "FilterHeight": 511, "FilterWidth": 511}
+    net.op("AVERAGE_POOL_2D", [x], [y], **pool, FusedActivationFunction=0)
+    answer = net.tensor((1, 1))
+    net.op("MEAN", [y, net.constant([1, 2])], [answer], KeepDims=False)
+    with pytest.raises(LimitError, match="GRAPH_MACS_MAX"):
+        load(net.file([x], [answer]))
+
+
 def test_all_vectors_together_are_no_longer_than_the_file() -> None:
     """Tables that share bytes are counted each time: 16,384 of them cannot make gigabytes of one vector."""
     data = Small().file
