@@ -269,13 +269,13 @@ class SyncJail:
                 raise TrapError(_fault_text(answers[index], index * step, min(step, rows - index * step)))
         return b"".join(answers[index].payload for index in range(len(answers)))
 
-    def timed(self, slot: int, payload: bytes | bytearray | memoryview, rows: int = 1) -> tuple[bytes, int]:
-        """The answer to one frame, and how long its call took inside the jail, in whole us.  Raises as `call`."""
+    def timed(self, slot: int, payload: bytes | bytearray | memoryview) -> tuple[bytes, int]:
+        """The answer to one row, and how long its call took inside the jail, in whole us.  Raises as `call`."""
         self._settle()
         self._check_alive()
-        reply = self._one(slot, payload, rows)
+        reply = self._one(slot, payload, 1)
         if reply.kind == Kind.FAULT:
-            raise TrapError(_fault_text(reply, 0, rows))
+            raise TrapError(_fault_text(reply, 0, 1))
         return reply.payload, reply.aux
 
     def _one(self, slot: int, payload: bytes | bytearray | memoryview, rows: int) -> Reply:

@@ -52,15 +52,6 @@ def test_a_coordinators_share_is_larger() -> None:
     assert other.join("another", weight=1, wants_bytes=60 * MB).cpu_only
 
 
-def test_a_lost_accelerator_is_nobodys_until_it_is_back() -> None:
-    gpu, warned = manager()
-    gpu.lost("its driver hangs")
-    assert "its driver hangs" in gpu.allocate(1).reason
-    gpu.back()
-    assert not gpu.allocate(1).cpu_only
-    assert len(warned) == 1
-
-
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_swarm_of_nobody_is_a_mistake(size: int) -> None:
     with pytest.raises(LocalError, match="at least 1"):

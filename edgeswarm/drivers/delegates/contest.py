@@ -154,10 +154,8 @@ class _Player:
                 await self.contestant.done()
 
 
-async def contest(
-    contestants: Sequence[Contestant], golden: Golden, *, seconds: float = DELEGATE_CONTEST_S
-) -> list[Score]:
-    """The scores, in the order of the contestants.  seconds: for the rounds of all together."""
+async def contest(contestants: Sequence[Contestant], golden: Golden) -> list[Score]:
+    """The scores, in the order of the contestants."""
     players = [_Player(one) for one in contestants]
     try:
         for player in players:
@@ -167,7 +165,7 @@ async def contest(
                 golden = replace(golden, answers=tuple(found))
         started = time.monotonic()
         for number in range(DELEGATE_CONTEST_ROUNDS):
-            if number >= DELEGATE_CONTEST_ROUNDS_MIN and time.monotonic() - started > seconds:
+            if number >= DELEGATE_CONTEST_ROUNDS_MIN and time.monotonic() - started > DELEGATE_CONTEST_S:
                 break
             for player in players:
                 if not player.why:

@@ -47,8 +47,6 @@ class GpuManager:
 
     memory_bytes: int
     warn: Callable[[str], None]
-    gone: str = ""
-    """Why the accelerator cannot be used for now; nothing: it can."""
     _agents: dict[str, _Agent] = field(default_factory=dict)
     _turn: str = ""
     _warned: set[str] = field(default_factory=set)
@@ -90,21 +88,11 @@ class GpuManager:
         if self._turn == name:
             self._turn = ""
 
-    def lost(self, reason: str) -> None:
-        """The accelerator failed: nobody gets anything until `back`."""
-        self.gone = reason
-
-    def back(self) -> None:
-        self.gone = ""
-        self._warned.clear()
-
     def _free(self) -> int:
         return self.memory_bytes - sum(agent.budget_bytes for agent in self._agents.values())
 
     def _judge(self, budget: int, who: str, least: int, now_s: float) -> Allocation:
-        if self.gone:
-            why = f"cpu_only: the accelerator cannot be used: {self.gone}"
-        elif not self.memory_bytes:
+        if not self.memory_bytes:
             why = "cpu_only: no memory of an accelerator is given to agents (delegates.gpu_memory_mb)"
         elif budget < least:
             why = f"cpu_only: {who} would get {budget} bytes of the accelerator's {self.memory_bytes}, {least} needed"
