@@ -109,7 +109,7 @@ _HOMES = {
     "depthwise": "lower_conv_f32.DEPTHWISE",
     "conv2d_i8": "lower_conv_i8.CONV",
     "depthwise_i8": "lower_conv_i8.DEPTHWISE",
-    "dense_tflite": "lower_dense_tflite.DENSE",
+    "dense_tflite": "lower_conv_i8.DENSE",
     "average_pool": "lower_pool.AVERAGE",
     "max_pool": "lower_pool.MAXIMUM",
     "average_pool_i8": "lower_pool.AVERAGE_I8",
