@@ -78,7 +78,10 @@ def depthwise_conv_2d(site: Site) -> None:
 def _channels(site: Site) -> int:
     """Channels of the image."""
     phases = site.phases(0)
-    return (site.shape(0) if phases is None else phases.plain)[-1]
+    shape = site.shape(0) if phases is None else phases.plain
+    if not shape:
+        raise ModelError(f"{site.name(0)}: expected [1, height, width, channels], found one number")
+    return shape[-1]
 
 
 def _convolve(site: Site, op: str, weights: NDArray[Any], attrs: dict[str, Any], groups: int = 1) -> None:
@@ -179,7 +182,7 @@ def fully_connected(site: Site) -> None:
     shape = site.shape(0)
     rows, over = divmod(math.prod(shape), width) if width else (0, 1)
     keep = bool(site.option("KeepNumDims"))
-    if over or not rows or (keep and shape[-1] != width):
+    if over or not rows or (keep and shape[-1:] != (width,)):
         raise ModelError(f"{site.name(0)}: expected rows of {width} values, as the weights have, found {list(shape)}")
     out = (*shape[:-1], units) if keep else (rows, units)
     more: dict[str, Any]

@@ -17,7 +17,7 @@ from edgeswarm.model.tflite.site import Phases, Site, rows_shape, steps_of
 def space_to_batch(site: Site) -> None:
     shape, blocks, pads = site.shape(0), site.numbers(1, "sides"), site.numbers(2, "padding")
     count = len(blocks)
-    if shape[0] != 1 or not 1 <= count < len(shape) or len(pads) != 2 * count or min(*blocks, *pads, 1) < 0:
+    if shape[:1] != (1,) or not 1 <= count < len(shape) or len(pads) != 2 * count or min(*blocks, *pads, 1) < 0:
         raise ModelError(f"expected a block of up to {len(shape) - 1} sides and their padding, found {blocks}, {pads}")
     block = (1, *blocks, *(1,) * (len(shape) - count - 1))
     around = [(0, 0), *zip(pads[::2], pads[1::2], strict=True), *[(0, 0)] * (len(shape) - count - 1)]

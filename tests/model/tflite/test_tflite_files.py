@@ -329,6 +329,26 @@ def test_more_axes_than_there_can_be_are_refused(code: str) -> None:
         load(many_axes(code))
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["computed", "known"])
+@pytest.mark.parametrize("code", ["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "SPACE_TO_BATCH_ND"])
+def test_one_number_without_axes_is_refused_where_axes_are_wanted(code: str, known: bool) -> None:
+    net = Net()
+    x, y = net.tensor((1,)), net.tensor((), "f32")
+    number = net.constant(np.ones(()), "f32") if known else net.tensor(())
+    if not known:
+        net.op("RESHAPE", [x, net.constant(np.zeros(0, int))], [number])
+    if code == "FULLY_CONNECTED":
+        weights = net.constant(np.ones((1, 1)), "f32")
+        net.op(code, [number, weights], [y], FusedActivationFunction=0, WeightsFormat=0, KeepNumDims=True)
+    elif code == "SPACE_TO_BATCH_ND":
+        net.op(code, [number, net.constant([1]), net.constant([[0, 0]])], [y])
+    else:
+        more = {"DepthMultiplier": 1} if code == "DEPTHWISE_CONV_2D" else {}
+        net.op(code, [number, net.constant(np.ones((1, 1, 1, 1)), "f32")], [y], **CONV, **more)
+    with pytest.raises(ModelError, match=code):
+        load(net.file([x], [y]))
+
+
 def test_windows_that_look_at_too_much_are_refused() -> None:
     net = Net()
     x, y = net.tensor((1, 512, 512, 1)), net.tensor((1, 512, 512, 1))
