@@ -343,8 +343,9 @@ class Delegation:
         return total
 
     def offers(self) -> tuple[str, ...]:
-        """Who could compute here, for the cell: the kernel, and delegates that are installed and wanted."""
-        return (WASM, *(one.name for one in self._chooser.field(AgentName(""), without=(), quiet=True).delegates))
+        """Who could compute here, for the cell, sorted: the kernel, and delegates that are installed and wanted."""
+        wanted = self._chooser.field(AgentName(""), without=(), quiet=True).delegates
+        return tuple(sorted({WASM, *(one.name for one in wanted)}))
 
     # --- numbers ----------------------------------------------------------------------------------------------------
 
