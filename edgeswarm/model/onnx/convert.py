@@ -237,6 +237,8 @@ def _convert(draft: Draft, step: Step, room: int) -> int:
     """One step.  Returns how many numbers it made without a row."""
     if not step.outputs or not step.outputs[0]:
         raise ModelError("expected a first output, found none")
+    if missing := [name for name in step.inputs if name and name not in draft.values]:
+        raise ModelError(f"expected a node that makes {missing[0][:60]!r}, found one that has no such output")
     inputs = [draft.values[name] if name else None for name in step.inputs]
     held = [value for value in inputs if isinstance(value, Held)]
     if step.op == "Shape" and held and not step.domain:

@@ -150,6 +150,12 @@ def _peeled(
     draft: Draft, value: Held, scale: Numbers | None, shift: Numbers | None
 ) -> tuple[Held, Numbers | None, Numbers | None]:
     """What a value was before it was scaled and shifted, and all scales and shifts as one."""
+    for numbers in (scale, shift):
+        sides = () if numbers is None else zip(numbers.shape, value.shape, strict=False)
+        if numbers is not None and any(a != b and 1 not in (a, b) for a, b in sides):
+            raise ModelError(
+                f"expected shapes that are equal but for axes of 1, found {list(value.shape)} and {list(numbers.shape)}"
+            )
     at = value
     while at.sole and at.base == at.shape and (node := draft.node_of(at.tensor)) is not None:
         if node.op not in ("mul", "add") or node.attrs["activation"] != "linear":

@@ -155,14 +155,14 @@ def pair(draft: Draft, step: Step) -> None:
     first, second = draft.value(step, 0), draft.value(step, 1)
     if isinstance(first, Held) and isinstance(second, Held):
         draft.put(step, _two(draft, step.op, first, second))
-    elif isinstance(first, Held):
-        assert not isinstance(second, Held)
+    elif isinstance(first, Held) and not isinstance(second, Held):
         draft.put(step, _with(draft, step.op, first, second))
         _on_grid(draft, step, 1)
-    else:
-        assert isinstance(second, Held)
+    elif isinstance(second, Held) and not isinstance(first, Held):
         draft.put(step, _after(draft, step.op, first, second))
         _on_grid(draft, step, 0)
+    else:
+        raise ModelError(f"expected two inputs, found {len(step.inputs)}")
 
 
 def _on_grid(draft: Draft, step: Step, index: int) -> None:

@@ -280,6 +280,22 @@ WRONG = {
         "GRAPH_TENSOR_VALUES_MAX",
     ),
     "half of an attribute": (lambda: model(node("Flatten", axis="1")), "axis: expected a whole number, found '1'"),
+    "an output that no such operator has": (
+        lambda: model(helper.make_node("Relu", ["x"], ["a", "b"]), node("Add", "x", "b")),
+        "node 1 .Add 'n'.: expected a node that makes 'b'",
+    ),
+    "a sum with rows in a third place": (
+        lambda: model(node("Add", "w", "w", "x"), numbers=(numbers("w", [1], bytes(4)),)),
+        "expected two inputs, found 3",
+    ),
+    "factors in a row that do not fit": (
+        lambda: model(
+            helper.make_node("Mul", ["x", "v"], ["a"]),
+            node("Mul", "a", "w"),
+            numbers=(numbers("v", [4], b"\0\0\0?" * 4), numbers("w", [2], b"\0\0\0?" * 2)),
+        ),
+        "node 1 .Mul 'n'.: expected shapes that are equal but for axes of 1, found .4. and .2.",
+    ),
     "no weights": (lambda: model(node("MatMul", "x")), "expected an input 1, found none"),
 }
 
