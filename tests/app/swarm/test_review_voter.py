@@ -100,7 +100,7 @@ async def test_snapshot_is_written_beside_the_loop_and_read_after_a_restart(
         again = cell.members["d1"] = member(cell.states["d1"])
         await again.begin()
         await cell.leader()
-        assert again.node.replica.index > index
+        await until(lambda: again.node.replica.index > index, "the kept entries, and the new term's own")
         notes = [record.what for record in again.node.replica.state.audit if record.what.startswith("note ")]
         assert notes == [f"note {count}" for count in range(45)]
         assert not again.events("swarm_fault") and not again.events("snapshot_not_kept")
