@@ -22,8 +22,9 @@ async def test_the_faster_one_computes_and_status_and_metrics_say_so(serve: Any)
     bench = await serve(d.fake_model())
     await runs_on(bench, "litert")
     await right(bench)
+    await until(lambda: row_of(bench)["checks"] == 1)  # the kernel's own answer to the first frame
     row = row_of(bench)
-    assert row["frames"] == 20 and row["checks"] == 1 and not row["failures"]
+    assert row["frames"] == 20 and not row["failures"]
     assert row["us"]["litert"] < row["us"]["wasm"]
     text = report.metrics(bench.supervisor)
     assert 'edgeswarm_agent_runs_on{agent="a",delegate="litert"} 1' in text
