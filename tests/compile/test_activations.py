@@ -118,7 +118,7 @@ def networks(draw, names=ACTIVATIONS) -> Mlp:
     return Mlp(tuple(Dense(x.weights, x.bias, draw(st.sampled_from(names)), draw(slope)) for x in plain))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(net=networks(SMOOTH), mode=st.sampled_from(MODES), count=st.integers(1, 19))
 def test_networks_of_any_steepness_agree_with_the_reference(load, net, mode, count):
     rows = random_rows(count, net.sizes[0], seed=count) * np.float32(3)
@@ -128,7 +128,7 @@ def test_networks_of_any_steepness_agree_with_the_reference(load, net, mode, cou
     assert (runner.one(rows[-1]) == many[-1]).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(net=networks(), count=st.integers(1, 9))
 def test_networks_of_any_steepness_give_the_bits_of_the_definition(load, net, count):
     rows = random_rows(count, net.sizes[0], seed=count)
@@ -137,7 +137,7 @@ def test_networks_of_any_steepness_give_the_bits_of_the_definition(load, net, co
     assert runner.many(rows).tobytes() == forward_bits(net, rows).tobytes()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     activation=st.sampled_from(JUMPS),
     inputs=st.integers(1, 9),

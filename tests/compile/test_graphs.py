@@ -43,7 +43,7 @@ def agrees(load, graph: Graph, *, mode: str = "fast", arch: str = "x86-64", batc
         assert (runner.one(rows[index]) == many[index]).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     inputs=st.integers(1, 40),
     widths=st.lists(st.one_of(st.just(1), st.integers(1, 19)), min_size=1, max_size=9),
@@ -67,7 +67,7 @@ def test_a_cascade_of_many_single_neurons_agrees_with_the_reference(load, mode):
     agrees(load, graph_of(shortcut(21, [1] * 60 + [3])), mode=mode)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_graphs_of_any_form_agree_with_the_reference(load, data):
     """Dense, concat and slice in any order, tensors read twice, inputs in the middle, outputs of any kind."""

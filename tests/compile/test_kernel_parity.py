@@ -34,7 +34,7 @@ def networks(draw) -> Mlp:
     return Mlp(tuple(Dense(layer.weights, layer.bias, name) for layer, name in zip(layers, names, strict=True)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     net=networks(),
     mode=st.sampled_from(MODES),
