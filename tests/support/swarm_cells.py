@@ -51,8 +51,9 @@ PATIENCE_S = 25.0
 async def until(look: Callable[[], Any], what: str = "", *, within_s: float = PATIENCE_S) -> Any:
     """Wait until `look()`, plain or awaitable, is true; what it gave.  Errors of ours count as not yet."""
     loop = asyncio.get_running_loop()
-    end, last = loop.time() + within_s, ""
+    end = loop.time() + within_s
     while True:
+        last = ""
         try:
             found = look()
             if isinstance(found, Awaitable):
