@@ -125,7 +125,7 @@ async def _comes_back(c: Cell, device: str, home: str) -> bool:
 async def test_cell_goes_on_when_its_broker_restarts(kept: bool, tmp_path: Path) -> None:
     options = ("persistence true", f"persistence_location {tmp_path}/", "autosave_interval 1") if kept else ()
     async with cell(4, voters=3, options=options) as c:
-        leader = await c.wait_leader()
+        await c.wait_leader()
         await note(c, "d4", "before")
         if kept:
             c.broker.kill(signal.SIGTERM)
