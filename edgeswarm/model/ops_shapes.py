@@ -120,7 +120,8 @@ def _resize_infer(inputs: Sequence[Tensor], attrs: Attrs) -> Written:
     if len(tensor.shape) != 3:
         raise ModelError(f"input: expected the axes height, width, channels, found {list(tensor.shape)}")
     height, width = wholes(attrs, "size", 2, 1, GRAPH_TENSOR_VALUES_MAX)
-    if whole(attrs, "align", 0, 1) and whole(attrs, "half", 0, 1):
+    align, half = (whole(attrs, name, 0, 1) for name in ("align", "half"))
+    if align and half:
         raise ModelError("align: expected 0 where half is 1, found 1")
     return _moved(tensor, (height, width, tensor.shape[2]))
 

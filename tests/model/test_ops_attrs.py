@@ -137,6 +137,7 @@ def test_any_attr_is_taken_or_refused_in_a_few_words(op, data):
         ("pad", {"pads": (0, 1)}, "pads: expected 6 whole numbers"),
         ("pad", {"value": 0.5}, "value: expected a whole number from -128 to 127 for i8"),
         ("pad", {"value": 128.0}, "value: expected a whole number from -128 to 127 for i8"),
+        ("resize_nearest", {"half": 2}, "half: expected a whole number from 0 to 1, found 2"),
         ("strided_slice", {"stop": (7, 5, 2)}, "expected 0 <= start < stop <= 6"),
         ("strided_slice", {"start": (6, 0, 0)}, "expected 0 <= start < stop <= 6"),
         ("strided_slice", {"step": (0, 1, 1)}, "a step of at least 1"),
