@@ -1,0 +1,58 @@
+"""Weights of 8 bits, split so that a few products in a row stay within 16 bits whatever 8-bit number they meet.
+
+x86 multiplies 16 unsigned by 16 signed bytes and adds pairs of products in 16 bits, where they saturate; a second
+instruction widens.  It is the fastest that a vector of 128 bits has, and exact where no pair can saturate: where the
+positive weights of what is summed together are at most 128, and so are the negative ones, for 255 * 128 < 2^15, and
+-128 * 128 - 127 * 128 > -2^15 where bytes are read as signed.  Trained weights nearly all keep to it, even 4 or 8 in a
+row.  `kept` are weights that all do; what they lack is the `rest`: single products, added one by one.
+
+wasm's i16x8.relaxed_dot_i8x16_i7x16_s leaves it to the machine whether the second operand's bit 7 is a sign.  Code that
+uses `kept` asks it, with one product (SIGNED), and reads its input as bytes from 0 to 255 (q + 128) or as they are:
+either way the sums are the same, once their bias says which.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+ONE_SIGN_MAX = 128
+REST_BYTES = 8
+"""Of an entry: u16 input, u16 output, i32 what the kept weight lacks."""
+REST_INDEX_MAX = 0xFFFF
+
+I64 = NDArray[np.int64]
+
+
+def kept(weights: I64) -> I64:
+    """[..., products that are summed together] -> the same with no more than ONE_SIGN_MAX of one sign in a row.
+
+    As few weights as can be are changed: the largest first, towards 0.
+    """
+    held = weights.copy()
+    for sign in (1, -1):
+        own = np.maximum(sign * weights, 0)
+        order = np.argsort(-own, axis=-1, kind="stable")
+        sizes = np.take_along_axis(own, order, -1)
+        before = np.cumsum(sizes, axis=-1) - sizes
+        excess = np.maximum(own.sum(axis=-1, keepdims=True) - ONE_SIGN_MAX, 0)
+        taken = np.zeros_like(own)
+        np.put_along_axis(taken, order, np.clip(excess - before, 0, sizes), -1)
+        held -= sign * taken
+    return held
+
+
+def pack_rest(rest: I64) -> bytes:
+    """Entries of [inputs, outputs], input by input: neighbours then add to different sums."""
+    k, n = np.nonzero(rest)
+    entries = np.zeros(len(k), [("k", "<u2"), ("n", "<u2"), ("delta", "<i4")])
+    entries["k"], entries["n"], entries["delta"] = k, n, rest[k, n]
+    return entries.tobytes()
+
+
+def unpack_rest(data: bytes, inputs: int, outputs: int) -> I64:
+    """The inverse of `pack_rest`."""
+    entries = np.frombuffer(data, [("k", "<u2"), ("n", "<u2"), ("delta", "<i4")])
+    rest = np.zeros((inputs, outputs), np.int64)
+    rest[entries["k"], entries["n"]] = entries["delta"]
+    return rest
