@@ -3,6 +3,9 @@
 .PHONY: help setup setup-demo demo demo-device check test sim e2e bench soak kernels seccomp golden wheel bundle clean
 MAKEFLAGS += --no-print-directory
 export PYTHON
+# Byte code is kept whatever the caller's environment says: without it each of the hundreds of processes that the tests
+# start compiles the whole package again, a second each.
+export PYTHONDONTWRITEBYTECODE :=
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 ARGS ?=
