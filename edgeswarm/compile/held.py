@@ -20,6 +20,7 @@ ONE_SIGN_MAX = 128
 REST_BYTES = 8
 """Of an entry: u16 input, u16 output, i32 what the kept weight lacks."""
 REST_INDEX_MAX = 0xFFFF
+_ENTRY = [("k", "<u2"), ("n", "<u2"), ("delta", "<i4")]
 
 I64 = NDArray[np.int64]
 
@@ -43,16 +44,17 @@ def kept(weights: I64) -> I64:
 
 
 def pack_rest(rest: I64) -> bytes:
-    """Entries of [inputs, outputs], input by input: neighbours then add to different sums."""
+    """Entries of [inputs, outputs], input by input: neighbours add to different sums then.  In fours."""
     k, n = np.nonzero(rest)
-    entries = np.zeros(len(k), [("k", "<u2"), ("n", "<u2"), ("delta", "<i4")])
-    entries["k"], entries["n"], entries["delta"] = k, n, rest[k, n]
+    entries = np.zeros(-(-len(k) // 4) * 4, _ENTRY)
+    for name, values in (("k", k), ("n", n), ("delta", rest[k, n])):
+        entries[name][: len(k)] = values
     return entries.tobytes()
 
 
 def unpack_rest(data: bytes, inputs: int, outputs: int) -> I64:
     """The inverse of `pack_rest`."""
-    entries = np.frombuffer(data, [("k", "<u2"), ("n", "<u2"), ("delta", "<i4")])
+    entries = np.frombuffer(data, _ENTRY)
     rest = np.zeros((inputs, outputs), np.int64)
-    rest[entries["k"], entries["n"]] = entries["delta"]
+    np.add.at(rest, (entries["k"], entries["n"]), entries["delta"])
     return rest

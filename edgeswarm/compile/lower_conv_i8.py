@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeswarm.compile.abi import Rows
+from edgeswarm.compile.lower_dense_i8 import dense_values
 from edgeswarm.compile.lowering import Functions, Lowering, Plan, Step
 from edgeswarm.compile.pack_conv_i8 import pack, unpack
 from edgeswarm.compile.shape_conv_i8 import FLAT_STEPS_MAX, PANEL_VECTORS, UNROLL_MAX, Shape, aligned, shape_of
@@ -54,7 +55,7 @@ class ConvStep:
         }
         values |= _requantise(functions, s)
         if s.dense:
-            name = functions.function("conv_i8_dense_layer", values | _dense(functions, s))
+            name = functions.function("conv_i8_dense_layer", values | dense_values(functions, s))
         elif s.paired:
             name = functions.function("conv_i8_depthwise", values | _paired(functions, s))
         elif s.winograd:
@@ -74,14 +75,6 @@ def _pass(functions: Functions, s: Shape, rows: int) -> dict[str, Value]:
         "inputs": s.inputs,
         "widen": _widen(functions, s),
         "sums": _taps(functions, s) if s.depthwise else _panels(functions, s),
-    }
-
-
-def _dense(functions: Functions, s: Shape) -> dict[str, Value]:
-    bodies, steps = s.bodies
-    return {
-        "split": functions.function("conv_i8_split", {"values": s.inputs}),
-        "sums": functions.function("conv_i8_dense", {"quads": s.vectors, "bodies": bodies, "steps": steps}),
     }
 
 
@@ -342,7 +335,7 @@ def _requantise(functions: Functions, s: Shape) -> dict[str, Value]:
     vectors = -(-s.outputs // 4)
     quick: dict[str, Value] = {
         "signed": int(s.signed),
-        "short": int(s.short),
+        "short_signed": int(s.short_signed),
         "kinds": s.factor_bytes // 32,
         "low": s.low,
         "high": s.high,

@@ -1,12 +1,13 @@
 """How an 8-bit convolution lies in a kernel's weights region, and how its sums become 8 bits (wasm_kernels/conv_i8/).
 
 Part by part, each at a multiple of 64 bytes:
-  record   what requantise.wat reads, and at FLAG whether its floats do not hold a sum exactly: then requantise_any.wat
+  record   what requantise.wat reads, and at FLAG whether its floats do not hold a sum exactly: then requantise_any.wat;
+           of dense layers at FORM what their weights are (pack_dense_i8.py)
   factors  float64, for each 4 outputs (`Shape.factor_bytes`)
   bias     i32, with what the input's zero point adds: kernels multiply the numbers as they are held
   raw      the multipliers, then the shifts, i32
   weights  i16, two steps of the sum side by side: panels of 4 vectors of 4 outputs, or depthwise groups of 8 channels;
-           (pack_winograd.py: where tiles are transformed), of dense layers i8, 16 inputs of an output side by side
+           (pack_winograd.py: where tiles are transformed; pack_dense_i8.py: dense layers)
 Outputs are padded to whole vectors (depthwise: pairs of vectors) with zeros.
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeswarm.compile.pack_dense_i8 import pack_dense, unpack_dense
 from edgeswarm.compile.pack_short import short_factors
 from edgeswarm.compile.pack_winograd import pack_tiles, unpack_tiles
 from edgeswarm.compile.shape_conv_i8 import PANEL_VECTORS, Shape
@@ -38,14 +40,16 @@ def pack(shape: Shape, params: Arrays) -> bytes:
     numbers = params["multiplier"], params["shift"]
     factors, exact = factors_of(*numbers, given - around, given + around, once=shape.once)
     _put(out, shape.factors_at, _packed_factors(shape, factors))
-    if shape.short:
-        tops = 127 - shape.zero_out, shape.zero_out + 128 if shape.signed else 0
-        m, s = (values.astype(np.int64) for values in numbers)
-        exact |= _put_short(out, shape, *short_factors(m, s, given - around, given + around, tops))
+    tops = 127 - shape.zero_out, shape.zero_out + 128 if shape.short_signed else 0
+    m, s = (values.astype(np.int64) for values in numbers)
+    exact |= _put_short(out, shape, *short_factors(m, s, given - around, given + around, tops, once=shape.once))
     _put(out, 0, _record(shape, bool(exact.all())))
     _put(out, shape.bias_at, bias.astype(np.int32).astype("<i4").tobytes())
     for number, name in enumerate(("multiplier", "shift")):
         _put(out, shape.raw_at + number * 16 * shape.vectors, params[name].astype("<i4").tobytes())
+    if shape.dense:
+        pack_dense(out, shape, weights[0, 0], bias)
+        return bytes(out)
     padded = np.zeros((*weights.shape[:3], 4 * shape.vectors), np.int16)
     padded[..., :outputs] = weights
     _put(out, shape.weights_at, _packing(shape)[0](shape, padded))
@@ -58,9 +62,11 @@ def unpack(shape: Shape, packed: bytes) -> dict[str, NDArray[Any]]:
     def read(at: int, kind: str, count: int) -> NDArray[Any]:
         return np.frombuffer(packed, kind, count, at)
 
-    kind = np.dtype("i1" if shape.dense else "<i2")
-    values = read(shape.weights_at, kind.str, shape.weights_bytes // kind.itemsize)
-    weights = _packing(shape)[1](shape, values)[..., : shape.outputs]
+    if shape.dense:
+        weights = unpack_dense(shape, packed)
+    else:
+        values = read(shape.weights_at, "<i2", shape.weights_bytes // 2)
+        weights = _packing(shape)[1](shape, values)[..., : shape.outputs]
     total = weights.astype(np.int64).sum(axis=(0, 1, 2))
     bias = read(shape.bias_at, "<i4", shape.outputs) + shape.read_zero * total
     multiplier, shift = (
@@ -210,26 +216,11 @@ def _unpack_pairs(shape: Shape, values: NDArray[Any]) -> NDArray[Any]:
     return pairs.reshape(2 * shape.pairs, kw, 1, 4 * shape.vectors)[:kh]
 
 
-def _pack_quads(shape: Shape, weights: NDArray[np.int16]) -> bytes:
-    """4 outputs, vector of 16 inputs, output, input."""
-    bodies, steps = shape.bodies
-    padded = np.zeros((bodies * steps * 16, 4 * shape.vectors), np.int8)
-    padded[: shape.inputs] = weights[0, 0]
-    return padded.reshape(-1, 16, shape.vectors, 4).transpose(2, 0, 3, 1).tobytes()
-
-
-def _unpack_quads(shape: Shape, values: NDArray[Any]) -> NDArray[Any]:
-    rows: NDArray[Any] = values.reshape(shape.vectors, -1, 4, 16).transpose(1, 3, 0, 2)
-    return rows.reshape(1, 1, -1, 4 * shape.vectors)[:, :, : shape.inputs]
-
-
 _Packing = tuple[Callable[[Shape, NDArray[np.int16]], bytes], Callable[[Shape, NDArray[Any]], NDArray[Any]]]
 
 
 def _packing(shape: Shape) -> _Packing:
     """How the weights are packed, and unpacked."""
-    if shape.dense:
-        return _pack_quads, _unpack_quads
     if shape.winograd:
         return pack_tiles, unpack_tiles
     if shape.paired:

@@ -22,15 +22,17 @@ I64 = NDArray[np.int64]
 
 
 def short_factors(
-    multiplier: I64, shift: I64, least: I64, greatest: I64, tops: tuple[int, int]
+    multiplier: I64, shift: I64, least: I64, greatest: I64, tops: tuple[int, int], *, once: bool = False
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """((factor, addend) of each output, whether they are exact) for sums from least to greatest.
 
     tops: the largest numbers that matter above the zero point and below; 0 below: all of these are the same.  Shifts to
     the left, and sums beyond 2^30, are not for float32, unless the answer is always the same: then it is the addend.
+    once: rounded as by `fixed_point.scaled_once`.
     """
+    scaled = fixed_point.scaled_once if once else fixed_point.scaled
     held = np.maximum(np.abs(least), np.abs(greatest)) < 1 << 31
-    ends = [np.clip(fixed_point.scaled(end, multiplier, shift), -tops[1], tops[0]) for end in (least, greatest)]
+    ends = [np.clip(scaled(end, multiplier, shift), -tops[1], tops[0]) for end in (least, greatest)]
     exact = (shift <= 0) & held & (ends[0] == ends[1])
     found = np.stack([np.zeros(len(exact)), np.where(exact, np.abs(ends[0]) + 0.5, 0)]).astype(np.float32)
     fits = (shift <= 0) & (np.maximum(np.abs(least), np.abs(greatest)) < 1 << 30)
@@ -39,7 +41,7 @@ def short_factors(
         if not len(left) or max(tops) < 1:
             break
         numbers, low, high = (multiplier[left], shift[left]), least[left], greatest[left]
-        sides = [_Side(*numbers, low, high, tops[0], 1), _Side(*numbers, -high, -low, tops[1], -1)]
+        sides = [_Side(*numbers, low, high, tops[0], 1, once), _Side(*numbers, -high, -low, tops[1], -1, once)]
         factor = np.ldexp(numbers[0].astype(np.float64), numbers[1] - 31).astype(np.float32)
         factor = (factor.view(np.int32) + np.where(factor > 0, np.int32(ulps), np.int32(0))).view(np.float32)
         found[:, left], exact[left] = _addends(factor, [side for side in sides if len(side.wanted)])
@@ -49,9 +51,9 @@ def short_factors(
 class _Side:
     """Thresholds above 0 (sign 1), or below (sign -1) with all signs turned."""
 
-    def __init__(self, multiplier: I64, shift: I64, least: I64, greatest: I64, top: int, sign: int) -> None:
+    def __init__(self, multiplier: I64, shift: I64, least: I64, greatest: I64, top: int, sign: int, once: bool) -> None:
         self.wanted = np.arange(1, top + 1)[:, None]
-        bounds = thresholds(multiplier, shift, top, sign)
+        bounds = thresholds(multiplier, shift, top, sign, once=once)
         self.reached, self.missed = bounds <= greatest, bounds > least  # that a sum can reach, or stay below
         self.at, self.before = np.clip(bounds, least, greatest), np.clip(bounds - 1, least, greatest)
 
@@ -74,18 +76,20 @@ def _addends(factor: NDArray[np.float32], sides: list[_Side]) -> tuple[NDArray[n
     return np.stack([factor, addend]), exact
 
 
-def thresholds(multiplier: I64, shift: I64, top: int, sign: int = 1) -> I64:
+def thresholds(multiplier: I64, shift: I64, top: int, sign: int = 1, *, once: bool = False) -> I64:
     """The least sum that gives at least 1, 2, ... top: one row each, one column an output.  shift: at most 0.
 
-    sign -1: the same with all signs turned.  Beyond 32 bits where there is none.  Rounded as by `fixed_point.scaled`.
+    sign -1: the same with all signs turned.  Beyond 32 bits where there is none.  Rounded as by `fixed_point.scaled`,
+    or (once) `scaled_once`.
     """
+    scaled, early = (fixed_point.scaled_once, 0.0) if once else (fixed_point.scaled, np.ldexp(1.0, shift - 1))
     wanted = np.arange(1, top + 1)[:, None]
     factor = np.maximum(np.ldexp(multiplier.astype(np.float64), shift - 31), 2.0**-80)
-    about = np.clip(np.floor((wanted - 0.5 - np.ldexp(1.0, shift - 1)) / factor), -(2.0**40), 2.0**40).astype(np.int64)
+    about = np.clip(np.floor((wanted - 0.5 - early) / factor), -(2.0**40), 2.0**40).astype(np.int64)
     found = np.full(about.shape, 1 << 41)
     for by in (2, 1, 0, -1, -2):  # the estimate is at most one off, for float64 holds it
         sums = about + by
         given = sign * np.clip(sums, -(1 << 31) + 1, (1 << 31) - 1)
-        enough = sign * fixed_point.scaled(given, multiplier, shift) >= wanted
+        enough = sign * scaled(given, multiplier, shift) >= wanted
         found = np.where(enough & (np.abs(sums) < 1 << 31), sums, found)
     return found

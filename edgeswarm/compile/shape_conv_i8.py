@@ -8,14 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeswarm.compile.abi import ALIGN_BYTES
+from edgeswarm.compile.held import REST_BYTES
 from edgeswarm.model.graph import Outline
 from edgeswarm.model.ops_spatial import Window, window_of
 
 RECORD_BYTES = 128
 FLAG = 80
+FORM = 84
 PANEL_VECTORS = 4
 FLAT_STEPS_MAX = 64  # steps that are written out; more become loops
 UNROLL_MAX = 48  # steps in a loop's body
+HELD_STEPS_MAX = 64  # vectors of inputs that a dense layer's sums of kept weights have in a loop's body
 PART_TAPS_MAX = 49  # taps of a depthwise kernel that are written out
 PAIRED_WIDTH_MAX = 7  # columns of a depthwise kernel whose weights lie in registers
 PAIRED_TAPS_MAX = 28  # columns of all pairs of rows of such a kernel
@@ -142,6 +145,13 @@ class Shape:
         bodies = -(-vectors // 8)
         return bodies, -(-vectors // bodies)
 
+    @property
+    def held_bodies(self) -> tuple[int, int]:
+        """The same, of sums of kept weights: as many of `bodies` in one as are written out."""
+        bodies, steps = self.bodies
+        together = max(each for each in range(1, HELD_STEPS_MAX // steps + 1) if bodies % each == 0)
+        return bodies // together, steps * together
+
     # --- how the taps of a depthwise one are
 
     @property
@@ -174,9 +184,9 @@ class Shape:
         return RECORD_BYTES
 
     @property
-    def short(self) -> bool:
-        """Whether sums may become 8 bits in float32, where that is exact."""
-        return not self.once
+    def short_signed(self) -> bool:
+        """Whether, in float32, numbers below the zero point count.  (`signed` asks whether they round otherwise.)"""
+        return self.low < self.zero_out
 
     @property
     def bias_at(self) -> int:
@@ -187,8 +197,23 @@ class Shape:
         return aligned(self.bias_at + 16 * self.vectors)
 
     @property
+    def signed_bias_at(self) -> int:
+        """Of dense layers: the bias where kept weights meet numbers as they are held, not from 0 on."""
+        return self.raw_at + 32 * self.vectors
+
+    @property
     def weights_at(self) -> int:
-        return aligned(self.raw_at + 32 * self.vectors)
+        return aligned(self.raw_at + (48 if self.dense else 32) * self.vectors)
+
+    @property
+    def rest_at(self) -> int:
+        """Of dense layers: what kept weights lack."""
+        return self.weights_at + self.weights_bytes
+
+    @property
+    def rest_most(self) -> int:
+        """Entries of it that have room: more would not pay (pack_dense_i8.py)."""
+        return max(16, self.inputs * self.outputs // 64) if self.dense else 0
 
     @property
     def weights_bytes(self) -> int:
@@ -204,7 +229,7 @@ class Shape:
 
     @property
     def size(self) -> int:
-        return self.weights_at + self.weights_bytes
+        return aligned(self.rest_at + REST_BYTES * self.rest_most) if self.dense else self.rest_at
 
 
 def shape_of(outline: Outline, index: int) -> Shape:

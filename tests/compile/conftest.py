@@ -63,3 +63,16 @@ def load() -> Callable[..., Runner]:
         return Runner(engine, kernel, layout, weights)
 
     return loaded
+
+
+@pytest.fixture(scope="session")
+def load_signed() -> Callable[[Kernel], Runner]:
+    """As `load`, on a machine whose relaxed dot product of bytes reads bit 7 of both as a sign."""
+    config = wasmtime.Config()
+    config.wasm_relaxed_simd_deterministic = True
+    engine = wasmtime.Engine(config)
+
+    def loaded(kernel: Kernel) -> Runner:
+        return Runner(engine, kernel.wasm, kernel.layout, kernel.weights)
+
+    return loaded

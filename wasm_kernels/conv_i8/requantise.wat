@@ -9,11 +9,12 @@
 ;; `signed` 0: what lies below 0 is the same after the clamp, for low is the zero point; one constant serves.  So it does
 ;; for dense layers, which round once, halves up: floor(p + 1/2).
 ;;
-;; `short`: where packing has found a factor and an addend in float32 with which a truncation gives the same number for
-;; every sum that can come (pack_short.py), that does: half the operations.  It says so for each 16 outputs.
+;; Where packing has found a factor and an addend in float32 with which a truncation gives the same number for every sum
+;; that can come (pack_short.py), that does: half the operations.  It says so for each 16 outputs.  `short_signed` 0: what
+;; lies below the zero point is the same after the clamp.
 ;;
 ;; $f: for each 4 outputs, in float64: 4 factors, then 4 of what is added; if signed: the grid's half, and 2^-(s + 1).
-;; With `short` behind them, for each 16 outputs, whether instead float32 lies there: 4 factors, 4 addends.
+;; Behind them, for each 16 outputs, whether instead float32 lies there: 4 factors, 4 addends.
 ;; $r: the record: 1.5 * 2^52 + zero point twice, the zero point (i16), low and high in 16 lanes of i8, the signs of f64.
 ;; vectors: of sums, in a row of `y_step` bytes here, `out_step` bytes there; up to 15 bytes are written behind a row.
 ;; together: places that fill a vector of bytes and count as a row, with factors every `period` vectors.
@@ -58,7 +59,7 @@
         (local.set $d@{i} (f32x4.mul (v128.load offset=@{kinds * 32 * (v % period)} (local.get $fp))
           (f32x4.convert_i32x4_s (v128.load offset=@{16 * v + i * y_step} (local.get $xp)))))
         (local.set $o (v128.load offset=@{kinds * 32 * (v % period) + 16} (local.get $fp)))
-;;@ if signed
+;;@ if short_signed
         (local.set $o (v128.or (local.get $o) (v128.and (local.get $d@{i})
           (v128.const i32x4 0x80000000 0x80000000 0x80000000 0x80000000))))
 ;;@ end
@@ -84,16 +85,12 @@
 ;;@ end
 ;;@ end
 ;;@ define four
-;;@ if short
       (if (i32.load (local.get $gp)) (then
 ;;@ use short
       ) (else
 ;;@ use long
       ))
       (local.set $gp (i32.add (local.get $gp) (i32.const 4)))
-;;@ else
-;;@ use long
-;;@ end
 ;;@ for i in 0..rows
       (local.set $s0 (i8x16.narrow_i16x8_s (local.get $q@{4 * i}) (local.get $q@{4 * i + 2 * (count > 2)})))
 ;;@ if low > -128
@@ -133,9 +130,7 @@
       )
 ;;@ end
 ;;@ define row
-;;@ if short
     (local.set $gp (i32.add (local.get $f) (i32.const @{kinds * 32 * period})))
-;;@ end
     (local.set $fp (local.get $f))
     (local.set $xp (local.get $x))
     (local.set $yp (local.get $y))
