@@ -44,6 +44,16 @@ The walk of one reading:
     5  stream/pipeline      score, decision; the agent's stream goes on to the agents that read it
     6  drivers/sinks        stdout, rotating JSONL, a local socket, a command
 
+The walk of one model to a kernel (docs/tflite.md, docs/onnx.md), and to a device's own accelerator (docs/delegates.md):
+
+    1  model/tflite, /onnx  a file's operators, each refused by name or made nodes of ours
+    2  model/graph          nodes and tensors, checked; model/ops*: what each must answer, in float64 or whole numbers
+    3  compile/schedule     steps in order, tensors and scratch given memory by lifetime
+    4  compile/lower_*      steps -> templates of wasm_kernels/, filled in: the code depends on shapes, never on weights
+    5  compile/pack_*       weights as that code reads them; a swap of weights packs anew, and compiles nothing
+    6  jail/delegate        the file itself in LiteRT, in a jail of its own, where a device has it
+    7  app/delegation       measured there: the fastest whose golden vectors hold; the kernel when it dies, hangs or lies
+
 The walk of one command through a cell (docs/swarm.md; a device is in one when DIR/swarm/cell.toml exists):
 
     1  app/swarm/peer       a question to the leader's inbox; who leads is believed for its certificate only
