@@ -69,7 +69,12 @@ def test_trusted_publishers_are_the_pub_files(tmp_path: Path) -> None:
 
 STATES = st.dictionaries(
     st.text(max_size=8),
-    st.recursive(st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.binary(max_size=20), st.lists),
+    st.recursive(
+        st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.binary(max_size=20),
+        lambda inner: st.lists(inner, max_size=5),
+        max_leaves=10,
+    ),
+    max_size=5,
 )
 
 
