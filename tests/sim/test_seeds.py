@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BATCH = 20
 
 
-@pytest.mark.parametrize("first", range(1, 201, BATCH))
+@pytest.mark.parametrize("first", range(1, 141, BATCH))
 def test_promises_hold_and_the_cell_recovers(first: int) -> None:
     for seed in range(first, first + BATCH):
         judge(seed)
