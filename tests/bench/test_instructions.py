@@ -12,15 +12,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTED = """
-import signal, sys
+import itertools, signal, sys
 def work(count):
     signal.raise_signal(signal.SIGUSR2)
-    for _ in range(count): pass
+    for _ in itertools.repeat(None, count): pass
     signal.raise_signal(signal.SIGUSR2)
 print("ready fake", flush=True)
 for line in sys.stdin:
     words = line.split()
-    if words[0] == "count": work(500 * int(words[2]))
+    if words[0] == "count": work(100 * int(words[2]))
     print("ns 1 1", flush=True)
 """
 
