@@ -115,9 +115,11 @@ def test_a_kernel_would_load_it(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_every_number_and_every_class_of_arguments_is_answered_as_the_policy_says(path: Path) -> None:
-    program, own = path.read_bytes(), parts(path)[2]
+    """Numbers that the policy does not name: of few classes, for the next test shows that no argument is looked at."""
+    program, (name, stage, own) = path.read_bytes(), parts(path)
+    named = {*tables(name, stage, own)[0], numbers(own)["mmap"], numbers(own)["mprotect"]}
     for number in (*range(1024), *FAR):
-        for rights in RIGHTS:
+        for rights in RIGHTS if number in named else RIGHTS[:1] + RIGHTS[-1:]:
             args = (0xFFFF_FFFF_FFFF_FFFF, 0, rights, 0x22, 0, 0)
             found = cbpf.run(program, data_of(AUDIT[own], number, args)).value
             assert found == reference(path, AUDIT[own], number, args), (number, hex(rights))
