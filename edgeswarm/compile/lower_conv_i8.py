@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgeswarm.compile.abi import Rows
 from edgeswarm.compile.lower_dense_i8 import dense_values
+from edgeswarm.compile.lower_depthwise_i8 import pair_bytes, paired, row_values_of, taps
 from edgeswarm.compile.lowering import Functions, Lowering, Plan, Step
 from edgeswarm.compile.pack_conv_i8 import pack, unpack
 from edgeswarm.compile.shape_conv_i8 import FLAT_STEPS_MAX, PANEL_VECTORS, UNROLL_MAX, Shape, aligned, shape_of
@@ -57,7 +58,7 @@ class ConvStep:
         if s.dense:
             name = functions.function("conv_i8_dense_layer", values | dense_values(functions, s))
         elif s.paired:
-            name = functions.function("conv_i8_depthwise", values | _paired(functions, s))
+            name = functions.function("conv_i8_depthwise", values | paired(functions, s))
         elif s.winograd:
             name = functions.function("conv_i8_winograd", values | _tiles(functions, s))
         elif s.pointwise:
@@ -74,7 +75,7 @@ def _pass(functions: Functions, s: Shape, rows: int) -> dict[str, Value]:
         "rows": rows,
         "inputs": s.inputs,
         "widen": _widen(functions, s),
-        "sums": _taps(functions, s) if s.depthwise else _panels(functions, s),
+        "sums": taps(functions, s) if s.depthwise else _panels(functions, s),
     }
 
 
@@ -134,56 +135,11 @@ def tile_places(shape: Shape) -> tuple[int, int, int, int]:
     return v, m, between, sums
 
 
-def _paired(functions: Functions, s: Shape) -> dict[str, Value]:
-    row, stride = s.width * s.inputs, s.window.stride
-    copy: dict[str, Value] = {
-        "height": s.height,
-        "left": s.window.pad[2] * s.inputs,
-        "row": row,
-        "total": row_values(s),
-        "zero": s.zero,
-    }
-    most = 8 if s.window.kernel[1] <= 3 else 6 if s.window.kernel[1] <= 5 else 4  # sums and weights in 16 registers
-    sums: dict[str, Value] = {
-        "pairs": s.pairs,
-        "kw": s.window.kernel[1],
-        "tile": -(-s.window.width // -(-s.window.width // most)),
-        "width": s.window.width,
-        "stride": stride[1],
-        "col_step": 4 * s.inputs,
-        "x_step": 4 * s.inputs * stride[1],
-        "y_step": 16 * s.vectors,
-        "vectors": s.vectors,
-    }
-    return {
-        "pairs": s.pairs,
-        "both": s.tables - 1,
-        "advance": max(1, stride[0] // 2),
-        "top": s.window.pad[0],
-        "height": s.window.height,
-        "width": s.window.width,
-        "row": row,
-        "zero": s.zero,
-        "out_row": s.outputs * s.window.width,
-        "pair_bytes": pair_bytes(s),
-        "outside_at": s.pairs * pair_bytes(s),
-        "table_bytes": s.table_bytes,
-        "interleave": functions.function("conv_i8_interleave", copy),
-        "sums": functions.function("conv_i8_rows", sums),
-    }
-
-
-def pair_bytes(shape: Shape) -> int:
-    """Bytes of a pair of rows with their margins, and of what is written and read behind them."""
-    return aligned(4 * row_values(shape) + 128)
-
-
 def row_values(shape: Shape) -> int:
     """Values of a widened row: with the margins, or up to where the last kernel ends."""
-    _, _, left, right = shape.window.pad
     if shape.winograd:  # whole groups of tiles
         return (4 * shape.tiles[1] * shape.tiles[2] + 2) * shape.channels
-    return (left + shape.width + right) * shape.channels
+    return row_values_of(shape)
 
 
 def row_bytes(shape: Shape) -> int:
@@ -298,36 +254,6 @@ def _panels(functions: Functions, s: Shape) -> str:
         "sums_last": sums[1],
     }
     return functions.function("conv_i8_panels", values)
-
-
-def _taps(functions: Functions, s: Shape) -> str:
-    down, across, columns = s.parts
-    column, row = 2 * s.channels * s.window.dilation[1], s.window.dilation[0] * row_bytes(s)
-    shape: dict[str, Value] = {
-        "kh": s.part_rows,
-        "kw": columns,
-        "row_step": row,
-        "col_step": column,
-        "x_step": 2 * s.channels * s.window.stride[1],
-        "y_step": 16 * s.vectors,
-        "groups": s.vectors // 2,
-    }
-    fresh = functions.function("conv_i8_taps", {"fresh": 1} | shape)
-    if down * across == 1:
-        values: dict[str, Value] = {
-            "panels": 1, "last": 0, "width": 0, "panel_bytes": 0, "sums": fresh, "sums_last": ""
-        }  # fmt: skip
-        return functions.function("conv_i8_panels", values)
-    values = {
-        "kh": down,
-        "parts": across,
-        "row_step": row,
-        "part_step": columns * column,
-        "part_bytes": s.part_bytes,
-        "sums": fresh,
-        "sums_last": functions.function("conv_i8_taps", {"fresh": 0} | shape),
-    }
-    return functions.function("conv_i8_parts", values)
 
 
 def _requantise(functions: Functions, s: Shape) -> dict[str, Value]:

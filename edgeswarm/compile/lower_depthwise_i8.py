@@ -1,0 +1,87 @@
+"""Depthwise convolutions in 8 bits: by pairs of rows (rows.wat), or any other by its taps (taps.wat)."""
+
+from __future__ import annotations
+
+from edgeswarm.compile.lowering import Functions
+from edgeswarm.compile.shape_conv_i8 import Shape, aligned
+from edgeswarm.compile.template import Value
+
+
+def paired(functions: Functions, s: Shape) -> dict[str, Value]:
+    row, stride = s.width * s.inputs, s.window.stride
+    copy: dict[str, Value] = {
+        "height": s.height,
+        "left": s.window.pad[2] * s.inputs,
+        "row": row,
+        "total": row_values_of(s),
+        "zero": s.zero,
+    }
+    most = 8 if s.window.kernel[1] <= 3 else 6 if s.window.kernel[1] <= 5 else 4  # sums and weights in 16 registers
+    sums: dict[str, Value] = {
+        "pairs": s.pairs,
+        "kw": s.window.kernel[1],
+        "tile": -(-s.window.width // -(-s.window.width // most)),
+        "width": s.window.width,
+        "stride": stride[1],
+        "col_step": 4 * s.inputs,
+        "x_step": 4 * s.inputs * stride[1],
+        "y_step": 16 * s.vectors,
+        "vectors": s.vectors,
+    }
+    return {
+        "pairs": s.pairs,
+        "both": s.tables - 1,
+        "advance": max(1, stride[0] // 2),
+        "top": s.window.pad[0],
+        "height": s.window.height,
+        "width": s.window.width,
+        "row": row,
+        "zero": s.zero,
+        "out_row": s.outputs * s.window.width,
+        "pair_bytes": pair_bytes(s),
+        "outside_at": s.pairs * pair_bytes(s),
+        "table_bytes": s.table_bytes,
+        "interleave": functions.function("conv_i8_interleave", copy),
+        "sums": functions.function("conv_i8_rows", sums),
+    }
+
+
+def row_values_of(shape: Shape) -> int:
+    """Values of a widened row with both margins."""
+    _, _, left, right = shape.window.pad
+    return (left + shape.width + right) * shape.channels
+
+
+def pair_bytes(shape: Shape) -> int:
+    """Bytes of a pair of rows with their margins, and of what is written and read behind them."""
+    return aligned(4 * row_values_of(shape) + 128)
+
+
+def taps(functions: Functions, s: Shape) -> str:
+    down, across, columns = s.parts
+    column, row = 2 * s.channels * s.window.dilation[1], s.window.dilation[0] * 2 * row_values_of(s)
+    shape: dict[str, Value] = {
+        "kh": s.part_rows,
+        "kw": columns,
+        "row_step": row,
+        "col_step": column,
+        "x_step": 2 * s.channels * s.window.stride[1],
+        "y_step": 16 * s.vectors,
+        "groups": s.vectors // 2,
+    }
+    fresh = functions.function("conv_i8_taps", {"fresh": 1} | shape)
+    if down * across == 1:
+        values: dict[str, Value] = {
+            "panels": 1, "last": 0, "width": 0, "panel_bytes": 0, "sums": fresh, "sums_last": ""
+        }  # fmt: skip
+        return functions.function("conv_i8_panels", values)
+    values = {
+        "kh": down,
+        "parts": across,
+        "row_step": row,
+        "part_step": columns * column,
+        "part_bytes": s.part_bytes,
+        "sums": fresh,
+        "sums_last": functions.function("conv_i8_taps", {"fresh": 0} | shape),
+    }
+    return functions.function("conv_i8_parts", values)
