@@ -278,10 +278,8 @@ def _requantise(functions: Functions, s: Shape) -> dict[str, Value]:
         "y_step": 16 * s.vectors,
         "once": int(s.once),
     }
-    return {
-        "quick": functions.function("conv_i8_requantise", quick),
-        "any": functions.function("conv_i8_requantise_any", slow),
-    }
+    functions_of: dict[str, Value] = {"any": functions.function("conv_i8_requantise_any", slow)}
+    return functions_of if s.paired else functions_of | {"quick": functions.function("conv_i8_requantise", quick)}
 
 
 def _steps(plan: Plan, index: int) -> list[Step]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from edgeswarm.compile.lowering import Functions
-from edgeswarm.compile.shape_conv_i8 import Shape, aligned
+from edgeswarm.compile.pack_depthwise_i8 import MARK_SHORT, MARK_SUMS
+from edgeswarm.compile.shape_conv_i8 import MAGIC, Shape, aligned
 from edgeswarm.compile.template import Value
+
+BETWEEN = 3  # columns of which the sums are done before the next are loaded
 
 
 def paired(functions: Functions, s: Shape) -> dict[str, Value]:
@@ -15,6 +18,8 @@ def paired(functions: Functions, s: Shape) -> dict[str, Value]:
         "row": row,
         "total": row_values_of(s),
         "zero": s.zero,
+        "margins": int(row % 16 > 0),
+        "unroll": next(count for count in (4, 3, 2, 1) if -(-row // 16) % count == 0),
     }
     most = 8 if s.window.kernel[1] <= 3 else 6 if s.window.kernel[1] <= 5 else 4  # sums and weights in 16 registers
     sums: dict[str, Value] = {
@@ -25,8 +30,19 @@ def paired(functions: Functions, s: Shape) -> dict[str, Value]:
         "stride": stride[1],
         "col_step": 4 * s.inputs,
         "x_step": 4 * s.inputs * stride[1],
-        "y_step": 16 * s.vectors,
+        "y_step": s.outputs,
+        "s_step": 16 * s.vectors,
         "vectors": s.vectors,
+        "record_bytes": s.record_bytes,
+        "weights_at": 16 + s.factor_bytes,
+        "between": BETWEEN,
+        "signed": int(s.signed),
+        "low": s.low,
+        "high": s.high,
+        "zero_out": s.zero_out,
+        "magic": (MAGIC + s.zero_out).hex(),
+        "mark_short": MARK_SHORT,
+        "mark_sums": MARK_SUMS,
     }
     return {
         "pairs": s.pairs,
@@ -37,6 +53,7 @@ def paired(functions: Functions, s: Shape) -> dict[str, Value]:
         "width": s.window.width,
         "row": row,
         "zero": s.zero,
+        "margins": int(row % 16 > 0),
         "out_row": s.outputs * s.window.width,
         "pair_bytes": pair_bytes(s),
         "outside_at": s.pairs * pair_bytes(s),

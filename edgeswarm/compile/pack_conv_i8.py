@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeswarm.compile.pack_dense_i8 import pack_dense, unpack_dense
+from edgeswarm.compile.pack_depthwise_i8 import pack_records, unpack_records
 from edgeswarm.compile.pack_short import short_factors
 from edgeswarm.compile.pack_winograd import pack_tiles, unpack_tiles
-from edgeswarm.compile.shape_conv_i8 import PANEL_VECTORS, Shape
+from edgeswarm.compile.shape_conv_i8 import MAGIC, PANEL_VECTORS, Shape
 from edgeswarm.model import fixed_point
 
-MAGIC = 1.5 * 2.0**52
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -39,19 +39,26 @@ def pack(shape: Shape, params: Arrays) -> bytes:
     around, given = np.abs(weights).sum(axis=(0, 1, 2)) * reach, params["bias"].astype(np.int64)
     numbers = params["multiplier"], params["shift"]
     factors, exact = factors_of(*numbers, given - around, given + around, once=shape.once)
-    _put(out, shape.factors_at, _packed_factors(shape, factors))
+    packed_factors = _packed_factors(shape, factors)
     tops = 127 - shape.zero_out, shape.zero_out + 128 if shape.short_signed else 0
     m, s = (values.astype(np.int64) for values in numbers)
-    exact |= _put_short(out, shape, *short_factors(m, s, given - around, given + around, tops, once=shape.once))
-    _put(out, 0, _record(shape, bool(exact.all())))
-    _put(out, shape.bias_at, bias.astype(np.int32).astype("<i4").tobytes())
+    short = short_factors(m, s, given - around, given + around, tops, once=shape.once)
     for number, name in enumerate(("multiplier", "shift")):
         _put(out, shape.raw_at + number * 16 * shape.vectors, params[name].astype("<i4").tobytes())
+    padded = np.zeros((*weights.shape[:3], 4 * shape.vectors), np.int16)
+    padded[..., :outputs] = weights
+    if shape.paired:
+        records, exact = pack_records(shape, bias, packed_factors, exact, *short, padded)
+        _put(out, shape.weights_at, records)
+        _put(out, 0, _record(shape, bool(exact.all())))
+        return bytes(out)
+    _put(out, shape.factors_at, packed_factors)
+    exact |= _put_short(out, shape, *short)
+    _put(out, 0, _record(shape, bool(exact.all())))
+    _put(out, shape.bias_at, bias.astype(np.int32).astype("<i4").tobytes())
     if shape.dense:
         pack_dense(out, shape, weights[0, 0], bias)
         return bytes(out)
-    padded = np.zeros((*weights.shape[:3], 4 * shape.vectors), np.int16)
-    padded[..., :outputs] = weights
     _put(out, shape.weights_at, _packing(shape)[0](shape, padded))
     return bytes(out)
 
@@ -62,13 +69,17 @@ def unpack(shape: Shape, packed: bytes) -> dict[str, NDArray[Any]]:
     def read(at: int, kind: str, count: int) -> NDArray[Any]:
         return np.frombuffer(packed, kind, count, at)
 
-    if shape.dense:
-        weights = unpack_dense(shape, packed)
+    if shape.paired:
+        held, weights = unpack_records(shape, read(shape.weights_at, "u1", shape.table_bytes))
     else:
-        values = read(shape.weights_at, "<i2", shape.weights_bytes // 2)
-        weights = _packing(shape)[1](shape, values)[..., : shape.outputs]
-    total = weights.astype(np.int64).sum(axis=(0, 1, 2))
-    bias = read(shape.bias_at, "<i4", shape.outputs) + shape.read_zero * total
+        held = read(shape.bias_at, "<i4", shape.outputs)
+        if shape.dense:
+            weights = unpack_dense(shape, packed)
+        else:
+            values = read(shape.weights_at, "<i2", shape.weights_bytes // 2)
+            weights = _packing(shape)[1](shape, values)
+    weights = weights[..., : shape.outputs]
+    bias = held[: shape.outputs] + shape.read_zero * weights.astype(np.int64).sum(axis=(0, 1, 2))
     multiplier, shift = (
         read(shape.raw_at + number * 16 * shape.vectors, "<i4", shape.outputs).astype(np.int32) for number in (0, 1)
     )
@@ -200,20 +211,6 @@ def _unpack_taps(shape: Shape, values: NDArray[Any]) -> NDArray[Any]:
     return whole.reshape(down * rows, across * columns, 1, 8 * groups)[:, : shape.window.kernel[1]]
 
 
-def _pack_pairs(shape: Shape, weights: NDArray[np.int16]) -> bytes:
-    """Table, 4 channels, pair of rows, column, channel, row of the pair; table 1 begins a row later."""
-    kh, kw = shape.window.kernel
-    rows = np.zeros((shape.tables, 2 * shape.pairs, kw, 4 * shape.vectors), np.int16)
-    for table in range(shape.tables):
-        rows[table, table : table + kh] = weights[:, :, 0]
-    pairs = rows.reshape(shape.tables, shape.pairs, 2, kw, shape.vectors, 4).transpose(0, 4, 1, 3, 5, 2)
-    return pairs.astype("<i2").tobytes()
-
-
-def _unpack_pairs(shape: Shape, values: NDArray[Any]) -> NDArray[Any]:
-    kh, kw = shape.window.kernel
-    pairs: NDArray[Any] = values.reshape(shape.tables, shape.vectors, shape.pairs, kw, 4, 2)[0].transpose(1, 4, 2, 0, 3)
-    return pairs.reshape(2 * shape.pairs, kw, 1, 4 * shape.vectors)[:kh]
 
 
 _Packing = tuple[Callable[[Shape, NDArray[np.int16]], bytes], Callable[[Shape, NDArray[Any]], NDArray[Any]]]
@@ -223,8 +220,6 @@ def _packing(shape: Shape) -> _Packing:
     """How the weights are packed, and unpacked."""
     if shape.winograd:
         return pack_tiles, unpack_tiles
-    if shape.paired:
-        return _pack_pairs, _unpack_pairs
     return (_pack_taps, _unpack_taps) if shape.depthwise else (_pack_panels, _unpack_panels)
 
 

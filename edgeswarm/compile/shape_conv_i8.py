@@ -13,6 +13,7 @@ from edgeswarm.model.graph import Outline
 from edgeswarm.model.ops_spatial import Window, window_of
 
 RECORD_BYTES = 128
+MAGIC = 1.5 * 2.0**52
 FLAG = 80
 FORM = 84
 PANEL_VECTORS = 4
@@ -173,9 +174,14 @@ class Shape:
         return (self.part_rows * self.parts[2] + 1) // 2 * 32 * (self.vectors // 2)
 
     @property
+    def record_bytes(self) -> int:
+        """Bias, factors and weights of 4 channels, in one table of `paired`."""
+        return 16 + self.factor_bytes + 16 * self.pairs * self.window.kernel[1]
+
+    @property
     def table_bytes(self) -> int:
-        """Weights of all channels, one table of `paired`."""
-        return 16 * self.vectors * self.pairs * self.window.kernel[1]
+        """Records of all channels, one table of `paired`."""
+        return self.vectors * self.record_bytes
 
     # --- places in the packed node
 
@@ -194,7 +200,7 @@ class Shape:
 
     @property
     def raw_at(self) -> int:
-        return aligned(self.bias_at + 16 * self.vectors)
+        return RECORD_BYTES if self.paired else aligned(self.bias_at + 16 * self.vectors)
 
     @property
     def signed_bias_at(self) -> int:

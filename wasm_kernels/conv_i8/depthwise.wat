@@ -1,12 +1,17 @@
 ;; A whole depthwise convolution whose rows are read in pairs: with a stride of 1 two rows of outputs share the pairs that
 ;; they read (the second with weights of its own, one row further down), with an even one each row has pairs of its own.
-;; `pairs` pairs are held at $s, a ring in which the oldest is replaced; behind them a row of zero points, then sums.
-;; $w: the packed node (pack_conv_i8.py).  advance: pairs that the next rows of outputs lie further down.
+;; `pairs` pairs are held at $s, a ring in which the oldest is replaced; behind them a row of zero points, then sums, which
+;; are written only where no floats hold them.  $w: the packed node (pack_conv_i8.py).  advance: pairs that the next rows of outputs lie further down.
 (func $@{name} (param $x i32) (param $w i32) (param $s i32) (param $y i32) (local $at i32) (local $top i32) (local $n i32)
 ;;@ for p in 0..pairs
   (local $p@{p} i32)
 ;;@ end
-  (memory.fill (i32.add (local.get $s) (i32.const @{outside_at})) (i32.const @{zero % 256}) (i32.const @{row}))
+  (local.set $p0 (local.get $s))
+;;@ if margins == 0
+;;@ use fill kind=i16x8 to=@{outside_at}
+;;@ end
+  (local.set $p0 (i32.add (local.get $s) (i32.const @{outside_at})))
+;;@ use fill kind=i8x16 to=@{sums_at}
   (local.set $top (i32.const @{-top}))
 ;;@ for p in 0..pairs
   (local.set $p@{p} (i32.add (local.get $s) (i32.const @{p * pair_bytes})))
@@ -35,18 +40,23 @@
 ;;@ end
       (br $row)))
 )
+;;@ define fill
+  (local.set $n (i32.add (local.get $s) (i32.const @{to})))
+  (loop $fill
+;;@ for i in 0..4
+    (v128.store offset=@{16 * i} (local.get $p0) (@{kind}.splat (i32.const @{zero})))
+;;@ end
+    (br_if $fill (i32.ne (local.tee $p0 (i32.add (local.get $p0) (i32.const 64))) (local.get $n))))
+;;@ end
 ;;@ define sums
       (call $@{sums}
 ;;@ for p in 0..pairs
         (local.get $p@{p})
 ;;@ end
-        (i32.add (local.get $w) (i32.const @{weights_at + table * table_bytes}))
-        (i32.add (local.get $w) (i32.const @{bias_at})) (i32.add (local.get $s) (i32.const @{sums_at})) (i32.const 0))
+        (i32.add (local.get $w) (i32.const @{weights_at + table * table_bytes})) (local.get $y)
+        (i32.add (local.get $s) (i32.const @{sums_at})) (i32.const 0))
       (if (i32.load offset=80 (local.get $w)) (then
         (call $@{any} (i32.add (local.get $s) (i32.const @{sums_at})) (i32.add (local.get $w) (i32.const @{raw_at}))
-          (local.get $w) (local.get $y) (i32.const @{width})))
-      (else
-        (call $@{quick} (i32.add (local.get $s) (i32.const @{sums_at})) (i32.add (local.get $w) (i32.const @{factors_at}))
-          (local.get $w) (local.get $y) (i32.const @{width}) (i32.const 0))))
+          (local.get $w) (local.get $y) (i32.const @{width}))))
       (local.set $y (i32.add (local.get $y) (i32.const @{out_row})))
 ;;@ end
