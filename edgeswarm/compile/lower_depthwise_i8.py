@@ -12,20 +12,22 @@ BETWEEN = 3  # columns of which the sums are done before the next are loaded
 
 def paired(functions: Functions, s: Shape) -> dict[str, Value]:
     row, stride = s.width * s.inputs, s.window.stride
+    left, total = (0, row) if s.biases > 1 else (s.window.pad[2], row_values_of(s))
+    spoiled = row % 16 > 0  # margins, by rows
     copy: dict[str, Value] = {
         "height": s.height,
-        "left": s.window.pad[2] * s.inputs,
+        "left": left * s.inputs,
         "row": row,
-        "total": row_values_of(s),
+        "total": total,
         "zero": s.zero,
-        "margins": int(row % 16 > 0),
+        "margins": int(total > row and spoiled),
         "unroll": next(count for count in (4, 3, 2, 1) if -(-row // 16) % count == 0),
     }
-    most = 8 if s.window.kernel[1] <= 3 else 6 if s.window.kernel[1] <= 5 else 4  # sums and weights in 16 registers
+    plain = (s.low, s.high, s.zero_out) == (-128, 127, -128)
     sums: dict[str, Value] = {
         "pairs": s.pairs,
         "kw": s.window.kernel[1],
-        "tile": -(-s.window.width // -(-s.window.width // most)),
+        "tile": s.places,
         "width": s.window.width,
         "stride": stride[1],
         "col_step": 4 * s.inputs,
@@ -34,13 +36,17 @@ def paired(functions: Functions, s: Shape) -> dict[str, Value]:
         "s_step": 16 * s.vectors,
         "vectors": s.vectors,
         "record_bytes": s.record_bytes,
-        "weights_at": 16 + s.factor_bytes,
+        "biases": s.biases,
+        "skip": s.window.pad[2] if s.biases > 1 else 0,
+        "columns": s.width if s.biases > 1 else s.window.pad[2] + s.width + s.window.pad[3],
+        "weights_at": s.numbers_at,
         "between": BETWEEN,
         "signed": int(s.signed),
         "low": s.low,
         "high": s.high,
         "zero_out": s.zero_out,
-        "magic": (MAGIC + s.zero_out).hex(),
+        "plain": int(plain),
+        "magic": (MAGIC + (0 if plain else s.zero_out)).hex(),
         "mark_short": MARK_SHORT,
         "mark_sums": MARK_SUMS,
     }
@@ -53,7 +59,7 @@ def paired(functions: Functions, s: Shape) -> dict[str, Value]:
         "width": s.window.width,
         "row": row,
         "zero": s.zero,
-        "margins": int(row % 16 > 0),
+        "keeps": int(total > row and not spoiled),
         "out_row": s.outputs * s.window.width,
         "pair_bytes": pair_bytes(s),
         "outside_at": s.pairs * pair_bytes(s),
@@ -71,7 +77,8 @@ def row_values_of(shape: Shape) -> int:
 
 def pair_bytes(shape: Shape) -> int:
     """Bytes of a pair of rows with their margins, and of what is written and read behind them."""
-    return aligned(4 * row_values_of(shape) + 128)
+    values = shape.width * shape.inputs if shape.biases > 1 else row_values_of(shape)
+    return aligned(4 * values + 128)
 
 
 def taps(functions: Functions, s: Shape) -> str:

@@ -43,14 +43,16 @@ def pack_records(
         marks[:] = MARK_SUMS
     numbers[:, -4:] = marks[:, None].view(np.uint8)
     records = np.zeros((shape.tables, vectors, shape.record_bytes), np.uint8)
-    records[:, :, :16] = _octets(np.pad(bias, (0, behind)).astype("<i4"), vectors)
-    records[:, :, 16 : 16 + shape.factor_bytes] = numbers
+    biases = np.pad(bias, (0, behind)) + _outside(shape, weights)
+    places = biases.astype(np.int32).reshape(shape.biases, vectors, 4).transpose(1, 0, 2)
+    records[:, :, : 16 * shape.biases] = _octets(places.astype("<i4"), vectors)
+    records[:, :, 16 * shape.biases : shape.numbers_at] = numbers
     kh, kw = shape.window.kernel
     for table in range(shape.tables):
         rows = np.zeros((2 * shape.pairs, kw, 4 * vectors), "<i2")
         rows[table : table + kh] = weights[:, :, 0]
         pairs = rows.reshape(shape.pairs, 2, kw, vectors, 4).transpose(3, 0, 2, 4, 1)
-        records[table, :, 16 + shape.factor_bytes :] = _octets(pairs, vectors)
+        records[table, :, shape.numbers_at :] = _octets(pairs, vectors)
     return records.tobytes(), exact
 
 
@@ -58,10 +60,22 @@ def unpack_records(shape: Shape, table: NDArray[np.uint8]) -> tuple[NDArray[Any]
     """(bias, weights) of whole vectors, from table 0."""
     kh, kw = shape.window.kernel
     records = table.reshape(shape.vectors, shape.record_bytes)
-    bias = np.ascontiguousarray(records[:, :16]).view("<i4").reshape(-1)
-    values = np.ascontiguousarray(records[:, 16 + shape.factor_bytes :]).view("<i2")
+    first = np.ascontiguousarray(records[:, :16]).view("<i4").reshape(-1)
+    values = np.ascontiguousarray(records[:, shape.numbers_at :]).view("<i2")
     pairs = values.reshape(shape.vectors, shape.pairs, kw, 4, 2).transpose(1, 4, 2, 0, 3)
-    return bias, pairs.reshape(2 * shape.pairs, kw, 1, 4 * shape.vectors)[:kh]
+    weights: NDArray[Any] = pairs.reshape(2 * shape.pairs, kw, 1, 4 * shape.vectors)[:kh]
+    return first - _outside(shape, weights)[0], weights
+
+
+def _outside(shape: Shape, weights: NDArray[Any]) -> NDArray[np.int64]:
+    """[bias, channel]: what taps left and right of the image add, which are not computed."""
+    columns = weights[:, :, 0].astype(np.int64).sum(axis=0) * shape.zero
+    added = np.zeros((shape.biases, columns.shape[1]), np.int64)
+    if shape.biases > 1:
+        for place in range(shape.biases):
+            at = place * shape.window.stride[1] - shape.window.pad[2] + np.arange(len(columns))
+            added[place] = columns[(at < 0) | (at >= shape.width)].sum(axis=0)
+    return added
 
 
 def _octets(values: NDArray[Any], vectors: int) -> NDArray[np.uint8]:

@@ -174,9 +174,25 @@ class Shape:
         return (self.part_rows * self.parts[2] + 1) // 2 * 32 * (self.vectors // 2)
 
     @property
+    def places(self) -> int:
+        """Places of a row that rows.wat does at once: sums and weights in 16 registers."""
+        most = 8 if self.window.kernel[1] <= 3 else 6 if self.window.kernel[1] <= 5 else 4
+        return -(-self.window.width // -(-self.window.width // most))
+
+    @property
+    def biases(self) -> int:
+        """Biases in a record: one for each place where these are a whole row, which then needs no margins."""
+        return self.places if self.places == self.window.width and any(self.window.pad[2:]) else 1
+
+    @property
+    def numbers_at(self) -> int:
+        """Bytes of a record before its weights."""
+        return 16 * self.biases + self.factor_bytes
+
+    @property
     def record_bytes(self) -> int:
         """Bias, factors and weights of 4 channels, in one table of `paired`."""
-        return 16 + self.factor_bytes + 16 * self.pairs * self.window.kernel[1]
+        return self.numbers_at + 16 * self.pairs * self.window.kernel[1]
 
     @property
     def table_bytes(self) -> int:

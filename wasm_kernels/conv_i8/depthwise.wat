@@ -7,7 +7,7 @@
   (local $p@{p} i32)
 ;;@ end
   (local.set $p0 (local.get $s))
-;;@ if margins == 0
+;;@ if keeps
 ;;@ use fill kind=i16x8 to=@{outside_at}
 ;;@ end
   (local.set $p0 (i32.add (local.get $s) (i32.const @{outside_at})))

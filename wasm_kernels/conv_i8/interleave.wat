@@ -2,7 +2,7 @@
 ;; $top: the first row's number in the image; rows outside it are read at $outside, which holds a row of zero points.
 ;; left, row, total: values of a margin, of a row of the image, of a row with both margins; zero: the zero point.
 ;; Whole vectors are written, so up to 64 bytes behind the row are overwritten, and then margins are filled again:
-;; `margins`; else they stay as they are.  unroll: vectors of a row that a pass takes.
+;; `margins`; else they stay as they are, or there are none.  unroll: vectors of a row that a pass takes.
 (func $@{name} (param $x i32) (param $top i32) (param $outside i32) (param $to i32)
   (local $p i32) (local $a i32) (local $b i32) (local $end i32) (local $v v128) (local $u v128)
   (local.set $a (select (i32.add (local.get $x) (i32.mul (local.get $top) (i32.const @{row}))) (local.get $outside)

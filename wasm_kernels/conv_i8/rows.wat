@@ -5,7 +5,9 @@
 ;;
 ;; $w: the packed records (pack_depthwise_i8.py), one for each 4 channels, of which this reads the last first: where the
 ;; last vector is not full, it writes into the next place, whose first channels follow later.  A record is the bias, the
-;; factors, and the weights: pair by pair its columns, a vector each.  The factors' last word is a mark: MARK_SHORT,
+;; factors, and the weights: pair by pair its columns, a vector each.  Where a tile is a whole row (`biases`: its places),
+;; each place has a bias of its own, which holds what margins would add; `skip` of its columns lie left of the row's
+;; `columns`.  plain: all 8-bit numbers are answers, and the lowest is the zero point.  The factors' last word is a mark: MARK_SHORT,
 ;; float32 lies there; MARK_SUMS: no floats hold these sums, and they go to $s, `s_step` bytes a place; else float64.
 ;; What is done with them is told in requantise.wat; here it is done to what is in registers.
 ;; $never is 0: arithmetic stays beside its loads by a branch behind every `between` columns.
@@ -55,9 +57,8 @@
 )
 ;;@ define tile
       (block $out
-        (local.set $c (v128.load (local.get $w)))
 ;;@ for t in 0..tile
-        (local.set $a@{t} (local.get $c))
+        (local.set $a@{t} (v128.load offset=@{16 * t * (biases > 1)} (local.get $w)))
 ;;@ end
 ;;@ for p in 0..pairs
 ;;@ for k in 0..kw
@@ -66,7 +67,9 @@
 ;;@ for r in 0..stride
 ;;@ for j in 0..tile + (kw - 1 - r) // stride
 ;;@ if r < kw
+;;@ if j * stride + r >= skip and j * stride + r < skip + columns
 ;;@ use column i=@{j * stride + r}
+;;@ end
 ;;@ if j == tile - 1 + (kw - 1 - r) // stride
         (br_if $out (local.get $never))
 ;;@ else
@@ -99,7 +102,7 @@
       )
 ;;@ end
 ;;@ define column
-        (local.set $c (v128.load offset=@{i * col_step} (local.get $@{x}@{p})))
+        (local.set $c (v128.load offset=@{(i - skip) * col_step} (local.get $@{x}@{p})))
 ;;@ for t in 0..tile
 ;;@ if i - t * stride >= 0
 ;;@ if i - t * stride < kw
@@ -116,8 +119,8 @@
 ;;@ end
 ;;@ end
 ;;@ define short
-          (local.set $m0 (v128.load offset=16 (local.get $w)))
-          (local.set $o0 (v128.load offset=32 (local.get $w)))
+          (local.set $m0 (v128.load offset=@{16 * biases} (local.get $w)))
+          (local.set $o0 (v128.load offset=@{16 * biases + 16} (local.get $w)))
 ;;@ for t in 0..tile
           (local.set $c (f32x4.mul (f32x4.convert_i32x4_s (local.get $a@{t})) (local.get $m0)))
 ;;@ if signed
@@ -127,15 +130,17 @@
           (local.set $a@{t} (i32x4.relaxed_trunc_f32x4_s (f32x4.add (local.get $c) (local.get $o0))))
 ;;@ end
 ;;@ if t % 2 or t == tile - 1
-          (local.set $a@{t - t % 2} (i16x8.add_sat_s (i16x8.narrow_i32x4_s (local.get $a@{t - t % 2}) (local.get $a@{t}))
-            (i16x8.splat (i32.const @{zero_out}))))
+          (local.set $a@{t - t % 2} (i16x8.narrow_i32x4_s (local.get $a@{t - t % 2}) (local.get $a@{t})))
+;;@ if plain == 0
+          (local.set $a@{t - t % 2} (i16x8.add_sat_s (local.get $a@{t - t % 2}) (i16x8.splat (i32.const @{zero_out}))))
+;;@ end
 ;;@ end
 ;;@ end
 ;;@ end
 ;;@ define long
 ;;@ for h in 0..2
-          (local.set $m@{h} (v128.load offset=@{16 + 16 * h} (local.get $w)))
-          (local.set $o@{h} (v128.load offset=@{48 + 16 * h} (local.get $w)))
+          (local.set $m@{h} (v128.load offset=@{16 * biases + 0 + 16 * h} (local.get $w)))
+          (local.set $o@{h} (v128.load offset=@{16 * biases + 32 + 16 * h} (local.get $w)))
 ;;@ end
 ;;@ for t in 0..tile
           (local.set $h0 (f64x2.convert_low_i32x4_s (local.get $a@{t})))
@@ -145,7 +150,7 @@
 ;;@ if signed
           (local.set $h@{h} (f64x2.add (f64x2.add
             (v128.or (v128.and (local.get $h@{h}) (v128.const i64x2 0x8000000000000000 0x8000000000000000))
-              (v128.load offset=@{80 + 16 * h} (local.get $w)))
+              (v128.load offset=@{16 * biases + 64 + 16 * h} (local.get $w)))
             (f64x2.relaxed_madd (local.get $h@{h}) (local.get $m@{h}) (local.get $o@{h}))) (f64x2.splat (f64.const @{magic}))))
 ;;@ else
           (local.set $h@{h} (f64x2.add
@@ -160,12 +165,17 @@
 ;;@ end
 ;;@ define bytes
 ;;@ for q in 0..(tile + 3) // 4
+;;@ if plain
+        (local.set $c (v128.xor (i8x16.splat (i32.const 128))
+          (i8x16.narrow_i16x8_u (local.get $a@{4 * q}) (local.get $a@{4 * q + 2 * (4 * q + 2 < tile)}))))
+;;@ else
         (local.set $c (i8x16.narrow_i16x8_s (local.get $a@{4 * q}) (local.get $a@{4 * q + 2 * (4 * q + 2 < tile)})))
 ;;@ if low > -128
         (local.set $c (i8x16.max_s (local.get $c) (i8x16.splat (i32.const @{low}))))
 ;;@ end
 ;;@ if high < 127
         (local.set $c (i8x16.min_s (local.get $c) (i8x16.splat (i32.const @{high}))))
+;;@ end
 ;;@ end
 ;;@ for t in 4 * q..4 * q + 4
 ;;@ if t < tile
