@@ -42,18 +42,19 @@ def pack(shape: Shape, params: Arrays) -> bytes:
     packed_factors = _packed_factors(shape, factors)
     tops = 127 - shape.zero_out, shape.zero_out + 128 if shape.short_signed else 0
     m, s = (values.astype(np.int64) for values in numbers)
-    short = short_factors(m, s, given - around, given + around, tops, once=shape.once)
+    ways = {"once": shape.once, "fused": shape.paired}
+    short, short_exact = short_factors(m, s, given - around, given + around, tops, **ways)
     for number, name in enumerate(("multiplier", "shift")):
         _put(out, shape.raw_at + number * 16 * shape.vectors, params[name].astype("<i4").tobytes())
     padded = np.zeros((*weights.shape[:3], 4 * shape.vectors), np.int16)
     padded[..., :outputs] = weights
     if shape.paired:
-        records, exact = pack_records(shape, bias, packed_factors, exact, *short, padded)
+        records, exact = pack_records(shape, bias, packed_factors, exact, short, short_exact, padded)
         _put(out, shape.weights_at, records)
         _put(out, 0, _record(shape, bool(exact.all())))
         return bytes(out)
     _put(out, shape.factors_at, packed_factors)
-    exact |= _put_short(out, shape, *short)
+    exact |= _put_short(out, shape, short, short_exact)
     _put(out, 0, _record(shape, bool(exact.all())))
     _put(out, shape.bias_at, bias.astype(np.int32).astype("<i4").tobytes())
     if shape.dense:
@@ -209,8 +210,6 @@ def _unpack_taps(shape: Shape, values: NDArray[Any]) -> NDArray[Any]:
     taps = pairs.reshape(down, across, groups, -1, 8)[:, :, :, : rows * columns]
     whole = taps.reshape(down, across, groups, rows, columns, 8).transpose(0, 3, 1, 4, 2, 5)
     return whole.reshape(down * rows, across * columns, 1, 8 * groups)[:, : shape.window.kernel[1]]
-
-
 
 
 _Packing = tuple[Callable[[Shape, NDArray[np.int16]], bytes], Callable[[Shape, NDArray[Any]], NDArray[Any]]]

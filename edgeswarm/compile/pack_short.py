@@ -22,13 +22,21 @@ I64 = NDArray[np.int64]
 
 
 def short_factors(
-    multiplier: I64, shift: I64, least: I64, greatest: I64, tops: tuple[int, int], *, once: bool = False
+    multiplier: I64,
+    shift: I64,
+    least: I64,
+    greatest: I64,
+    tops: tuple[int, int],
+    *,
+    once: bool = False,
+    fused: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """((factor, addend) of each output, whether they are exact) for sums from least to greatest.
 
     tops: the largest numbers that matter above the zero point and below; 0 below: all of these are the same.  Shifts to
     the left, and sums beyond 2^30, are not for float32, unless the answer is always the same: then it is the addend.
-    once: rounded as by `fixed_point.scaled_once`.
+    once: rounded as by `fixed_point.scaled_once`.  fused: numbers that are exact also on a machine that adds the addend to
+    the product before that is rounded.
     """
     scaled = fixed_point.scaled_once if once else fixed_point.scaled
     held = np.maximum(np.abs(least), np.abs(greatest)) < 1 << 31
@@ -44,7 +52,7 @@ def short_factors(
         sides = [_Side(*numbers, low, high, tops[0], 1, once), _Side(*numbers, -high, -low, tops[1], -1, once)]
         factor = np.ldexp(numbers[0].astype(np.float64), numbers[1] - 31).astype(np.float32)
         factor = (factor.view(np.int32) + np.where(factor > 0, np.int32(ulps), np.int32(0))).view(np.float32)
-        found[:, left], exact[left] = _addends(factor, [side for side in sides if len(side.wanted)])
+        found[:, left], exact[left] = _addends(factor, [side for side in sides if len(side.wanted)], fused)
     return found, exact
 
 
@@ -58,7 +66,9 @@ class _Side:
         self.at, self.before = np.clip(bounds, least, greatest), np.clip(bounds - 1, least, greatest)
 
 
-def _addends(factor: NDArray[np.float32], sides: list[_Side]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _addends(
+    factor: NDArray[np.float32], sides: list[_Side], fused: bool
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """((factor, addend), whether exact) of each output: the first addend that is."""
     real = factor.astype(np.float64)
     low = np.max([np.where(s.reached, s.wanted - s.at * real, -_FAR).max(axis=0) for s in sides], axis=0)
@@ -71,6 +81,9 @@ def _addends(factor: NDArray[np.float32], sides: list[_Side]) -> tuple[NDArray[n
         for s in sides:
             over, under = (np.trunc(sums.astype(np.float32) * factor + tried) for sums in (s.at, s.before))
             right &= ((over >= s.wanted) | ~s.reached).all(axis=0) & ((under < s.wanted) | ~s.missed).all(axis=0)
+            if fused:  # float64 may leave half a step of float32, which goes to the threshold: the safe side
+                over, under = ((sums.astype(np.float32) * real + tried).astype(np.float32) for sums in (s.at, s.before))
+                right &= ((over >= s.wanted) | ~s.reached).all(axis=0) & ((under < s.wanted) | ~s.missed).all(axis=0)
         addend = np.where(right & ~exact, tried, addend)
         exact |= right
     return np.stack([factor, addend]), exact

@@ -184,15 +184,16 @@ def test_floats_hold_sums_exactly_where_they_say_so(total: int, multiplier: int,
     st.lists(st.tuples(st.integers(2**30, 2**31 - 1), st.integers(-14, 0)), min_size=1, max_size=8),
     st.integers(1, 1 << 22),
     st.sampled_from([(255, 0), (127, 128), (0, 255), (30, 0)]),
+    st.booleans(),
     st.integers(0, 1 << 16),
 )
 def test_short_factors_agree_on_every_sum(
-    numbers: list[tuple[int, int]], reach: int, tops: tuple[int, int], seed: int
+    numbers: list[tuple[int, int]], reach: int, tops: tuple[int, int], fused: bool, seed: int
 ) -> None:
     """Checked at all thresholds and at random sums: what float32 gives is what whole numbers give."""
     multiplier, shift = (np.array(column, np.int64) for column in zip(*numbers, strict=True))
     ends = np.full(len(numbers), reach)
-    (factor, addend), exact = short_factors(multiplier, shift, -ends, ends, tops)
+    (factor, addend), exact = short_factors(multiplier, shift, -ends, ends, tops, fused=fused)
     sums = np.random.default_rng(seed).integers(-reach, reach + 1, (3000, len(numbers)))
     near = [sign * (thresholds(multiplier, shift, 255, sign) + by) for sign in (1, -1) for by in (-1, 0)]
     sums = np.concatenate([sums, np.clip(np.concatenate(near), -reach, reach)])
@@ -200,13 +201,18 @@ def test_short_factors_agree_on_every_sum(
     found = np.trunc(product + (np.copysign(addend, product) if tops[1] else addend))
     right = np.clip(fixed_point.scaled(sums, multiplier, shift), -tops[1], tops[0])
     assert ((np.clip(found, -tops[1], tops[0]) == right) | ~exact).all()
+    if fused:  # in one operation of the machine, which rounds once
+        whole = sums.astype(np.float32).astype(np.longdouble) * factor
+        found = np.trunc((whole + (np.copysign(addend, sums) if tops[1] else addend)).astype(np.float32))
+        assert ((np.clip(found, -tops[1], tops[0]) == right) | ~exact).all()
 
 
 def test_short_factors_are_found_for_what_nets_have() -> None:
     multiplier = np.random.default_rng(1).integers(1 << 30, 1 << 31, 200)
     ends = np.full(200, 1 << 18)
-    _, exact = short_factors(multiplier, np.full(200, -7), -ends, ends, (255, 0))
-    assert exact.mean() > 0.9
+    for fused in (False, True):
+        _, exact = short_factors(multiplier, np.full(200, -7), -ends, ends, (255, 0), fused=fused)
+        assert exact.mean() > 0.9
     bias = np.array([2**30 + 64, 3, -(2**30), 77])  # never anything else: the addend alone
     for tops, answers_ in (((255, 0), [4, 0, 0, 0]), ((127, 128), [4, 0, -4, 0])):
         (factor, addend), exact = short_factors(np.full(4, 2**30), np.full(4, -27), bias, bias, tops)

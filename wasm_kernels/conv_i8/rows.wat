@@ -9,7 +9,8 @@
 ;; each place has a bias of its own, which holds what margins would add; `skip` of its columns lie left of the row's
 ;; `columns`.  plain: all 8-bit numbers are answers, and the lowest is the zero point.  The factors' last word is a mark: MARK_SHORT,
 ;; float32 lies there; MARK_SUMS: no floats hold these sums, and they go to $s, `s_step` bytes a place; else float64.
-;; What is done with them is told in requantise.wat; here it is done to what is in registers.
+;; What is done with them is told in requantise.wat; here it is done to what is in registers.  In float32 the product and
+;; the addend are rounded once or twice, as the machine does it: packing has tried both.
 ;; $never is 0: arithmetic stays beside its loads by a branch behind every `between` columns.
 (func $@{name}
 ;;@ for p in 0..pairs
@@ -122,12 +123,14 @@
           (local.set $m0 (v128.load offset=@{16 * biases} (local.get $w)))
           (local.set $o0 (v128.load offset=@{16 * biases + 16} (local.get $w)))
 ;;@ for t in 0..tile
-          (local.set $c (f32x4.mul (f32x4.convert_i32x4_s (local.get $a@{t})) (local.get $m0)))
+          (local.set $c (f32x4.convert_i32x4_s (local.get $a@{t})))
 ;;@ if signed
-          (local.set $a@{t} (i32x4.relaxed_trunc_f32x4_s (f32x4.add (local.get $c) (v128.or (local.get $o0) (v128.and
-            (local.get $c) (v128.const i32x4 0x80000000 0x80000000 0x80000000 0x80000000))))))
+          (local.set $a@{t} (i32x4.relaxed_trunc_f32x4_s (f32x4.relaxed_madd (local.get $c) (local.get $m0)
+            (v128.or (local.get $o0) (v128.and (local.get $c)
+              (v128.const i32x4 0x80000000 0x80000000 0x80000000 0x80000000))))))
 ;;@ else
-          (local.set $a@{t} (i32x4.relaxed_trunc_f32x4_s (f32x4.add (local.get $c) (local.get $o0))))
+          (local.set $a@{t} (i32x4.relaxed_trunc_f32x4_s
+            (f32x4.relaxed_madd (local.get $c) (local.get $m0) (local.get $o0))))
 ;;@ end
 ;;@ if t % 2 or t == tile - 1
           (local.set $a@{t - t % 2} (i16x8.narrow_i32x4_s (local.get $a@{t - t % 2}) (local.get $a@{t})))
@@ -179,7 +182,11 @@
 ;;@ end
 ;;@ for t in 4 * q..4 * q + 4
 ;;@ if t < tile
+;;@ if t == 4 * q
+        (f32.store offset=@{t * y_step} (local.get $@{y}) (f32x4.extract_lane 0 (local.get $c)))
+;;@ else
         (v128.store32_lane offset=@{t * y_step} @{t - 4 * q} (local.get $@{y}) (local.get $c))
+;;@ end
 ;;@ end
 ;;@ end
 ;;@ end
