@@ -5,6 +5,7 @@ All of them may write where they read.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,15 @@ def _lookup_unpack(packed: bytes, outline: Outline, index: int) -> dict[str, NDA
 def _quantize(plan: Plan, index: int) -> list[Step]:
     node = plan.outline.nodes[index]
     x, y, made = plan.place(node.inputs[0]), plan.place(node.output), plan.outline.tensors[node.output]
-    values: dict[str, Value] = {"groups": -(-x.width // 16), "scale": exact(made.scale), "zero": made.zero_point}
+    scale = float(np.float32(made.scale))
+    inverse = math.frexp(scale)[0] == 0.5 and 2.0**-100 < scale < 2.0**100  # a power of 2: a product is as exact
+    values: dict[str, Value] = {
+        "groups": -(-x.width // 16),
+        "divide": "f32x4.mul" if inverse else "f32x4.div",
+        "by": exact(1 / scale if inverse else scale),
+        "zero": made.zero_point,
+        "lowest": int(made.zero_point == -128),
+    }
     return [NestStep("quantize", Part("affine_quantize", values), (x,), y)]
 
 

@@ -35,8 +35,8 @@ def short_factors(
 
     tops: the largest numbers that matter above the zero point and below; 0 below: all of these are the same.  Shifts to
     the left, and sums beyond 2^30, are not for float32, unless the answer is always the same: then it is the addend.
-    once: rounded as by `fixed_point.scaled_once`.  fused: numbers that are exact also on a machine that adds the addend to
-    the product before that is rounded.
+    once: rounded as by `fixed_point.scaled_once`.  fused: numbers that are exact also on a machine that adds the addend
+    to the product before that is rounded.
     """
     scaled = fixed_point.scaled_once if once else fixed_point.scaled
     held = np.maximum(np.abs(least), np.abs(greatest)) < 1 << 31
