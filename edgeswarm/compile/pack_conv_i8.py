@@ -7,7 +7,8 @@ Part by part, each at a multiple of 64 bytes:
   bias     i32, with what the input's zero point adds: kernels multiply the numbers as they are held
   raw      the multipliers, then the shifts, i32
   weights  i16, two steps of the sum side by side: panels of 4 vectors of 4 outputs, or depthwise groups of 8 channels;
-           (pack_winograd.py: where tiles are transformed; pack_dense_i8.py: dense layers)
+           (pack_winograd.py: where tiles are transformed; pack_dense_i8.py: dense layers; pack_depthwise_i8.py: rows in
+           pairs, with factors and bias among the weights)
 Outputs are padded to whole vectors (depthwise: pairs of vectors) with zeros.
 """
 
@@ -33,7 +34,6 @@ def pack(shape: Shape, params: Arrays) -> bytes:
     """The packed node."""
     out = bytearray(shape.size)
     weights = _weights(shape, params["weights"]).astype(np.int64)
-    outputs = shape.outputs
     bias = params["bias"].astype(np.int64) - shape.read_zero * weights.sum(axis=(0, 1, 2))
     reach = max(shape.zero + 128, 127 - shape.zero)
     around, given = np.abs(weights).sum(axis=(0, 1, 2)) * reach, params["bias"].astype(np.int64)
@@ -46,10 +46,8 @@ def pack(shape: Shape, params: Arrays) -> bytes:
     short, short_exact = short_factors(m, s, given - around, given + around, tops, **ways)
     for number, name in enumerate(("multiplier", "shift")):
         _put(out, shape.raw_at + number * 16 * shape.vectors, params[name].astype("<i4").tobytes())
-    padded = np.zeros((*weights.shape[:3], 4 * shape.vectors), np.int16)
-    padded[..., :outputs] = weights
     if shape.paired:
-        records, exact = pack_records(shape, bias, packed_factors, exact, short, short_exact, padded)
+        records, exact = pack_records(shape, bias, packed_factors, exact, short, short_exact, _whole(shape, weights))
         _put(out, shape.weights_at, records)
         _put(out, 0, _record(shape, bool(exact.all())))
         return bytes(out)
@@ -60,8 +58,15 @@ def pack(shape: Shape, params: Arrays) -> bytes:
     if shape.dense:
         pack_dense(out, shape, weights[0, 0], bias)
         return bytes(out)
-    _put(out, shape.weights_at, _packing(shape)[0](shape, padded))
+    _put(out, shape.weights_at, _packing(shape)[0](shape, _whole(shape, weights)))
     return bytes(out)
+
+
+def _whole(shape: Shape, weights: NDArray[np.int64]) -> NDArray[np.int16]:
+    """Outputs padded to whole vectors."""
+    padded = np.zeros((*weights.shape[:3], 4 * shape.vectors), np.int16)
+    padded[..., : shape.outputs] = weights
+    return padded
 
 
 def unpack(shape: Shape, packed: bytes) -> dict[str, NDArray[Any]]:
