@@ -35,15 +35,13 @@ def pack(shape: Shape, params: Arrays) -> bytes:
     out = bytearray(shape.size)
     weights = _weights(shape, params["weights"]).astype(np.int64)
     bias = params["bias"].astype(np.int64) - shape.read_zero * weights.sum(axis=(0, 1, 2))
-    reach = max(shape.zero + 128, 127 - shape.zero)
-    around, given = np.abs(weights).sum(axis=(0, 1, 2)) * reach, params["bias"].astype(np.int64)
+    ends = _ends(shape, weights, params["bias"].astype(np.int64))
     numbers = params["multiplier"], params["shift"]
-    factors, exact = factors_of(*numbers, given - around, given + around, once=shape.once)
+    factors, exact = factors_of(*numbers, *ends, once=shape.once)
     packed_factors = _packed_factors(shape, factors)
     tops = 127 - shape.zero_out, shape.zero_out + 128 if shape.short_signed else 0
     m, s = (values.astype(np.int64) for values in numbers)
-    ways = {"once": shape.once, "fused": shape.paired}
-    short, short_exact = short_factors(m, s, given - around, given + around, tops, **ways)
+    short, short_exact = short_factors(m, s, *ends, tops, once=shape.once, fused=shape.paired)
     for number, name in enumerate(("multiplier", "shift")):
         _put(out, shape.raw_at + number * 16 * shape.vectors, params[name].astype("<i4").tobytes())
     if shape.paired:
@@ -60,6 +58,15 @@ def pack(shape: Shape, params: Arrays) -> bytes:
         return bytes(out)
     _put(out, shape.weights_at, _packing(shape)[0](shape, _whole(shape, weights)))
     return bytes(out)
+
+
+def _ends(
+    shape: Shape, weights: NDArray[np.int64], bias: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Between which an output's sums lie: each weight by the number that takes it furthest down, and up."""
+    above, below = np.maximum(weights, 0).sum(axis=(0, 1, 2)), np.minimum(weights, 0).sum(axis=(0, 1, 2))
+    low, high = -128 - shape.zero, 127 - shape.zero
+    return bias + above * low + below * high, bias + above * high + below * low
 
 
 def _whole(shape: Shape, weights: NDArray[np.int64]) -> NDArray[np.int16]:
