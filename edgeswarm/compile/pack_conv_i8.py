@@ -7,7 +7,8 @@ Part by part, each at a multiple of 64 bytes:
   bias     i32, with what the input's zero point adds: kernels multiply the numbers as they are held
   raw      the multipliers, then the shifts, i32
   weights  i16, two steps of the sum side by side: panels of 4 vectors of 4 outputs, or depthwise groups of 8 channels;
-           (pack_winograd.py: where tiles are transformed; pack_dense_i8.py: dense layers)
+           (pack_winograd.py: where tiles are transformed; pack_dense_i8.py: dense layers; pack_places_i8.py: bytes, in 1 x 1
+           convolutions whose weights keep to 16 bits)
 Outputs are padded to whole vectors (depthwise: pairs of vectors) with zeros.
 """
 
@@ -20,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeswarm.compile.pack_dense_i8 import pack_dense, unpack_dense
+from edgeswarm.compile.pack_places_i8 import has_bytes, holds_bytes, pack_bytes, unpack_bytes
 from edgeswarm.compile.pack_short import short_factors
 from edgeswarm.compile.pack_winograd import pack_tiles, unpack_tiles
-from edgeswarm.compile.shape_conv_i8 import PANEL_VECTORS, Shape
+from edgeswarm.compile.shape_conv_i8 import FORM, PANEL_VECTORS, Shape
 from edgeswarm.model import fixed_point
 
 MAGIC = 1.5 * 2.0**52
@@ -52,7 +54,10 @@ def pack(shape: Shape, params: Arrays) -> bytes:
         return bytes(out)
     padded = np.zeros((*weights.shape[:3], 4 * shape.vectors), np.int16)
     padded[..., :outputs] = weights
-    _put(out, shape.weights_at, _packing(shape)[0](shape, padded))
+    held = pack_bytes(shape, weights[0, 0], bias) if has_bytes(shape) else None
+    if held:
+        _put(out, FORM, held[0])
+    _put(out, shape.weights_at, held[1] if held else _packing(shape)[0](shape, padded))
     return bytes(out)
 
 
@@ -64,6 +69,8 @@ def unpack(shape: Shape, packed: bytes) -> dict[str, NDArray[Any]]:
 
     if shape.dense:
         weights = unpack_dense(shape, packed)
+    elif holds_bytes(shape, packed):
+        weights = unpack_bytes(shape, packed)[..., : shape.outputs]
     else:
         values = read(shape.weights_at, "<i2", shape.weights_bytes // 2)
         weights = _packing(shape)[1](shape, values)[..., : shape.outputs]
