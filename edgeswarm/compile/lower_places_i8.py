@@ -24,7 +24,7 @@ def places_call(functions: Functions, s: Shape, values: Mapping[str, Value], wei
     del values["widen"]
     values |= {
         "copy": functions.function("conv_i8_copy_u8", {}),
-        "sums": _panels(functions, s, steps),
+        "sums": _panels(functions, s, int(values["rows"]), steps),
         "rest": rest,
         "turned_at": turned_at(s),
         "rest_at": rest_at(s),
@@ -34,10 +34,12 @@ def places_call(functions: Functions, s: Shape, values: Mapping[str, Value], wei
     return f"(if (i32.load (i32.const {weights + FORM})) (then {held}) (else {plain}))"
 
 
-def _panels(functions: Functions, s: Shape, steps: Mapping[str, Value]) -> str:
+def _panels(functions: Functions, s: Shape, rows: int, steps: Mapping[str, Value]) -> str:
     rounds, unroll = rounds_of(s)
-    tile = min(_TILE, s.window.height * s.window.width)
-    shape = {"rounds": rounds, "unroll": unroll, "tile": tile, **steps}
+    places = s.window.height * s.window.width
+    tile = min(_TILE, places)
+    alone = int(any(count % tile for count in (rows, places)))  # whether a place is left over
+    shape = {"rounds": rounds, "unroll": unroll, "tile": tile, "alone": alone, **steps}
     widths = [PANEL_VECTORS if s.vectors >= PANEL_VECTORS else 0, s.vectors % PANEL_VECTORS]
     sums = [functions.function("conv_i8_gemm_u8", {"width": width} | shape) if width else "" for width in widths]
     values: dict[str, Value] = {

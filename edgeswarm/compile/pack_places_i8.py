@@ -3,7 +3,7 @@
 The code holds both forms, and the region has the size of the 16-bit panels; which of the two is in it, the packed
 node's record says, for it depends on the weights.  In place of the panels lie then:
   panels  i8, for 4 vectors of 4 outputs: step by step of 4 inputs, output by output (`held.kept`, over STEPS steps)
-  turned  the bias where the input is read as q + 128, i32
+  turned  the bias where kept weights meet q + 128, i32
   rest    what the kept weights lack (`held.pack_rest`)
 """
 
@@ -21,8 +21,8 @@ REST_LENGTH = 88  # i32, bytes of the rest
 STEPS = 2  # of 4 inputs, whose products are summed in 16 bits
 INPUTS_MIN = 64  # below, there is little to gain, and trained weights are larger
 _UNROLL_MAX = 16  # pairs of steps in a body
-_GAIN = 0.4 / 16  # cycles that a weight costs less as a byte, at each place
-_REST_CYCLES = 1.5  # that an entry of the rest costs, at each place
+_GAIN = 0.38 / 16  # cycles that a weight costs less as a byte, at each place
+_REST_CYCLES = 2.2  # that an entry of the rest costs, at each place
 
 I64 = NDArray[np.int64]
 
@@ -39,13 +39,14 @@ def rounds_of(shape: Shape) -> tuple[int, int]:
     return rounds, -(-pairs // rounds)
 
 
-def _padded(shape: Shape) -> int:
+def padded(shape: Shape) -> int:
+    """Inputs with those that only fill the last body: their weights are 0."""
     rounds, unroll = rounds_of(shape)
     return rounds * unroll * 4 * STEPS
 
 
 def turned_at(shape: Shape) -> int:
-    return shape.weights_at + 4 * shape.vectors * _padded(shape)
+    return shape.weights_at + 4 * shape.vectors * padded(shape)
 
 
 def rest_at(shape: Shape) -> int:
@@ -57,25 +58,25 @@ def pack_bytes(shape: Shape, weights: I64, bias: I64) -> tuple[bytes, bytes] | N
 
     None where it does not fit there, or does not pay.
     """
-    padded = np.zeros((_padded(shape), 4 * shape.vectors), np.int64)
-    padded[: shape.inputs, : shape.outputs] = weights
-    lanes = padded.reshape(-1, STEPS, 2, 2, 4 * shape.vectors).transpose(0, 2, 4, 1, 3)
+    whole = np.zeros((padded(shape), 4 * shape.vectors), np.int64)
+    whole[: shape.inputs, : shape.outputs] = weights
+    lanes = whole.reshape(-1, STEPS, 2, 2, 4 * shape.vectors).transpose(0, 2, 4, 1, 3)
     held = kept(lanes.reshape(*lanes.shape[:3], -1)).reshape(lanes.shape).transpose(0, 3, 1, 4, 2)
     steps = held.reshape(-1, 4, shape.vectors, 4).transpose(0, 2, 3, 1).astype(np.int8)
-    rest = pack_rest(padded - held.reshape(padded.shape))
+    rest = pack_rest(whole - held.reshape(whole.shape))
     room = shape.size - rest_at(shape)
     if len(rest) > room or len(rest) // REST_BYTES * _REST_CYCLES > weights.size * _GAIN:
         return None
     panels = b"".join(steps[:, at : at + PANEL_VECTORS].tobytes() for at in range(0, shape.vectors, PANEL_VECTORS))
     turned = np.zeros(4 * shape.vectors, "<i4")
-    turned[: shape.outputs] = (bias - 128 * weights.sum(axis=0)).astype(np.int32)
+    turned[: shape.outputs] = (bias - 128 * held.reshape(whole.shape).sum(axis=0)[: shape.outputs]).astype(np.int32)
     return np.array([STEPS, len(rest)], "<i4").tobytes(), panels + turned.tobytes() + rest
 
 
 def unpack_bytes(shape: Shape, packed: bytes) -> NDArray[np.int64]:
     """The weights, [1, 1, inputs, outputs], where `holds_bytes`.  Raises ModelError for a rest that none packed."""
     length = int(np.frombuffer(packed, "<i4", 1, REST_LENGTH)[0])
-    start, inputs, outputs = rest_at(shape), _padded(shape), 4 * shape.vectors
+    start, inputs, outputs = rest_at(shape), padded(shape), 4 * shape.vectors
     if length % REST_BYTES or not 0 <= length <= shape.size - start:
         raise ModelError(f"weights: expected at most {shape.size - start} bytes of a rest, found {length}")
     values = np.frombuffer(packed, np.int8, inputs * outputs, shape.weights_at)

@@ -7,7 +7,8 @@
 ;; `rounds` bodies of `unroll` such pairs of steps.  Where the inputs end before them, the packed weights are 0, and what
 ;; lies behind is read and not used.  With one round no sum goes through memory, else the sums wait in y between bodies.
 ;;
-;; Cranelift's habits are told in dense_f32/gemv.wat.  Here a branch on $never, which is 0, follows each vector.
+;; Cranelift's habits are told in dense_f32/gemv.wat.  Here a branch on $never, which is 0, follows each vector of
+;; several places, or each pair of steps of one.  `alone`: whether a place may be left over.
 ;;@ define pair
 ;;@ if u % 2 == 0
 ;;@ for r in 0..rows
@@ -30,8 +31,11 @@
               (i16x8.relaxed_dot_i8x16_i7x16_s (local.get $d) (local.get $t@{r})))
             (v128.const i32x4 0x10001 0x10001 0x10001 0x10001))))
 ;;@ end
+;;@ if rows > 1
           (br_if $out (local.get $never))
 ;;@ end
+;;@ end
+          (br_if $out (local.get $never))
 ;;@ end
 ;;@ define four
 ;;@ for i in 0..16
@@ -94,8 +98,10 @@
       (br_if $pixel (i32.ge_u (local.tee $pixels (i32.sub (local.get $pixels) (i32.const @{tile})))
         (i32.const @{tile}))))))
 ;;@ end
+;;@ if tile == 1 or alone
   (if (local.get $pixels) (then
     (loop $pixel
 ;;@ use tile rows=1
       (br_if $pixel (local.tee $pixels (i32.sub (local.get $pixels) (i32.const 1)))))))
+;;@ end
 )

@@ -1,10 +1,11 @@
-;; rest.wat for `places` places at once: each entry is read once.  x: `x_step` bytes a place; y: `y_step` bytes.
+;; What kept weights lack (compile/held.py), product by product, for `places` places:  y[n] += delta * x[k].
+;; $x: i8, `x_step` bytes a place; $y: `y_step` bytes a place.  $e to $end: entries of 8 bytes: u16 k, u16 n, i32 delta.
+;; An entry is read once for all places, of which `tile` are written out.
 ;;@ define place
         (i32.store offset=@{r * y_step} (local.get $yp) (i32.add (i32.load offset=@{r * y_step} (local.get $yp))
-          (i32.mul (local.get $delta) (i32.sub
-            (i32.xor (local.get $turn) (i32.load8_u offset=@{r * x_step} (local.get $xp))) (local.get $turn)))))
+          (i32.mul (local.get $delta) (i32.load8_s offset=@{r * x_step} (local.get $xp)))))
 ;;@ end
-(func $@{name} (param $x i32) (param $e i32) (param $end i32) (param $y i32) (param $places i32) (param $turn i32)
+(func $@{name} (param $x i32) (param $e i32) (param $end i32) (param $y i32) (param $places i32)
   (local $xp i32) (local $yp i32) (local $n i32) (local $delta i32)
   (if (i32.lt_u (local.get $e) (local.get $end)) (then
     (loop $entry
