@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgeswarm.compile.lowering import Functions
-from edgeswarm.compile.pack_places_i8 import FORM, REST_LENGTH, has_bytes, rest_at, rounds_of, turned_at
-from edgeswarm.compile.shape_conv_i8 import PANEL_VECTORS, Shape
+from edgeswarm.compile.pack_places_i8 import REST_LENGTH, has_bytes, rest_at, rounds_of, turned_at
+from edgeswarm.compile.shape_conv_i8 import FORM, PANEL_VECTORS, Shape
 from edgeswarm.compile.template import Value
 
 _TILE = 2  # places that a pass over a panel does at once

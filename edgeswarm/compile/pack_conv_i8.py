@@ -2,13 +2,13 @@
 
 Part by part, each at a multiple of 64 bytes:
   record   what requantise.wat reads, and at FLAG whether its floats do not hold a sum exactly: then requantise_any.wat;
-           of dense layers at FORM what their weights are (pack_dense_i8.py)
+           of dense layers and 1 x 1 convolutions at FORM what their weights are (pack_dense_i8.py, pack_places_i8.py)
   factors  float64, for each 4 outputs (`Shape.factor_bytes`)
   bias     i32, with what the input's zero point adds: kernels multiply the numbers as they are held
   raw      the multipliers, then the shifts, i32
   weights  i16, two steps of the sum side by side: panels of 4 vectors of 4 outputs, or depthwise groups of 8 channels;
-           (pack_winograd.py: where tiles are transformed; pack_dense_i8.py: dense layers; pack_places_i8.py: bytes, in 1 x 1
-           convolutions whose weights keep to 16 bits)
+           (pack_winograd.py: where tiles are transformed; pack_dense_i8.py: dense layers; pack_places_i8.py: 1 x 1
+           convolutions whose weights allow it)
 Outputs are padded to whole vectors (depthwise: pairs of vectors) with zeros.
 """
 

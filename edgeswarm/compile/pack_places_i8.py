@@ -1,7 +1,7 @@
 """How the weights of a pointwise 8-bit convolution lie as bytes (wasm_kernels/conv_i8/places_u8.wat), where that pays.
 
 The code holds both forms, and the region has the size of the 16-bit panels; which of the two is in it, the packed
-node's record says, for it depends on the weights.  In place of the panels lie then:
+node's record says at FORM (0 or STEPS), for it depends on the weights.  In place of the panels lie then:
   panels  i8, for 4 vectors of 4 outputs: step by step of 4 inputs, output by output (`held.kept`, over STEPS steps)
   turned  the bias where kept weights meet q + 128, i32
   rest    what the kept weights lack (`held.pack_rest`)
@@ -12,12 +12,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeswarm.compile.held import REST_BYTES, kept, pack_rest, unpack_rest
-from edgeswarm.compile.shape_conv_i8 import PANEL_VECTORS, Shape
+from edgeswarm.compile.held import REST_BYTES, REST_INDEX_MAX, kept, pack_rest, unpack_rest
+from edgeswarm.compile.shape_conv_i8 import FORM, PANEL_VECTORS, Shape
 from edgeswarm.errors import ModelError
 
-FORM = 84  # of the record: i32, 0 or STEPS
-REST_LENGTH = 88  # i32, bytes of the rest
+REST_LENGTH = FORM + 4  # of the record: bytes of the rest
 STEPS = 2  # of 4 inputs, whose products are summed in 16 bits
 INPUTS_MIN = 64  # below, there is little to gain, and trained weights are larger
 _UNROLL_MAX = 16  # pairs of steps in a body
@@ -29,7 +28,8 @@ I64 = NDArray[np.int64]
 
 def has_bytes(shape: Shape) -> bool:
     """Whether the code of a convolution reads weights in bytes too."""
-    return shape.pointwise and not shape.dense and shape.inputs >= INPUTS_MIN
+    named = max(shape.inputs, shape.outputs) <= REST_INDEX_MAX
+    return shape.pointwise and not shape.dense and shape.inputs >= INPUTS_MIN and named
 
 
 def rounds_of(shape: Shape) -> tuple[int, int]:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-import wasmtime
+from conv_i8_cases import answers, made
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeswarm.compile import Kernel, compile_graph, pack_weights, unpack_graph
+from edgeswarm.compile import compile_graph, pack_weights, unpack_graph
 from edgeswarm.compile.held import REST_BYTES, REST_INDEX_MAX
 from edgeswarm.compile.pack_conv_i8 import pack, unpack
-from edgeswarm.compile.pack_places_i8 import FORM, REST_LENGTH, STEPS, has_bytes, rest_at
-from edgeswarm.compile.shape_conv_i8 import shape_of
+from edgeswarm.compile.pack_places_i8 import REST_LENGTH, STEPS, has_bytes, rest_at
+from edgeswarm.compile.shape_conv_i8 import FORM, shape_of
 from edgeswarm.errors import ModelError
 from edgeswarm.model.graph import Graph
-from tests.compile.conftest import Runner
-from tests.compile.test_conv_i8 import answers, made
 
+Load = Callable[..., Any]
 QUICK = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 KINDS = ("small", "few are large", "many are large", "one output", "worst that is held")
 
@@ -55,17 +53,10 @@ def form_of(graph: Graph) -> int:
     return int(np.frombuffer(packed, "<i4", 1, FORM)[0])
 
 
-def engine_of(signed: bool) -> wasmtime.Engine:
-    config = wasmtime.Config()
-    config.wasm_relaxed_simd_deterministic = signed
-    return wasmtime.Engine(config)
-
-
-@pytest.fixture(scope="module")
-def both() -> list[Callable[[Kernel], Runner]]:
-    """Loads a kernel where bit 7 is no sign (x86), and where it is one."""
-    engines = [engine_of(signed) for signed in (False, True)]
-    return [lambda kernel, e=engine: Runner(e, kernel.wasm, kernel.layout, kernel.weights) for engine in engines]
+@pytest.fixture
+def both(load: Load, load_signed: Load) -> list[Load]:
+    """Loads a kernel on a machine to which bit 7 is no sign (x86), and on one to which it is."""
+    return [load, load_signed]
 
 
 @QUICK
@@ -79,7 +70,7 @@ def both() -> list[Callable[[Kernel], Runner]]:
     st.integers(0, 1 << 16),
 )
 def test_any_shape_and_any_weights_on_either_machine(
-    both: list[Any], op: str, size: tuple[int, int], inputs: int, outputs: int, kind: str, zeros: Any, seed: int
+    both: list[Load], op: str, size: tuple[int, int], inputs: int, outputs: int, kind: str, zeros: Any, seed: int
 ) -> None:
     graph = made(op, (*size, inputs), channels=outputs, zeros=zeros, seed=seed)
     graph = with_weights(graph, weights_of(kind, inputs, outputs, seed))
@@ -88,7 +79,7 @@ def test_any_shape_and_any_weights_on_either_machine(
 
 
 @pytest.mark.parametrize("mode", ["fast", "deterministic"])
-def test_the_form_follows_the_weights_and_the_code_does_not(both: list[Any], mode: str) -> None:
+def test_the_form_follows_the_weights_and_the_code_does_not(both: list[Load], mode: str) -> None:
     graphs = [with_weights(made("conv2d_i8", (6, 7, 128), channels=36), weights_of(kind, 128, 36, 1)) for kind in KINDS]
     assert [form_of(graph) for graph in graphs] == [STEPS, STEPS, 0, 0, STEPS]
     for graph in graphs:
@@ -100,19 +91,6 @@ def test_the_form_follows_the_weights_and_the_code_does_not(both: list[Any], mod
         assert pack_weights(graph, kernels[0].layout) == kernel.weights
         again = unpack_graph(kernel.weights, graph.outline)
         assert (again.nodes[1].params["weights"] == graph.nodes[1].params["weights"]).all()
-
-
-def test_both_machines_are_met_here() -> None:
-    """Else the tests above would say less than they seem to."""
-    text = """(module (func (export "ask") (result i32) (i16x8.extract_lane_s 0 (i16x8.relaxed_dot_i8x16_i7x16_s
-      (i8x16.splat (i32.const 1)) (i8x16.splat (i32.const 0x80))))))"""
-    found = []
-    for signed in (False, True):
-        engine = engine_of(signed)
-        store = wasmtime.Store(engine)
-        exports: Any = wasmtime.Instance(store, wasmtime.Module(engine, text), []).exports(store)
-        found.append(exports["ask"](store))
-    assert found == [-256 if platform.machine() == "aarch64" else 256, -256]
 
 
 def test_a_rest_that_none_packed_is_refused() -> None:
@@ -130,3 +108,9 @@ def test_a_rest_that_none_packed_is_refused() -> None:
     bad[rest_at(shape) : rest_at(shape) + 2] = np.uint16(REST_INDEX_MAX).tobytes()
     with pytest.raises(ModelError, match="rest"):
         unpack(shape, bytes(bad))
+
+
+def test_a_layer_of_more_outputs_than_entries_can_name_has_no_bytes() -> None:
+    shape = shape_of(made("conv2d_i8", (2, 2, 64), channels=4).outline, 1)
+    assert has_bytes(shape) and has_bytes(replace(shape, outputs=REST_INDEX_MAX))
+    assert not has_bytes(replace(shape, outputs=REST_INDEX_MAX + 1))
