@@ -22,7 +22,7 @@ from edgeswarm.model.graph import Graph
 
 Load = Callable[..., Any]
 QUICK = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-KINDS = ("small", "few are large", "many are large", "one output", "worst that is held")
+KINDS = ("small", "few are large", "many are large", "one output", "worst that is held", "a little more")
 
 
 def with_weights(graph: Graph, weights: np.ndarray) -> Graph:
@@ -45,6 +45,9 @@ def weights_of(kind: str, inputs: int, outputs: int, seed: int) -> np.ndarray:
     elif kind == "worst that is held":  # what is summed in 16 bits meets both ends of them
         weights[:] = 0
         weights[:: 4 * STEPS], weights[1 :: 4 * STEPS], weights[4 :: 4 * STEPS] = 127, -128, 1
+    elif kind == "a little more":
+        weights[:, :1] = 0
+        weights[:: 4 * STEPS, 0], weights[4 :: 4 * STEPS, 0] = 127, 2
     return weights
 
 
@@ -81,7 +84,7 @@ def test_any_shape_and_any_weights_on_either_machine(
 @pytest.mark.parametrize("mode", ["fast", "deterministic"])
 def test_the_form_follows_the_weights_and_the_code_does_not(both: list[Load], mode: str) -> None:
     graphs = [with_weights(made("conv2d_i8", (6, 7, 128), channels=36), weights_of(kind, 128, 36, 1)) for kind in KINDS]
-    assert [form_of(graph) for graph in graphs] == [STEPS, STEPS, 0, 0, STEPS]
+    assert [form_of(graph) for graph in graphs] == [STEPS, STEPS, 0, 0, STEPS, STEPS]
     for graph in graphs:
         for load in both:
             answers(load, graph, mode=mode)
