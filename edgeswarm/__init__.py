@@ -52,7 +52,7 @@ The walk of one model to a kernel (docs/tflite.md, docs/onnx.md), and to a devic
     4  compile/lower_*      steps -> templates of wasm_kernels/, filled in: the code depends on shapes, never on weights
     5  compile/pack_*       weights as that code reads them; a swap of weights packs anew, and compiles nothing
     6  jail/delegate        the file itself in LiteRT, in a jail of its own, where a device has it
-    7  app/delegation       measured there: the fastest whose golden vectors hold; the kernel when it dies, hangs or lies
+    7  app/delegation       measured there: the fastest whose golden vectors hold; the kernel if it dies, hangs or lies
 
 The walk of one command through a cell (docs/swarm.md; a device is in one when DIR/swarm/cell.toml exists):
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgeswarm.compile.abi import Rows
 from edgeswarm.compile.lower_dense_i8 import dense_values
 from edgeswarm.compile.lower_depthwise_i8 import pair_bytes, paired, row_values_of, taps
+from edgeswarm.compile.lower_places_i8 import places_call
 from edgeswarm.compile.lowering import Functions, Lowering, Plan, Step
 from edgeswarm.compile.pack_conv_i8 import pack, unpack
 from edgeswarm.compile.shape_conv_i8 import FLAT_STEPS_MAX, PANEL_VECTORS, UNROLL_MAX, Shape, aligned, shape_of
@@ -62,8 +63,9 @@ class ConvStep:
         elif s.winograd:
             name = functions.function("conv_i8_winograd", values | _tiles(functions, s))
         elif s.pointwise:
-            places: dict[str, Value] = {"places": s.window.height * s.window.width, "outputs": s.outputs}
-            name = functions.function("conv_i8_places", values | _pass(functions, s, self.rows) | places)
+            x, y = functions.pointer(self.x, rows), functions.pointer(self.y, rows)
+            arguments = f"{x} (i32.const {self.weights}) (i32.const {self.scratch}) {y}"
+            return places_call(functions, s, values | _pass(functions, s, self.rows), self.weights, arguments)
         else:
             name = functions.function("conv_i8_layer", values | _pass(functions, s, self.rows) | _image(s))
         x, y = functions.pointer(self.x, rows), functions.pointer(self.y, rows)

@@ -2,13 +2,13 @@
 
 Part by part, each at a multiple of 64 bytes:
   record   what requantise.wat reads, and at FLAG whether its floats do not hold a sum exactly: then requantise_any.wat;
-           of dense layers at FORM what their weights are (pack_dense_i8.py)
+           of dense layers and 1 x 1 convolutions at FORM what their weights are (pack_dense_i8.py, pack_places_i8.py)
   factors  float64, for each 4 outputs (`Shape.factor_bytes`)
   bias     i32, with what the input's zero point adds: kernels multiply the numbers as they are held
   raw      the multipliers, then the shifts, i32
   weights  i16, two steps of the sum side by side: panels of 4 vectors of 4 outputs, or depthwise groups of 8 channels;
-           (pack_winograd.py: where tiles are transformed; pack_dense_i8.py: dense layers; pack_depthwise_i8.py: rows in
-           pairs, with factors and bias among the weights)
+           (pack_winograd.py: where tiles are transformed; pack_dense_i8.py: dense layers; pack_places_i8.py: 1 x 1
+           convolutions whose weights allow it; pack_depthwise_i8.py: rows in pairs, with factors and bias among them)
 Outputs are padded to whole vectors (depthwise: pairs of vectors) with zeros.
 """
 
@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from edgeswarm.compile.pack_dense_i8 import pack_dense, unpack_dense
 from edgeswarm.compile.pack_depthwise_i8 import pack_records, unpack_records
+from edgeswarm.compile.pack_places_i8 import has_bytes, holds_bytes, pack_bytes, unpack_bytes
 from edgeswarm.compile.pack_short import short_factors
 from edgeswarm.compile.pack_winograd import pack_tiles, unpack_tiles
-from edgeswarm.compile.shape_conv_i8 import MAGIC, PANEL_VECTORS, Shape
+from edgeswarm.compile.shape_conv_i8 import FORM, MAGIC, PANEL_VECTORS, Shape
 from edgeswarm.model import fixed_point
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -56,7 +57,10 @@ def pack(shape: Shape, params: Arrays) -> bytes:
     if shape.dense:
         pack_dense(out, shape, weights[0, 0], bias)
         return bytes(out)
-    _put(out, shape.weights_at, _packing(shape)[0](shape, _whole(shape, weights)))
+    held = pack_bytes(shape, weights[0, 0], bias) if has_bytes(shape) else None
+    if held:
+        _put(out, FORM, held[0])
+    _put(out, shape.weights_at, held[1] if held else _packing(shape)[0](shape, _whole(shape, weights)))
     return bytes(out)
 
 
@@ -88,6 +92,8 @@ def unpack(shape: Shape, packed: bytes) -> dict[str, NDArray[Any]]:
         held = read(shape.bias_at, "<i4", shape.outputs)
         if shape.dense:
             weights = unpack_dense(shape, packed)
+        elif holds_bytes(shape, packed):
+            weights = unpack_bytes(shape, packed)
         else:
             values = read(shape.weights_at, "<i2", shape.weights_bytes // 2)
             weights = _packing(shape)[1](shape, values)
