@@ -222,6 +222,8 @@ def _panels(functions: Functions, s: Shape) -> str:
     shape: dict[str, Value] = {
         "splat": 0,
         "repeat": 1,
+        "biased": 1,
+        "rest": 1,
         "x_step": 2 * s.inputs * s.window.stride[1],
         "y_step": 16 * s.vectors,
         "groups": groups,

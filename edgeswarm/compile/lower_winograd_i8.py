@@ -1,4 +1,7 @@
-"""3x3 convolutions of stride 1 in 8 bits by F(4x4, 3x3): a quarter of the products, exact (conv_i8/winograd.wat)."""
+"""3x3 convolutions in 8 bits by transforms of tiles of 4x4 outputs, exact (conv_i8/winograd.wat).
+
+Of stride 1 by F(4x4, 3x3): a quarter of the products.  Of stride 2: 9 of 16 (pack_winograd.py tells how).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from edgeswarm.compile.shape_conv_i8 import FLAT_STEPS_MAX, PANEL_VECTORS, UNROL
 from edgeswarm.compile.template import Value
 
 TILE = 2  # places that a pass over a panel does at once: 8 sums and their factors fill 16 registers
+_KINDS = ((16, 4), (8, 2), (1, 1))  # strided: (places, how many channels of the input each sums up) as they lie
 
 
 def tiles(functions: Functions, s: Shape, widen: str) -> dict[str, Value]:
@@ -19,54 +23,76 @@ def tiles(functions: Functions, s: Shape, widen: str) -> dict[str, Value]:
         "tiles": tiles,
         "groups": s.inputs // 8,
     }
-    width: dict[str, Value] = {"width": PANEL_VECTORS}
-    gemm = _steps_of(s) | {"x_step": step, "y_step": 16 * PANEL_VECTORS, "repeat": 36, "tile": TILE} | width
-    back = width | {"tiles": tiles, "y_step": 16 * s.vectors}
-    image: dict[str, Value] = {"height": s.window.height, "width": s.window.width}
-    image |= {"outputs": s.outputs, "inputs": s.inputs}
+    back: dict[str, Value] = {"width": PANEL_VECTORS, "tiles": tiles, "y_step": 16 * s.vectors}
     values: dict[str, Value] = {
+        "height": s.window.height,
+        "width": s.window.width,
+        "inputs": s.inputs,
+        "outputs": s.outputs,
+        "stride": 2 if s.strided else 1,
+        "deep": _deep(s),
         "widen": widen,
-        "transform": functions.function("conv_i8_tiles_in", into),
         "top": s.window.pad[0],
         "tiles": tiles,
         "down": down,
         "across": across,
         "vectors": s.vectors,
         "panels": s.vectors // PANEL_VECTORS,
-        "sums": functions.function("conv_i8_gemm", gemm),
-        "out": functions.function("conv_i8_tiles_out", back),
-        "panel_bytes": 36 * 32 * PANEL_VECTORS * s.inputs // 4,
+        "panel_bytes": s.tile_products * 32 * PANEL_VECTORS * s.inputs // 4,
         "v_at": tile_places(s)[0],
         "m_at": tile_places(s)[1],
         "temporary_at": tile_places(s)[2],
     }
-    return values | image
+    if s.strided:
+        ends: dict[str, Value] = {"half_at": 64 * tiles * step, "one_at": 80 * tiles * step}
+        sums = [_sums(functions, s, places, channels * s.inputs) for places, channels in _KINDS]
+        values |= ends | dict(zip(("sums", "sums_half", "sums_one"), sums, strict=True))
+        values["transform"] = functions.function("conv_i8_tiles_in_strided", into | ends)
+        values["out"] = functions.function("conv_i8_tiles_out_strided", back)
+    else:
+        values["sums"] = _sums(functions, s, 36, s.inputs)
+        values["transform"] = functions.function("conv_i8_tiles_in", into)
+        values["out"] = functions.function("conv_i8_tiles_out", back)
+    return values
+
+
+def _sums(functions: Functions, s: Shape, places: int, values: int) -> str:
+    """The sums of so many places of the transforms, of `values` side by side each."""
+    steps = values // 2
+    rounds = 1 if steps <= FLAT_STEPS_MAX else -(-steps // UNROLL_MAX)
+    assert steps % rounds == 0
+    line: dict[str, Value] = {"groups": 1, "group_step": 0, "segments": 1, "seg_step": 0, "splat": 0, "biased": 0}
+    line |= {"rounds": rounds, "unroll": steps // rounds, "flat": int(rounds == 1)}
+    line |= {"x_step": 2 * values, "y_step": 16 * PANEL_VECTORS, "repeat": places}
+    return functions.function("conv_i8_gemm", line | {"tile": TILE, "rest": s.tiles[2] % TILE, "width": PANEL_VECTORS})
+
+
+def _deep(shape: Shape) -> int:
+    """Rows of the input under a tile."""
+    return 9 if shape.strided else 6
 
 
 def tile_places(shape: Shape) -> tuple[int, int, int, int]:
     """Offsets in scratch of transforms, of their products, of a place for lines between, and of the sums."""
     tiles = shape.tiles[2]
-    v = aligned(6 * tile_row_bytes(shape) + 64)
-    m = aligned(v + 36 * tiles * 2 * shape.inputs + 64)
-    between = aligned(m + 36 * tiles * 16 * PANEL_VECTORS)
-    sums = v if shape.vectors == PANEL_VECTORS else between + 576  # one panel: the transforms are done with by then
+    v = aligned(_deep(shape) * tile_row_bytes(shape) + 64)
+    m = aligned(v + shape.tile_products * tiles * 2 * shape.inputs + 64)
+    between = aligned(m + (25 if shape.strided else 36) * tiles * 16 * PANEL_VECTORS)
+    # one panel: the transforms are done with by then
+    sums = v if shape.vectors == PANEL_VECTORS else between + _between_bytes(shape)
     return v, m, between, sums
+
+
+def _between_bytes(shape: Shape) -> int:
+    return aligned(16 * _deep(shape) ** 2)
 
 
 def tile_row_bytes(shape: Shape) -> int:
     """Bytes of a widened row: whole groups of tiles."""
-    return 2 * (4 * shape.tiles[1] * shape.tiles[2] + 2) * shape.channels
+    places = 4 * shape.tiles[1] * shape.tiles[2]
+    return 2 * (2 * places + 1 if shape.strided else places + 2) * shape.channels
 
 
 def tile_scratch_bytes(shape: Shape) -> int:
     _, _, between, sums = tile_places(shape)
-    return max(between + 576, sums + 16 * shape.vectors * 16 * shape.tiles[2]) + 64
-
-
-def _steps_of(s: Shape) -> dict[str, Value]:
-    """How gemm.wat goes over the inputs of a place of transforms: all of them lie side by side."""
-    steps = s.inputs // 2
-    rounds = 1 if steps <= FLAT_STEPS_MAX else -(-steps // UNROLL_MAX)
-    assert steps % rounds == 0
-    line: dict[str, Value] = {"groups": 1, "group_step": 0, "segments": 1, "seg_step": 0}
-    return line | {"splat": 0, "rounds": rounds, "unroll": steps // rounds, "flat": int(rounds == 1)}
+    return max(between + _between_bytes(shape), sums + 16 * shape.vectors * 16 * shape.tiles[2]) + 64

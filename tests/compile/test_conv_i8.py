@@ -123,6 +123,33 @@ def test_convolutions_by_transforms(
     answers(load, graph, rows=1 + seed % 2)
 
 
+@QUICK
+@given(
+    st.sampled_from([(4, 4), (7, 7), (8, 7), (4, 19), (11, 12), (15, 16), (8, 25)]),
+    st.sampled_from([(16, 16), (16, 128), (24, 48), (32, 16), (32, 64)]),
+    st.tuples(*[st.integers(0, 2)] * 4),
+    st.tuples(st.integers(0, 1), st.integers(0, 1)),
+    st.booleans(),
+    st.integers(0, 1 << 16),
+)
+def test_convolutions_of_every_other_place_by_transforms(
+    load: Load,
+    made_of: tuple[int, int],
+    channels: tuple[int, int],
+    pad: tuple[int, ...],
+    over: tuple[int, int],
+    extreme: bool,
+    seed: int,
+) -> None:
+    """made_of: sides of what comes out; over: places of the input that no output reads."""
+    sides = [2 * made_of[axis] + 1 - pad[2 * axis] - pad[2 * axis + 1] + over[axis] for axis in range(2)]
+    window = {"kernel": (3, 3), "stride": (2, 2), "pad": pad, "zeros": [(3, -5), (-128, -128), (127, 0)][seed % 3]}
+    graph = made("conv2d_i8", (*sides, channels[0]), channels=channels[1], extreme=extreme, seed=seed, **window)
+    assert shape_of(graph, 1).winograd
+    assert graph.tensors[graph.nodes[1].output].shape[:2] == made_of
+    answers(load, graph, rows=1 + seed % 2)
+
+
 def test_an_output_that_is_always_the_same_keeps_its_layer_fast(load: Load) -> None:
     """Channels that training left without weights, with a bias beyond 2^21 and a shift to match, as vww has them."""
     graph = made("conv2d_i8", (5, 4, 32), channels=16, seed=5)

@@ -5,7 +5,8 @@
 ;; (`groups`, `group_step` bytes apart: rows of the kernel).  A step is 2 values of x and 16 bytes of weights for each
 ;; vector of 4 outputs; a segment has `rounds` bodies of `unroll` steps.  Where a segment ends before them, the packed
 ;; weights are 0, and what lies behind it is read and not used.
-;; `repeat` above 1: that many times with weights of its own each, places going on where the last ended, without bias.
+;; `repeat` above 1: that many times with weights of its own each, places going on where the last ended.
+;; biased 0: the sums begin at 0.  rest 0: the places are a multiple of `tile`.
 ;; `flat`: all steps are written out, and no sum goes through memory.  Else the sums wait in y between bodies.
 ;;
 ;; Cranelift's habits are told in dense_f32/gemv.wat: a branch behind each step, here on $never, which is 0, keeps the
@@ -40,7 +41,7 @@
 ;;@ end
 ;;@ define bias
 ;;@ for c in 0..width
-;;@ if repeat > 1
+;;@ if biased == 0
         (local.set $b (v128.const i32x4 0 0 0 0))
 ;;@ else
         (local.set $b (v128.load offset=@{16 * c} (local.get $bias)))
@@ -123,7 +124,7 @@
 ;;@ use tile rows=@{tile}
       (br_if $pixel (i32.ge_u (local.tee $pixels (i32.sub (local.get $pixels) (i32.const @{tile})))
         (i32.const @{tile}))))))
-;;@ if tile > 1
+;;@ if tile > 1 and rest
   (if (local.get $pixels) (then
     (loop $pixel
 ;;@ use tile rows=1
