@@ -33,8 +33,12 @@
 ;;@ for c in 0..width
           (local.set $b (v128.load offset=@{16 * ((wat + u) * width + c)} (local.get $wp)))
 ;;@ for r in 0..rows
+;;@ if wat + u == 0 and flat and biased == 0
+          (local.set $a@{r * width + c} (i32x4.dot_i16x8_s (local.get $b) (local.get $s@{r})))
+;;@ else
           (local.set $a@{r * width + c} (i32x4.add (local.get $a@{r * width + c})
             (i32x4.dot_i16x8_s (local.get $b) (local.get $s@{r}))))
+;;@ end
 ;;@ end
 ;;@ end
           (br_if $out (local.get $never))
@@ -63,7 +67,9 @@
       (local.set $wp (local.get $w))
 ;;@ if flat
       (block $out
+;;@ if biased
 ;;@ use bias rows=@{rows}
+;;@ end
 ;;@ for g in 0..groups
 ;;@ for s in 0..segments
 ;;@ for u in 0..unroll * rounds
