@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeswarm.compile.abi import Rows
 from edgeswarm.compile.lower_dense_i8 import dense_values
-from edgeswarm.compile.lower_winograd_i8 import TILE, tile_places, tile_row_bytes, tile_scratch_bytes, tiles
+from edgeswarm.compile.lower_winograd_i8 import TILE, tile_places, tile_scratch_bytes, tiles
 from edgeswarm.compile.lowering import Functions, Lowering, Plan, Step
 from edgeswarm.compile.pack_conv_i8 import pack, unpack
 from edgeswarm.compile.shape_conv_i8 import FLAT_STEPS_MAX, PANEL_VECTORS, Shape, aligned, shape_of
@@ -59,7 +59,7 @@ class ConvStep:
         elif s.paired:
             name = functions.function("conv_i8_depthwise", values | _paired(functions, s))
         elif s.winograd:
-            name = functions.function("conv_i8_winograd", values | tiles(functions, s, _widen(functions, s)))
+            name = functions.function("conv_i8_winograd", values | tiles(functions, s))
         elif s.pointwise:
             places: dict[str, Value] = {"places": s.window.height * s.window.width, "outputs": s.outputs}
             name = functions.function("conv_i8_places", values | _pass(functions, s, self.rows) | places)
@@ -138,8 +138,6 @@ def pair_bytes(shape: Shape) -> int:
 def row_values(shape: Shape) -> int:
     """Values of a widened row: with the margins, or up to where the last kernel ends."""
     _, _, left, right = shape.window.pad
-    if shape.winograd:  # whole groups of tiles
-        return tile_row_bytes(shape) // 2
     return (left + shape.width + right) * shape.channels
 
 

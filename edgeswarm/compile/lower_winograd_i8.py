@@ -13,12 +13,13 @@ TILE = 2  # places that a pass over a panel does at once: 8 sums and their facto
 _KINDS = ((16, 4), (8, 2), (1, 1))  # strided: (places, how many channels of the input each sums up) as they lie
 
 
-def tiles(functions: Functions, s: Shape, widen: str) -> dict[str, Value]:
+def tiles(functions: Functions, s: Shape) -> dict[str, Value]:
     """The values of the template `conv_i8_winograd`."""
     down, across, tiles = s.tiles
     step = 2 * s.inputs
     into: dict[str, Value] = {
         "row_step": tile_row_bytes(s),
+        "in_step": s.inputs,
         "col_step": step,
         "tiles": tiles,
         "groups": s.inputs // 8,
@@ -31,7 +32,7 @@ def tiles(functions: Functions, s: Shape, widen: str) -> dict[str, Value]:
         "outputs": s.outputs,
         "stride": 2 if s.strided else 1,
         "deep": _deep(s),
-        "widen": widen,
+        "margins": _margins(functions, s),
         "top": s.window.pad[0],
         "tiles": tiles,
         "down": down,
@@ -54,6 +55,20 @@ def tiles(functions: Functions, s: Shape, widen: str) -> dict[str, Value]:
         values["transform"] = functions.function("conv_i8_tiles_in", into)
         values["out"] = functions.function("conv_i8_tiles_out", back)
     return values
+
+
+def _margins(functions: Functions, s: Shape) -> str:
+    vectors = -(-s.width * s.inputs // 16)
+    values: dict[str, Value] = {
+        "height": s.height,
+        "left": s.window.pad[2] * s.inputs,
+        "row": s.width * s.inputs,
+        "total": tile_row_bytes(s),
+        "zero": s.zero,
+        "vectors": vectors,
+        "unroll": next(unroll for unroll in (4, 3, 2, 1) if vectors % unroll == 0),
+    }
+    return functions.function("conv_i8_margins", values)
 
 
 def _sums(functions: Functions, s: Shape, places: int, values: int) -> str:
@@ -88,9 +103,9 @@ def _between_bytes(shape: Shape) -> int:
 
 
 def tile_row_bytes(shape: Shape) -> int:
-    """Bytes of a widened row: whole groups of tiles."""
+    """Bytes of a row with its margins: whole groups of tiles."""
     places = 4 * shape.tiles[1] * shape.tiles[2]
-    return 2 * (2 * places + 1 if shape.strided else places + 2) * shape.channels
+    return (2 * places + 1 if shape.strided else places + 2) * shape.inputs
 
 
 def tile_scratch_bytes(shape: Shape) -> int:

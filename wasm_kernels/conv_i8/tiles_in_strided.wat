@@ -1,4 +1,4 @@
-;; Tiles of 9 x 9 places of widened rows -> their transforms for a 3 x 3 kernel that goes two places a step, 4 x 4
+;; Tiles of 9 x 9 places of rows with margins (i8) -> their transforms for a 3 x 3 kernel that goes two places a step, 4 x 4
 ;; outputs a tile:  in i16, exact.
 ;; Along a line the even places meet the outer two taps, F(4, 2) with the points 0, 1, -1, infinity and 2; the odd ones
 ;; meet the middle tap, which is one product for each output, put so that it adds to the first four of these points.  So
@@ -47,7 +47,7 @@
     (loop $group
 ;;@ for j in 0..9
 ;;@ for i in 0..9
-        (local.set $d@{i} (v128.load offset=@{i * row_step + j * col_step} (local.get $p)))
+        (local.set $d@{i} (v128.load8x8_s offset=@{i * row_step + j * in_step} (local.get $p)))
 ;;@ end
 ;;@ use even to=t to_last=t at=@{16 * j} step=144 last=@{16 * j + 4 * 144}
 ;;@ use odd to=t at=@{16 * j + 5 * 144} step=144
@@ -63,12 +63,12 @@
 ;;@ use back line=4
 ;;@ use even to=half to_last=one at=0 step=@{2 * tiles * col_step} last=0
 ;;@ use odd to=half at=@{col_step} step=@{2 * tiles * col_step}
-      (local.set $p (i32.add (local.get $p) (i32.const 16)))
+      (local.set $p (i32.add (local.get $p) (i32.const 8)))
       (local.set $v (i32.add (local.get $v) (i32.const 16)))
       (local.set $half (i32.add (local.get $half) (i32.const 16)))
       (local.set $one (i32.add (local.get $one) (i32.const 16)))
       (br_if $group (local.tee $c (i32.sub (local.get $c) (i32.const 1)))))
-    (local.set $x (i32.add (local.get $x) (i32.const @{8 * col_step})))
+    (local.set $x (i32.add (local.get $x) (i32.const @{8 * in_step})))
     (local.set $v (i32.add (local.get $v) (i32.const @{3 * col_step})))
     (local.set $half (i32.add (local.get $half) (i32.const @{col_step})))
     (br_if $tile (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
