@@ -16,13 +16,14 @@ _KINDS = ((16, 4), (8, 2), (1, 1))  # strided: (places, how many channels of the
 def tiles(functions: Functions, s: Shape) -> dict[str, Value]:
     """The values of the template `conv_i8_winograd`."""
     down, across, tiles = s.tiles
-    step = 2 * s.inputs
+    multiplied, lying = s.tile_inputs
+    step = 2 * lying
     into: dict[str, Value] = {
         "row_step": tile_row_bytes(s),
         "in_step": s.inputs,
         "col_step": step,
         "tiles": tiles,
-        "groups": s.inputs // 8,
+        "groups": lying // 8,
     }
     back: dict[str, Value] = {"width": PANEL_VECTORS, "tiles": tiles, "y_step": 16 * s.vectors}
     values: dict[str, Value] = {
@@ -39,19 +40,19 @@ def tiles(functions: Functions, s: Shape) -> dict[str, Value]:
         "across": across,
         "vectors": s.vectors,
         "panels": s.vectors // PANEL_VECTORS,
-        "panel_bytes": s.tile_products * 32 * PANEL_VECTORS * s.inputs // 4,
+        "panel_bytes": s.tile_products * 32 * PANEL_VECTORS * multiplied // 4,
         "v_at": tile_places(s)[0],
         "m_at": tile_places(s)[1],
         "temporary_at": tile_places(s)[2],
     }
     if s.strided:
         ends: dict[str, Value] = {"half_at": 64 * tiles * step, "one_at": 80 * tiles * step}
-        sums = [_sums(functions, s, places, channels * s.inputs) for places, channels in _KINDS]
+        sums = [_sums(functions, s, places, (channels * multiplied, channels * lying)) for places, channels in _KINDS]
         values |= ends | dict(zip(("sums", "sums_half", "sums_one"), sums, strict=True))
         values["transform"] = functions.function("conv_i8_tiles_in_strided", into | ends)
         values["out"] = functions.function("conv_i8_tiles_out_strided", back)
     else:
-        values["sums"] = _sums(functions, s, 36, s.inputs)
+        values["sums"] = _sums(functions, s, 36, s.tile_inputs)
         values["transform"] = functions.function("conv_i8_tiles_in", into)
         values["out"] = functions.function("conv_i8_tiles_out", back)
     return values
@@ -71,14 +72,14 @@ def _margins(functions: Functions, s: Shape) -> str:
     return functions.function("conv_i8_margins", values)
 
 
-def _sums(functions: Functions, s: Shape, places: int, values: int) -> str:
-    """The sums of so many places of the transforms, of `values` side by side each."""
-    steps = values // 2
+def _sums(functions: Functions, s: Shape, places: int, values: tuple[int, int]) -> str:
+    """The sums of so many places of the transforms.  values: of a place, multiplied and lying side by side."""
+    steps = values[0] // 2
     rounds = 1 if steps <= FLAT_STEPS_MAX else -(-steps // UNROLL_MAX)
     assert steps % rounds == 0
     line: dict[str, Value] = {"groups": 1, "group_step": 0, "segments": 1, "seg_step": 0, "splat": 0, "biased": 0}
     line |= {"rounds": rounds, "unroll": steps // rounds, "flat": int(rounds == 1)}
-    line |= {"x_step": 2 * values, "y_step": 16 * PANEL_VECTORS, "repeat": places}
+    line |= {"x_step": 2 * values[1], "y_step": 16 * PANEL_VECTORS, "repeat": places}
     return functions.function("conv_i8_gemm", line | {"tile": TILE, "rest": s.tiles[2] % TILE, "width": PANEL_VECTORS})
 
 
@@ -91,11 +92,17 @@ def tile_places(shape: Shape) -> tuple[int, int, int, int]:
     """Offsets in scratch of transforms, of their products, of a place for lines between, and of the sums."""
     tiles = shape.tiles[2]
     v = aligned(_deep(shape) * tile_row_bytes(shape) + 64)
-    m = aligned(v + shape.tile_products * tiles * 2 * shape.inputs + 64)
+    m = aligned(v + shape.tile_products * tiles * 2 * shape.tile_inputs[1] + 64)
     between = aligned(m + (25 if shape.strided else 36) * tiles * 16 * PANEL_VECTORS)
     # one panel: the transforms are done with by then
-    sums = v if shape.vectors == PANEL_VECTORS else between + _between_bytes(shape)
+    over = shape.vectors == PANEL_VECTORS and _sums_bytes(shape) <= m - v
+    sums = v if over else between + _between_bytes(shape)
     return v, m, between, sums
+
+
+def _sums_bytes(shape: Shape) -> int:
+    """Of a group of tiles."""
+    return 16 * shape.vectors * 16 * shape.tiles[2]
 
 
 def _between_bytes(shape: Shape) -> int:
@@ -110,4 +117,4 @@ def tile_row_bytes(shape: Shape) -> int:
 
 def tile_scratch_bytes(shape: Shape) -> int:
     _, _, between, sums = tile_places(shape)
-    return max(between + _between_bytes(shape), sums + 16 * shape.vectors * 16 * shape.tiles[2]) + 64
+    return max(between + _between_bytes(shape), sums + _sums_bytes(shape)) + 64

@@ -26,7 +26,8 @@ _STRIDED = ((_FOUR, _FOUR), (_FIFTH, _FOUR), (_FOUR, _FIFTH), (_FIFTH, _FIFTH))
 
 def pack_tiles(shape: Shape, weights: NDArray[np.int16]) -> bytes:
     """Panel, place of the transform, step, vector, output, value.  weights: [3, 3, inputs, 4 * vectors]."""
-    g = weights.astype(np.int64)
+    g = np.zeros((3, 3, shape.tile_inputs[0], weights.shape[-1]), np.int64)
+    g[:, :, : shape.inputs] = weights
     if shape.strided:
         parts = [part.reshape(-1, 2, shape.vectors, 4) for part in _strided(shape, g)]
         steps = np.concatenate(parts)
@@ -54,7 +55,8 @@ def unpack_tiles(shape: Shape, values: NDArray[Any]) -> NDArray[Any]:
     panels = values.reshape(shape.vectors // PANEL_VECTORS, -1, PANEL_VECTORS, 4, 2)
     steps = panels.transpose(1, 4, 0, 2, 3).astype(np.int64)
     if not shape.strided:
-        return _lines(_lines(steps.reshape(6, 6, shape.inputs, 4 * shape.vectors)).swapaxes(0, 1)).swapaxes(0, 1)
+        u = steps.reshape(6, 6, shape.tile_inputs[0], 4 * shape.vectors)[:, :, : shape.inputs]
+        return _lines(_lines(u).swapaxes(0, 1)).swapaxes(0, 1)
     first = steps.reshape(-1, 4 * shape.vectors)[: 64 * shape.inputs]  # the first four points know all
     kinds = first.reshape(4, 4, 2, 2, shape.inputs, 4 * shape.vectors)
     g = np.zeros((3, 3, shape.inputs, 4 * shape.vectors), np.int64)

@@ -107,14 +107,13 @@ class Shape:
         """
         window = self.window
         plain = window.kernel == (3, 3) and window.dilation == (1, 1) and not self.depthwise
-        fits = self.inputs % 8 == 0 and self.outputs % 16 == 0 and min(window.height, window.width) >= 4
-        if not (plain and fits):
+        if not plain or self.outputs % 16 or min(window.height, window.width) < 4:
             return False
         if self.strided:  # 81 products for each tile, and not much more of them than places pay with 9 each
             down, groups, tiles = self.tiles
             pays = 12 * down * groups * tiles <= window.height * window.width
-            return pays and 16 <= self.inputs <= 32 and self.inputs * self.outputs <= 2048
-        return window.stride == (1, 1) and 16 <= self.inputs <= 128 and self.inputs * self.outputs <= 8192
+            return pays and self.inputs in (16, 24, 32) and self.inputs * self.outputs <= 2048
+        return window.stride == (1, 1) and 3 <= self.inputs <= 128 and self.inputs * self.outputs <= 8192
 
     @property
     def strided(self) -> bool:
@@ -125,6 +124,11 @@ class Shape:
     def tile_products(self) -> int:
         """Products for each channel of a tile, of each output."""
         return 81 if self.strided else 36
+
+    @property
+    def tile_inputs(self) -> tuple[int, int]:
+        """Values of a place of a tile's transform that are multiplied, in pairs, and that lie there, in vectors."""
+        return 2 * -(-self.inputs // 2), 8 * -(-self.inputs // 8)
 
     @property
     def tiles(self) -> tuple[int, int, int]:
@@ -237,7 +241,7 @@ class Shape:
         if self.dense:
             return 64 * self.vectors * self.bodies[0] * self.bodies[1]
         if self.winograd:
-            return self.tile_products * 2 * self.inputs * 4 * self.vectors
+            return self.tile_products * 2 * self.tile_inputs[0] * 4 * self.vectors
         if self.paired:
             return self.tables * self.table_bytes
         if self.depthwise:
