@@ -222,6 +222,7 @@ def _panels(functions: Functions, s: Shape) -> str:
         "repeat": 1,
         "biased": 1,
         "rest": 1,
+        "at_once": 0,
         "x_step": 2 * s.inputs * s.window.stride[1],
         "y_step": 16 * s.vectors,
         "groups": groups,

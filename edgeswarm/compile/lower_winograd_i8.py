@@ -10,6 +10,7 @@ from edgeswarm.compile.shape_conv_i8 import FLAT_STEPS_MAX, PANEL_VECTORS, UNROL
 from edgeswarm.compile.template import Value
 
 TILE = 2  # places that a pass over a panel does at once: 8 sums and their factors fill 16 registers
+WRITTEN_MAX = 64  # steps of all tiles of a group, up to which they are written out without a loop
 _KINDS = ((16, 4), (8, 2), (1, 1))  # strided: (places, how many channels of the input each sums up) as they lie
 
 
@@ -80,6 +81,8 @@ def _sums(functions: Functions, s: Shape, places: int, values: tuple[int, int]) 
     line: dict[str, Value] = {"groups": 1, "group_step": 0, "segments": 1, "seg_step": 0, "splat": 0, "biased": 0}
     line |= {"rounds": rounds, "unroll": steps // rounds, "flat": int(rounds == 1)}
     line |= {"x_step": 2 * values[1], "y_step": 16 * PANEL_VECTORS, "repeat": places}
+    short = steps * s.tiles[2] <= WRITTEN_MAX and s.tiles[2] % TILE == 0
+    line["at_once"] = s.tiles[2] // TILE if short else 0
     return functions.function("conv_i8_gemm", line | {"tile": TILE, "rest": s.tiles[2] % TILE, "width": PANEL_VECTORS})
 
 

@@ -7,6 +7,7 @@
 ;; weights are 0, and what lies behind it is read and not used.
 ;; `repeat` above 1: that many times with weights of its own each, places going on where the last ended.
 ;; biased 0: the sums begin at 0.  rest 0: the places are a multiple of `tile`.
+;; at_once above 0: so many tiles are all the places, and are written out.
 ;; `flat`: all steps are written out, and no sum goes through memory.  Else the sums wait in y between bodies.
 ;;
 ;; Cranelift's habits are told in dense_f32/gemv.wat: a branch behind each step, here on $never, which is 0, keeps the
@@ -125,11 +126,17 @@
   (loop $next
   (local.set $pixels (local.get $places))
 ;;@ end
+;;@ if at_once
+;;@ for t in 0..at_once
+;;@ use tile rows=@{tile}
+;;@ end
+;;@ else
   (if (i32.ge_u (local.get $pixels) (i32.const @{tile})) (then
     (loop $pixel
 ;;@ use tile rows=@{tile}
       (br_if $pixel (i32.ge_u (local.tee $pixels (i32.sub (local.get $pixels) (i32.const @{tile})))
         (i32.const @{tile}))))))
+;;@ end
 ;;@ if tile > 1 and rest
   (if (local.get $pixels) (then
     (loop $pixel
