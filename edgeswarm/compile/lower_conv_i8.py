@@ -83,7 +83,7 @@ def _image(s: Shape) -> dict[str, Value]:
         "height": s.window.height,
         "width": s.window.width,
         "top": s.window.pad[0],
-        "stride": s.window.stride[0],
+        "stride": s.strides[0],
         "spread": s.window.spread[0],
         "row_bytes": row_bytes(s),
         "y_row": 16 * s.vectors * s.window.width,
@@ -136,7 +136,9 @@ def pair_bytes(shape: Shape) -> int:
 
 
 def row_values(shape: Shape) -> int:
-    """Values of a widened row: with the margins, or up to where the last kernel ends."""
+    """Values of a widened row: with the margins, or of the places that are picked."""
+    if shape.picked:
+        return shape.window.width * shape.inputs
     _, _, left, right = shape.window.pad
     return (left + shape.width + right) * shape.channels
 
@@ -154,7 +156,7 @@ def sums_at(shape: Shape, rows: int) -> int:
         return tile_places(shape)[3]
     if shape.paired:
         return shape.pairs * pair_bytes(shape) + aligned(shape.width * shape.inputs + 16)
-    deep = rows if shape.pointwise else (rows - 1) * window.stride[0] + window.spread[0]
+    deep = rows if shape.pointwise else (rows - 1) * shape.strides[0] + window.spread[0]
     if shape.depthwise:
         _, across, columns = shape.parts
         behind = 2 * shape.channels * window.dilation[1] * (across * columns - window.kernel[1])
@@ -203,6 +205,10 @@ def peak_of(outline: Outline) -> int:
 def _widen(functions: Functions, s: Shape) -> str:
     if s.pointwise:
         return functions.function("conv_i8_extend", {"values": s.inputs})
+    if s.picked:
+        down, across = s.window.stride
+        places: dict[str, Value] = {"places": s.window.width, "inputs": s.inputs, "across": across}
+        return functions.function("conv_i8_picked", places | {"row_step": down * s.width * s.inputs})
     values: dict[str, Value] = {
         "height": s.height,
         "left": s.window.pad[2] * s.channels,
@@ -223,7 +229,7 @@ def _panels(functions: Functions, s: Shape) -> str:
         "biased": 1,
         "rest": 1,
         "at_once": 0,
-        "x_step": 2 * s.inputs * s.window.stride[1],
+        "x_step": 2 * s.inputs * s.strides[1],
         "y_step": 16 * s.vectors,
         "groups": groups,
         "group_step": s.window.dilation[0] * row_bytes(s),

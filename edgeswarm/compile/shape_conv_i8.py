@@ -61,6 +61,18 @@ class Shape:
         return plain and not self.depthwise
 
     @property
+    def picked(self) -> bool:
+        """Whether a kernel of one place skips places, which are left out when rows are widened."""
+        window = self.window
+        plain = window.kernel == (1, 1) and window.stride != (1, 1) and not any(window.pad)
+        return plain and not self.depthwise and self.inputs % 16 == 0
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        """Rows and places of the widened input from one output to the next."""
+        return (1, 1) if self.picked else self.window.stride
+
+    @property
     def paired(self) -> bool:
         """Whether a depthwise convolution reads its rows in pairs (rows.wat), the fast way; else taps.wat does any."""
         (down, _), window = self.window.stride, self.window

@@ -89,6 +89,9 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "depthwise large": ("depthwise_i8", (12, 70, 9), {"channels": 1, "kernel": (11, 60), "pad": (5, 5, 20, 20)}),
     "depthwise of one": ("depthwise_i8", (20, 10, 1), {"channels": 8, "kernel": (10, 8), "pad": (4, 5, 3, 4)}),
     "depthwise of many": ("depthwise_i8", (5, 5, 3), {"channels": 20, "kernel": (2, 2)}),
+    "every other place": ("conv2d_i8", (9, 7, 16), {"channels": 21, "stride": (2, 2)}),
+    "every other row": ("conv2d_i8", (8, 5, 32), {"channels": 8, "stride": (3, 1)}),
+    "every third column": ("conv2d_i8", (4, 13, 48), {"channels": 16, "stride": (1, 3)}),
     "dense of an image": ("dense_tflite", (4, 5, 6), {"channels": 130}),
     "dense long": ("dense_tflite", (640,), {"channels": 128, "clamp": (-5, 127)}),
 }
