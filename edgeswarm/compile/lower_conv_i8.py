@@ -16,13 +16,13 @@ from edgeswarm.compile.abi import Rows
 from edgeswarm.compile.lower_dense_i8 import dense_values
 from edgeswarm.compile.lower_depthwise_i8 import pair_bytes, paired, row_values_of, taps
 from edgeswarm.compile.lower_places_i8 import places_call
+from edgeswarm.compile.lower_winograd_i8 import TILE, tile_places, tile_scratch_bytes, tiles
 from edgeswarm.compile.lowering import Functions, Lowering, Plan, Step
 from edgeswarm.compile.pack_conv_i8 import pack, unpack
-from edgeswarm.compile.shape_conv_i8 import FLAT_STEPS_MAX, PANEL_VECTORS, UNROLL_MAX, Shape, aligned, shape_of
+from edgeswarm.compile.shape_conv_i8 import FLAT_STEPS_MAX, PANEL_VECTORS, Shape, aligned, shape_of
 from edgeswarm.compile.template import Value
 from edgeswarm.model.graph import Graph, Outline
 
-TILE = 2  # places that a pass over a panel does at once: 8 sums and their factors fill 16 registers
 _TILES = {4: TILE, 3: 2, 2: 4, 1: 4}  # the same, by the width of the panel
 _SCRATCH_LEAST, _SCRATCH_MOST = 4096, 24576  # bytes: enough for a few rows, and half of a small first cache
 
@@ -61,7 +61,7 @@ class ConvStep:
         elif s.paired:
             name = functions.function("conv_i8_depthwise", values | paired(functions, s))
         elif s.winograd:
-            name = functions.function("conv_i8_winograd", values | _tiles(functions, s))
+            name = functions.function("conv_i8_winograd", values | tiles(functions, s))
         elif s.pointwise:
             x, y = functions.pointer(self.x, rows), functions.pointer(self.y, rows)
             arguments = f"{x} (i32.const {self.weights}) (i32.const {self.scratch}) {y}"
@@ -86,7 +86,7 @@ def _image(s: Shape) -> dict[str, Value]:
         "height": s.window.height,
         "width": s.window.width,
         "top": s.window.pad[0],
-        "stride": s.window.stride[0],
+        "stride": s.strides[0],
         "spread": s.window.spread[0],
         "row_bytes": row_bytes(s),
         "y_row": 16 * s.vectors * s.window.width,
@@ -94,54 +94,9 @@ def _image(s: Shape) -> dict[str, Value]:
     }
 
 
-def _tiles(functions: Functions, s: Shape) -> dict[str, Value]:
-    down, across, tiles = s.tiles
-    step = 2 * s.inputs
-    into: dict[str, Value] = {
-        "row_step": row_bytes(s),
-        "col_step": step,
-        "tiles": tiles,
-        "groups": s.inputs // 8,
-    }
-    width: dict[str, Value] = {"width": PANEL_VECTORS}
-    gemm = _steps_of(s) | {"x_step": step, "y_step": 16 * PANEL_VECTORS, "repeat": 36, "tile": TILE} | width
-    back = width | {"tiles": tiles, "y_step": 16 * s.vectors}
-    image: dict[str, Value] = {"height": s.window.height, "width": s.window.width}
-    image |= {"outputs": s.outputs, "inputs": s.inputs}
-    values: dict[str, Value] = {
-        "widen": _widen(functions, s),
-        "transform": functions.function("conv_i8_tiles_in", into),
-        "top": s.window.pad[0],
-        "tiles": tiles,
-        "down": down,
-        "across": across,
-        "vectors": s.vectors,
-        "panels": s.vectors // PANEL_VECTORS,
-        "sums": functions.function("conv_i8_gemm", gemm),
-        "out": functions.function("conv_i8_tiles_out", back),
-        "panel_bytes": 36 * 32 * PANEL_VECTORS * s.inputs // 4,
-        "v_at": tile_places(s)[0],
-        "m_at": tile_places(s)[1],
-        "temporary_at": tile_places(s)[2],
-    }
-    return values | image
-
-
-def tile_places(shape: Shape) -> tuple[int, int, int, int]:
-    """Offsets in scratch of transforms, of their products, of a place for lines between, and of the sums."""
-    tiles = shape.tiles[2]
-    v = aligned(6 * row_bytes(shape) + 64)
-    m = aligned(v + 36 * tiles * 2 * shape.inputs + 64)
-    between = aligned(m + 36 * tiles * 16 * PANEL_VECTORS)
-    sums = v if shape.vectors == PANEL_VECTORS else between + 576  # one panel: the transforms are done with by then
-    return v, m, between, sums
-
-
 def row_values(shape: Shape) -> int:
-    """Values of a widened row: with the margins, or up to where the last kernel ends."""
-    if shape.winograd:  # whole groups of tiles
-        return (4 * shape.tiles[1] * shape.tiles[2] + 2) * shape.channels
-    return row_values_of(shape)
+    """Values of a widened row: with the margins, or of the places that are picked."""
+    return shape.window.width * shape.inputs if shape.picked else row_values_of(shape)
 
 
 def row_bytes(shape: Shape) -> int:
@@ -157,7 +112,7 @@ def sums_at(shape: Shape, rows: int) -> int:
         return tile_places(shape)[3]
     if shape.paired:
         return shape.pairs * pair_bytes(shape) + aligned(shape.width * shape.inputs + 16)
-    deep = rows if shape.pointwise else (rows - 1) * window.stride[0] + window.spread[0]
+    deep = rows if shape.pointwise else (rows - 1) * shape.strides[0] + window.spread[0]
     if shape.depthwise:
         _, across, columns = shape.parts
         behind = 2 * shape.channels * window.dilation[1] * (across * columns - window.kernel[1])
@@ -168,8 +123,7 @@ def sums_at(shape: Shape, rows: int) -> int:
 
 def scratch_bytes(shape: Shape, rows: int) -> int:
     if shape.winograd:
-        _, _, between, sums = tile_places(shape)
-        return max(between + 576, sums + 16 * shape.vectors * 16 * shape.tiles[2]) + 64
+        return tile_scratch_bytes(shape)
     places = rows if shape.pointwise else (1 if shape.paired else rows) * shape.window.width
     return sums_at(shape, rows) + 16 * shape.vectors * places + 64
 
@@ -207,6 +161,10 @@ def peak_of(outline: Outline) -> int:
 def _widen(functions: Functions, s: Shape) -> str:
     if s.pointwise:
         return functions.function("conv_i8_extend", {"values": s.inputs})
+    if s.picked:
+        down, across = s.window.stride
+        places: dict[str, Value] = {"places": s.window.width, "inputs": s.inputs, "across": across}
+        return functions.function("conv_i8_picked", places | {"row_step": down * s.width * s.inputs})
     values: dict[str, Value] = {
         "height": s.height,
         "left": s.window.pad[2] * s.channels,
@@ -218,22 +176,16 @@ def _widen(functions: Functions, s: Shape) -> str:
     return functions.function("conv_i8_widen", values)
 
 
-def _steps_of(s: Shape) -> dict[str, Value]:
-    """How gemm.wat goes over the inputs of a place of transforms: all of them lie side by side."""
-    steps = s.inputs // 2
-    rounds = 1 if steps <= FLAT_STEPS_MAX else -(-steps // UNROLL_MAX)
-    assert steps % rounds == 0
-    line: dict[str, Value] = {"groups": 1, "group_step": 0, "segments": 1, "seg_step": 0}
-    return line | {"splat": 0, "rounds": rounds, "unroll": steps // rounds, "flat": int(rounds == 1)}
-
-
 def _panels(functions: Functions, s: Shape) -> str:
     groups, segments, _ = s.segments
     rounds, unroll = s.rounds
     shape: dict[str, Value] = {
         "splat": 0,
         "repeat": 1,
-        "x_step": 2 * s.inputs * s.window.stride[1],
+        "biased": 1,
+        "rest": 1,
+        "at_once": 0,
+        "x_step": 2 * s.inputs * s.strides[1],
         "y_step": 16 * s.vectors,
         "groups": groups,
         "group_step": s.window.dilation[0] * row_bytes(s),

@@ -62,6 +62,18 @@ class Shape:
         return plain and not self.depthwise
 
     @property
+    def picked(self) -> bool:
+        """Whether a kernel of one place skips places, which are left out when rows are widened."""
+        window = self.window
+        plain = window.kernel == (1, 1) and window.stride != (1, 1) and not any(window.pad)
+        return plain and not self.depthwise and self.inputs % 16 == 0
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        """Rows and places of the widened input from one output to the next."""
+        return (1, 1) if self.picked else self.window.stride
+
+    @property
     def paired(self) -> bool:
         """Whether a depthwise convolution reads its rows in pairs (rows.wat), the fast way; else taps.wat does any."""
         (down, _), window = self.window.stride, self.window
@@ -102,13 +114,34 @@ class Shape:
     def winograd(self) -> bool:
         """Whether a 3 x 3 convolution goes by transforms of tiles (winograd.wat): where channels are enough to pay.
 
-        Its weights take 8 times their bytes, so not where they leave the second cache; sums stay below 2^25.  Groups of
-        tiles do not write in the order of places, so outputs are whole vectors, which write nothing behind them.
+        Its weights take 8 times their bytes (strided: 18 times), so not where they leave the second cache; sums stay
+        below 2^25.  Groups of tiles do not write in the order of places, so outputs are whole vectors, which write
+        nothing behind them.
         """
         window = self.window
-        plain = window.kernel == (3, 3) and window.stride == (1, 1) and window.dilation == (1, 1) and not self.depthwise
-        fits = self.inputs % 8 == 0 and 16 <= self.inputs <= 128 and self.outputs % 16 == 0
-        return plain and fits and self.inputs * self.outputs <= 8192 and min(window.height, window.width) >= 4
+        plain = window.kernel == (3, 3) and window.dilation == (1, 1) and not self.depthwise
+        if not plain or self.outputs % 16 or min(window.height, window.width) < 4:
+            return False
+        if self.strided:  # 81 products for each tile, and not much more of them than places pay with 9 each
+            down, groups, tiles = self.tiles
+            pays = 12 * down * groups * tiles <= window.height * window.width
+            return pays and self.inputs in (16, 24, 32) and self.inputs * self.outputs <= 2048
+        return window.stride == (1, 1) and 3 <= self.inputs <= 128 and self.inputs * self.outputs <= 8192
+
+    @property
+    def strided(self) -> bool:
+        """Whether it goes two places a step, which are tiles of another kind."""
+        return self.window.stride == (2, 2)
+
+    @property
+    def tile_products(self) -> int:
+        """Products for each channel of a tile, of each output."""
+        return 81 if self.strided else 36
+
+    @property
+    def tile_inputs(self) -> tuple[int, int]:
+        """Values of a place of a tile's transform that are multiplied, in pairs, and that lie there, in vectors."""
+        return 2 * -(-self.inputs // 2), 8 * -(-self.inputs // 8)
 
     @property
     def tiles(self) -> tuple[int, int, int]:
@@ -242,7 +275,7 @@ class Shape:
         if self.dense:
             return 64 * self.vectors * self.bodies[0] * self.bodies[1]
         if self.winograd:
-            return 36 * 2 * self.inputs * 4 * self.vectors
+            return self.tile_products * 2 * self.tile_inputs[0] * 4 * self.vectors
         if self.paired:
             return self.tables * self.table_bytes
         if self.depthwise:

@@ -89,6 +89,9 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "depthwise large": ("depthwise_i8", (12, 70, 9), {"channels": 1, "kernel": (11, 60), "pad": (5, 5, 20, 20)}),
     "depthwise of one": ("depthwise_i8", (20, 10, 1), {"channels": 8, "kernel": (10, 8), "pad": (4, 5, 3, 4)}),
     "depthwise of many": ("depthwise_i8", (5, 5, 3), {"channels": 20, "kernel": (2, 2)}),
+    "every other place": ("conv2d_i8", (9, 7, 16), {"channels": 21, "stride": (2, 2)}),
+    "every other row": ("conv2d_i8", (8, 5, 32), {"channels": 8, "stride": (3, 1)}),
+    "every third column": ("conv2d_i8", (4, 13, 48), {"channels": 16, "stride": (1, 3)}),
     "dense of an image": ("dense_tflite", (4, 5, 6), {"channels": 130}),
     "dense long": ("dense_tflite", (640,), {"channels": 128, "clamp": (-5, 127)}),
 }
@@ -107,7 +110,7 @@ def test_shapes_of_known_nets(load: Load, name: str, mode: str) -> None:
     st.integers(4, 12),
     st.integers(4, 19),
     st.sampled_from([16, 32, 80]),
-    st.sampled_from([16, 24, 32, 48]),
+    st.sampled_from([3, 5, 8, 12, 16, 24, 32, 48]),
     st.tuples(*[st.integers(0, 2)] * 4),
     st.booleans(),
     st.integers(0, 1 << 16),
@@ -120,6 +123,33 @@ def test_convolutions_by_transforms(
     window = {"kernel": (3, 3), "pad": pad, "zeros": [(3, -5), (-128, -128), (127, 0)][seed % 3]}
     graph = made("conv2d_i8", (*sides, inputs), channels=channels, extreme=extreme, seed=seed, **window)
     assert shape_of(graph, 1).winograd
+    answers(load, graph, rows=1 + seed % 2)
+
+
+@QUICK
+@given(
+    st.sampled_from([(4, 4), (7, 7), (8, 7), (4, 19), (11, 12), (15, 16), (8, 25)]),
+    st.sampled_from([(16, 16), (16, 128), (24, 48), (32, 16), (32, 64)]),
+    st.tuples(*[st.integers(0, 2)] * 4),
+    st.tuples(st.integers(0, 1), st.integers(0, 1)),
+    st.booleans(),
+    st.integers(0, 1 << 16),
+)
+def test_convolutions_of_every_other_place_by_transforms(
+    load: Load,
+    made_of: tuple[int, int],
+    channels: tuple[int, int],
+    pad: tuple[int, ...],
+    over: tuple[int, int],
+    extreme: bool,
+    seed: int,
+) -> None:
+    """made_of: sides of what comes out; over: places of the input that no output reads."""
+    sides = [2 * made_of[axis] + 1 - pad[2 * axis] - pad[2 * axis + 1] + over[axis] for axis in range(2)]
+    window = {"kernel": (3, 3), "stride": (2, 2), "pad": pad, "zeros": [(3, -5), (-128, -128), (127, 0)][seed % 3]}
+    graph = made("conv2d_i8", (*sides, channels[0]), channels=channels[1], extreme=extreme, seed=seed, **window)
+    assert shape_of(graph, 1).winograd
+    assert graph.tensors[graph.nodes[1].output].shape[:2] == made_of
     answers(load, graph, rows=1 + seed % 2)
 
 

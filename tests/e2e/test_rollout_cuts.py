@@ -11,8 +11,8 @@ from rollout_cell import rollout_cell
 from edgeswarm.wire.rollout import Gate
 
 pytestmark = pytest.mark.e2e
-OFTEN = ("begun", "replaced", "swapped", "proven")
-"""The steps of every run: one before anything is changed, the others.  All of them, and 200 at random, with soak."""
+OFTEN = ("begun", "golden", "replaced", "swapped", "proven")
+"""The steps of every run; all of them, and 200 at random, with soak."""
 FORWARD = ("begun", "fetched", "golden", "tried", "kept", "replaced", "swapped", "proven")
 BACK = ("back", "restored")
 

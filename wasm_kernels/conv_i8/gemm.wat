@@ -5,7 +5,9 @@
 ;; (`groups`, `group_step` bytes apart: rows of the kernel).  A step is 2 values of x and 16 bytes of weights for each
 ;; vector of 4 outputs; a segment has `rounds` bodies of `unroll` steps.  Where a segment ends before them, the packed
 ;; weights are 0, and what lies behind it is read and not used.
-;; `repeat` above 1: that many times with weights of its own each, places going on where the last ended, without bias.
+;; `repeat` above 1: that many times with weights of its own each, places going on where the last ended.
+;; biased 0: the sums begin at 0.  rest 0: the places are a multiple of `tile`.
+;; at_once above 0: so many tiles are all the places, and are written out.
 ;; `flat`: all steps are written out, and no sum goes through memory.  Else the sums wait in y between bodies.
 ;;
 ;; Cranelift's habits are told in dense_f32/gemv.wat: a branch behind each step, here on $never, which is 0, keeps the
@@ -32,15 +34,19 @@
 ;;@ for c in 0..width
           (local.set $b (v128.load offset=@{16 * ((wat + u) * width + c)} (local.get $wp)))
 ;;@ for r in 0..rows
+;;@ if wat + u == 0 and flat and biased == 0
+          (local.set $a@{r * width + c} (i32x4.dot_i16x8_s (local.get $b) (local.get $s@{r})))
+;;@ else
           (local.set $a@{r * width + c} (i32x4.add (local.get $a@{r * width + c})
             (i32x4.dot_i16x8_s (local.get $b) (local.get $s@{r}))))
+;;@ end
 ;;@ end
 ;;@ end
           (br_if $out (local.get $never))
 ;;@ end
 ;;@ define bias
 ;;@ for c in 0..width
-;;@ if repeat > 1
+;;@ if biased == 0
         (local.set $b (v128.const i32x4 0 0 0 0))
 ;;@ else
         (local.set $b (v128.load offset=@{16 * c} (local.get $bias)))
@@ -62,7 +68,9 @@
       (local.set $wp (local.get $w))
 ;;@ if flat
       (block $out
+;;@ if biased
 ;;@ use bias rows=@{rows}
+;;@ end
 ;;@ for g in 0..groups
 ;;@ for s in 0..segments
 ;;@ for u in 0..unroll * rounds
@@ -118,12 +126,18 @@
   (loop $next
   (local.set $pixels (local.get $places))
 ;;@ end
+;;@ if at_once
+;;@ for t in 0..at_once
+;;@ use tile rows=@{tile}
+;;@ end
+;;@ else
   (if (i32.ge_u (local.get $pixels) (i32.const @{tile})) (then
     (loop $pixel
 ;;@ use tile rows=@{tile}
       (br_if $pixel (i32.ge_u (local.tee $pixels (i32.sub (local.get $pixels) (i32.const @{tile})))
         (i32.const @{tile}))))))
-;;@ if tile > 1
+;;@ end
+;;@ if tile > 1 and rest
   (if (local.get $pixels) (then
     (loop $pixel
 ;;@ use tile rows=1

@@ -1,6 +1,7 @@
-;; Tiles of 6 x 6 places of widened rows -> their transforms for a 3 x 3 kernel:  v = B d B'  in i16, exact.
+;; Tiles of 6 x 6 places of rows with margins (i8) -> their transforms for a 3 x 3 kernel:  v = B d B'  in i16, exact.
 ;; Winograd's F(4 x 4, 3 x 3) (Lavin and Gray 2016, arXiv:1509.09308) with the points 0, 1, -1, 2, -2; |v| <= 100 * 128.
-;; $x: the first tile's place; 4 places on lies the next; `row_step`, `col_step`: bytes between places.  `tiles` tiles,
+;; $x: the first tile's place; 4 places on lies the next; `row_step`, `in_step`: bytes between places; col_step: here twice
+;; that.  `tiles` tiles,
 ;; `groups` groups of 8 channels.  $v: place by place (of 36) all tiles, channels side by side; $t: 576 bytes for itself.
 ;;@ define line
         (local.set $e (i16x8.sub (local.get $d4) (i16x8.shl (local.get $d2) (i32.const 2))))
@@ -27,7 +28,7 @@
     (loop $group
 ;;@ for j in 0..6
 ;;@ for i in 0..6
-        (local.set $d@{i} (v128.load offset=@{i * row_step + j * col_step} (local.get $p)))
+        (local.set $d@{i} (v128.load8x8_s offset=@{i * row_step + j * in_step} (local.get $p)))
 ;;@ end
 ;;@ use line to=t at=@{16 * j} step=96
 ;;@ end
@@ -37,9 +38,9 @@
 ;;@ end
 ;;@ use line to=v at=@{6 * i * tiles * col_step} step=@{tiles * col_step}
 ;;@ end
-      (local.set $p (i32.add (local.get $p) (i32.const 16)))
+      (local.set $p (i32.add (local.get $p) (i32.const 8)))
       (local.set $v (i32.add (local.get $v) (i32.const 16)))
       (br_if $group (local.tee $c (i32.sub (local.get $c) (i32.const 1)))))
-    (local.set $x (i32.add (local.get $x) (i32.const @{4 * col_step})))
+    (local.set $x (i32.add (local.get $x) (i32.const @{4 * in_step})))
     (br_if $tile (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
 )
