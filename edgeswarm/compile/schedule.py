@@ -30,6 +30,8 @@ __all__ = ["LANES", "MODES", "Packed", "Schedule", "Step", "node_weights", "pack
 
 MODES = ("fast", "deterministic")
 PACKING = 2  # raised when the packing of weights changes, so that no kernel takes what it would misread
+PACKING_I8 = 3  # the same of graphs with 8-bit layers as TFLite computes them: they change by themselves
+_LAYERS_I8 = {"conv2d_i8", "depthwise_i8", "dense_tflite", "rows_tflite"}
 _RESERVED_BYTES = 1024  # nothing lies at offset 0: a zero address is a fault of the generator, not a region
 
 
@@ -209,6 +211,8 @@ def topology_of(outline: Outline, *, batch_max: int, mode: str, arch: str) -> st
         facts["activations"] = [node.attrs["activation"] for node in outline.nodes]
     else:
         facts |= {"kind": "graph", "structure": structure_of(outline).decode()}
+        if any(node.op in _LAYERS_I8 for node in outline.nodes):
+            facts["packing"] = PACKING_I8
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

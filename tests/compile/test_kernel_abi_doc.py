@@ -12,7 +12,7 @@ import wasmtime
 
 from edgeswarm import limits
 from edgeswarm.compile import check_module, compile_mlp
-from edgeswarm.compile.schedule import PACKING
+from edgeswarm.compile.schedule import PACKING, PACKING_I8
 from edgeswarm.model import ACTIVATIONS, random_mlp
 
 DOC = (Path(__file__).resolve().parents[2] / "docs" / "kernel-abi.md").read_text()
@@ -34,7 +34,7 @@ def test_numbers_of_the_document_are_those_of_the_code():
     assert limits.KERNEL_WASM_BYTES_MAX == 16 * limits.MIB
     assert limits.KERNEL_MEMORY_BYTES_MAX == 512 * limits.MIB
     assert limits.KERNEL_LAYOUT_BYTES_MAX == 64 * limits.KIB
-    assert (limits.KERNEL_BATCH_MAX, limits.KERNEL_WIDTH_MAX, PACKING) == (4096, 262144, 2)
+    assert (limits.KERNEL_BATCH_MAX, limits.KERNEL_WIDTH_MAX, PACKING, PACKING_I8) == (4096, 262144, 2, 3)
 
 
 def test_table_of_activations_names_them_all_in_their_order():
