@@ -16,6 +16,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeswarm.errors import ModelError
+
 ONE_SIGN_MAX = 128
 REST_BYTES = 8
 """Of an entry: u16 input, u16 output, i32 what the kept weight lacks."""
@@ -53,8 +55,12 @@ def pack_rest(rest: I64) -> bytes:
 
 
 def unpack_rest(data: bytes, inputs: int, outputs: int) -> I64:
-    """The inverse of `pack_rest`."""
+    """The inverse of `pack_rest`.  Raises ModelError for what it never gives: weights may come from strangers."""
+    if len(data) % REST_BYTES:
+        raise ModelError(f"weights: expected a rest of {REST_BYTES} bytes an entry, found {len(data)}")
     entries = np.frombuffer(data, _ENTRY)
+    if len(entries) and (entries["k"].max() >= inputs or entries["n"].max() >= outputs):
+        raise ModelError(f"weights: expected a rest for {inputs} inputs and {outputs} outputs, found one for more")
     rest = np.zeros((inputs, outputs), np.int64)
     np.add.at(rest, (entries["k"], entries["n"]), entries["delta"])
     return rest

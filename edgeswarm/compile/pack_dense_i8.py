@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgeswarm.compile.held import REST_INDEX_MAX, kept, pack_rest, unpack_rest
 from edgeswarm.compile.shape_conv_i8 import FORM, Shape
+from edgeswarm.errors import ModelError
 
 HELD_GROUPS = (1, 2)
 _CYCLES = {0: 1.5, 1: 1.08, 2: 0.95}  # of 16 products, by form; sums of 4 vectors were no faster than of 2
@@ -46,11 +47,13 @@ def pack_dense(out: bytearray, shape: Shape, weights: I64, bias: I64) -> None:
 
 
 def unpack_dense(shape: Shape, packed: bytes) -> NDArray[Any]:
-    """The weights as [1, 1, inputs, outputs]."""
+    """The weights as [1, 1, inputs, outputs].  Raises ModelError for a rest that none packed."""
     values = np.frombuffer(packed, np.int8, shape.weights_bytes, shape.weights_at)
     vectors = values.reshape(shape.vectors, -1, 4, 16).transpose(1, 3, 0, 2)
     weights = vectors.reshape(-1, 4 * shape.vectors)[: shape.inputs, : shape.outputs].astype(np.int64)
     form, size = np.frombuffer(packed, "<i4", 2, FORM)
+    if not 0 <= size <= shape.size - shape.rest_at:
+        raise ModelError(f"weights: expected at most {shape.size - shape.rest_at} bytes of a rest, found {size}")
     if form:
         weights += unpack_rest(packed[shape.rest_at : shape.rest_at + size], shape.inputs, shape.outputs)
     return weights[None, None]

@@ -77,7 +77,7 @@ def unpack_bytes(shape: Shape, packed: bytes) -> NDArray[np.int64]:
     """The weights, [1, 1, inputs, outputs], where `holds_bytes`.  Raises ModelError for a rest that none packed."""
     length = int(np.frombuffer(packed, "<i4", 1, REST_LENGTH)[0])
     start, inputs, outputs = rest_at(shape), padded(shape), 4 * shape.vectors
-    if length % REST_BYTES or not 0 <= length <= shape.size - start:
+    if not 0 <= length <= shape.size - start:
         raise ModelError(f"weights: expected at most {shape.size - start} bytes of a rest, found {length}")
     values = np.frombuffer(packed, np.int8, inputs * outputs, shape.weights_at)
     panels, at = [], 0
@@ -86,10 +86,7 @@ def unpack_bytes(shape: Shape, packed: bytes) -> NDArray[np.int64]:
         panels.append(values[at : at + inputs * 4 * width].reshape(-1, width, 4, 4))
         at += inputs * 4 * width
     held = np.concatenate(panels, axis=1).transpose(0, 3, 1, 2).reshape(inputs, outputs).astype(np.int64)
-    try:
-        whole = held + unpack_rest(packed[start : start + length], inputs, outputs)
-    except IndexError:
-        raise ModelError(f"weights: expected a rest for {inputs} inputs and {outputs} outputs") from None
+    whole = held + unpack_rest(packed[start : start + length], inputs, outputs)
     return whole[None, None, : shape.inputs]
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from edgeswarm.compile import compile_graph, pack_weights
 from edgeswarm.compile.pack_conv_i8 import pack, unpack
 from edgeswarm.compile.shape_conv_i8 import FORM, shape_of
+from edgeswarm.errors import ModelError
 from edgeswarm.model.graph import Graph
 
 Load = Callable[..., Any]
@@ -85,3 +86,24 @@ def test_a_layer_of_more_outputs_than_entries_can_name_keeps_all_of_its_weights(
     shape = shape_of(graph.outline, index)
     again = unpack(shape, pack(shape, graph.nodes[index].params))
     np.testing.assert_array_equal(again["weights"].reshape(2, -1), graph.nodes[index].params["weights"])
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "text"),
+    [
+        (FORM + 4, -8, "at most .* bytes of a rest, found -8"),
+        (FORM + 4, 1 << 30, "at most .* bytes of a rest"),
+        (FORM + 4, 12, "8 bytes an entry, found 12"),
+        (None, 0xFFFF, "a rest for 64 inputs and 16 outputs, found one for more"),
+    ],
+)
+def test_a_rest_that_nobody_packed_is_refused(at: int | None, value: int, text: str) -> None:
+    graph = dense(64, 16, 5, wild=6)
+    index = next(index for index, node in enumerate(graph.nodes) if node.op == "dense_tflite")
+    shape = shape_of(graph.outline, index)
+    packed = bytearray(pack(shape, graph.nodes[index].params))
+    assert form_of(graph) == 2
+    place = shape.rest_at if at is None else at
+    packed[place : place + 4] = np.array([value], "<i4").tobytes()
+    with pytest.raises(ModelError, match=text):
+        unpack(shape, bytes(packed))
