@@ -163,13 +163,15 @@ class Device(RuleBasedStateMachine):
         assert self.kinds.get(self.runs, GOOD) == GOOD and self.machine.journal.base is None
         newest = next((one for one in self.rollouts if not one.withdrawn), None)
         if newest is not None and row is not None and self.kinds[newest.artefact] == GOOD:
-            assert (row.rollout, row.state) in {
-                (newest.rollout, "healthy"),
-                (newest.rollout, "refused"),  # another version runs that is newer
-                (newest.rollout, "failed"),  # cuts and trouble gave it a bad name
-                (newest.rollout, "rolled_back"),
+            back = {one.rollout for one in self.rollouts if one.withdrawn} if row.state == "rolled_back" else set()
+            assert row.rollout in {newest.rollout, *back}, row  # what was taken back here is told until something comes
+            assert row.state in {
+                "healthy",
+                "refused",  # another version runs that is newer
+                "failed",  # cuts and trouble gave it a bad name
+                "rolled_back",
             }, row
-            if row.state == "healthy":
+            if row.state == "healthy" or row.rollout in back:
                 assert self.runs == newest.artefact
 
 
