@@ -254,22 +254,22 @@ main()
 
 
 def on_terminal(key: bytes) -> tuple[int, str]:
-    """`edgeswarm top` on a pseudo-terminal until `key` is pressed; exit code and everything it drew."""
+    """`edgeswarm top` on a pseudo-terminal until `key` is pressed, once a second; exit code and everything it drew."""
     terminal, theirs = pty.openpty()
     environ = {**os.environ, "COLUMNS": "90", "LINES": "20"}
     process = subprocess.Popen(
         [sys.executable, "-c", TOP], stdin=theirs, stdout=theirs, stderr=theirs, env=environ, start_new_session=True
     )
     os.close(theirs)
-    drawn, pressed, until = b"", False, time.monotonic() + 30
+    drawn, press_at, until = b"", 0.0, time.monotonic() + 30
     while time.monotonic() < until:
         if select.select([terminal], [], [], 0.1)[0]:
             try:
                 drawn += os.read(terminal, 65_536)
             except OSError:
                 break  # the other end is closed
-        if not pressed and b"q quits" in drawn:
-            pressed = True
+        if b"q quits" in drawn and time.monotonic() >= press_at:
+            press_at = time.monotonic() + 1
             os.write(terminal, key)
     os.close(terminal)
     return process.wait(10), drawn.decode()

@@ -26,6 +26,7 @@ from edgeswarm.app.log import Log
 from edgeswarm.core.cell import commands as cmd
 from edgeswarm.drivers.files import write_whole
 from edgeswarm.drivers.pki import sealed, x509
+from edgeswarm.errors import RemoteError
 from edgeswarm.wire.certificate import Certificate, Role, Signatory, sign_certificate
 from edgeswarm.wire.roster import Roster
 from edgeswarm.wire.roster_change import new_entry, next_roster
@@ -163,9 +164,24 @@ class Rig:
     def revocation(self, *devices: str) -> bytes:
         return revocation.without(self.roster, list(devices), by=self.operator, now_s=int(time.time())).data
 
+    async def revoke(self, device: str, reason: str) -> None:
+        """As the command does it: signed anew where another change of the roster came first."""
+        for left in (4, 3, 2, 1, 0):
+            try:
+                await self.controller.revoker.revoke({"data": self.revocation(device), "reason": reason}, "local")
+                return
+            except RemoteError:
+                if not left:
+                    raise
+
     async def note(self, device: str, text: str) -> None:
-        """A command of the device, committed: its messages are taken."""
-        await self.members[device].node.propose(cmd.encode(cmd.Note(device, text)))
+        """A command of the device, committed: its messages are taken.  On a busy machine it may be there twice."""
+
+        async def committed() -> bool:
+            await self.members[device].node.propose(cmd.encode(cmd.Note(device, text)))
+            return True
+
+        await until(committed, f"{device} has said {text}")
 
 
 @asynccontextmanager

@@ -112,7 +112,7 @@ async def test_revoked_device_says_so_stops_the_cells_agents_and_keeps_its_own(t
         member = r.members[device]
         await until(lambda: "cells" in member.node.hosted.running, "runs there")
         await member.supervisor.deploy([("own", agent_file(publisher, "own"))])
-        await r.controller.revoker.revoke({"data": r.revocation(device), "reason": "sold"}, "local")
+        await r.revoke(device, "sold")
         await until(lambda: member.node.rotation.revoked, "it learns it")
         await until(lambda: "cells" not in member.node.hosted.running, "the cell's agent ends")
         await until(lambda: state.agents["cells"].device == other, "and runs elsewhere")
@@ -186,7 +186,7 @@ async def test_audit_logs_and_folders_of_a_fleet_hold_no_secret(tmp_path: Path) 
         member: Member = await r.begin("d1")
         await until(lambda: not member.node.rotation.files.old_key.exists() and member.node.rotation._settled, "")
         await until(lambda: r.roster.member("d1").keys[-1].certificate.serial == 2, "renewed")  # type: ignore[union-attr]
-        await r.controller.revoker.revoke({"data": r.revocation("d1"), "reason": "x"}, "local")
+        await r.revoke("d1", "x")
         for one in r.members.values():
             one.supervisor.audit.flush()
         secrets = {r.seeds["d1"].hex(), (r.folder.issuer_key).read_text().strip()}

@@ -54,7 +54,7 @@ async def test_operator_is_replaced_and_the_old_key_speaks_for_nobody(tmp_path: 
             )
         Roster.open(r.roster.data, root_public=r.root.public)  # at first contact too
         await r.note("d1", "goes on")
-        await r.controller.revoker.revoke({"data": r.revocation("d1"), "reason": "x"}, "local")
+        await r.revoke("d1", "x")
         with pytest.raises(LocalError, match="expected one of operator"):
             authorities.rotate_operator(r.roster, "bob", new, r.root, now_s=now())
 
@@ -99,7 +99,7 @@ async def test_issuer_is_replaced_devices_renew_and_the_old_one_is_out(
             crt = r.state(device) / "swarm" / "device.crt"
             await until(lambda crt=crt: x509.signed_by(crt.read_bytes(), new.public), "swapped")  # type: ignore[misc]
         await r.add("gone", issuer_seed=old_seed, issuer_pem=old_pem)
-        await r.controller.revoker.revoke({"data": r.revocation("gone"), "reason": "x"}, "local")
+        await r.revoke("gone", "x")
         folder = r.state("gone") / "swarm"
         tls = TlsFiles(folder / "ca.crt", folder / "device.crt", folder / "device.pem")
         with pytest.raises(LinkError):  # revoked while both are in office: the old issuer's list names it too

@@ -119,7 +119,7 @@ async def test_device_that_was_revoked_while_it_was_off_gets_nothing_where_newco
     async with rig(tmp_path, ago_days=330) as r:
         state = await r.add("d1", age_days=320)
         (state / "swarm" / "join-brokers").write_text("".join(f"{url}\n" for url in r.folder.config.join_brokers))
-        await r.controller.revoker.revoke({"data": r.revocation("d1"), "reason": "lost"}, "local")
+        await r.revoke("d1", "lost")
         member = await r.begin("d1")
         await until(lambda: "revoked" in member.node.rotation.trouble, "it is told why")
         assert not member.node.transport.is_connected
