@@ -206,6 +206,8 @@ class Flows:
         flow = self.flows.get(name)
         if flow is None or jail is None:
             return  # the jail's exit is in the inbox already
+        if self._seats.get((jail_id, slot)) is flow and flow.port is not None:
+            return  # a swap has done it
         self._sit(flow, jail_id, slot)
         flow.attach(jail, slot)
         self._sup.delegation.attached(flow, self._sup.shelf.current(name), jail_id, jail, slot)
@@ -251,6 +253,8 @@ class Flows:
         try:
             if not await flow.drain(DRAIN_S_MAX):
                 raise LocalError(f"agent {name}: frames still unanswered after {DRAIN_S_MAX:g} s")
+            if not jail.alive:
+                raise LocalError(f"agent {name}: the new version's jail ended before it was used")
             known = {header.name: header for header in self._sup.shelf.known()}
             pipeline = self.make_pipeline(artefact.header, {**known, name: artefact.header})
             if pipeline.memory and len(pipeline.memory) == len(flow.pipeline.memory):

@@ -351,6 +351,9 @@ class Node:
         effects: list[do.Effect] = [do.CancelTimer(("probe", event.name), event.cause)]
         if old is not None:
             effects += self.table.leave(old, event.cause)
+        else:  # it died meanwhile: the agent was detached, and nobody knows whether before or after it was switched
+            slot = self.table.jails[event.jail].agents.index(event.name)
+            effects.append(do.AttachAgent(event.name, event.jail, slot, event.cause))
         effects.append(do.ResumeAgent(event.name, event.cause))
         effects.append(do.Announce(event.name, "swapped", f"artefact {agent.plan.artefact[:12]}", event.cause))
         return effects

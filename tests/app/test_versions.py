@@ -87,6 +87,27 @@ async def test_swap_goes_on_while_the_old_jail_dies_and_comes_back(bench: Bench)
         assert await store.agents() == [Deployed("a", artefact, "running")]
 
 
+async def test_swap_whose_jail_dies_while_the_old_one_comes_to_rest_leaves_the_old_version(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.supervisor.deploy([("t", bench.mlp())])
+    flow = bench.supervisor.flows.flows[A]
+    drain = type(flow).drain
+
+    async def slow(self: Any, timeout_s: float) -> bool:
+        jail = bench.supervisor.jails[max(bench.supervisor.jails)]
+        os.kill(jail.pid, signal.SIGKILL)
+        await until(lambda: not jail.alive)
+        await asyncio.sleep(0.05)  # its end is heard
+        return await drain(self, timeout_s)
+
+    monkeypatch.setattr(type(flow), "drain", slow)
+    with pytest.raises(Refused, match="swap_failed"):
+        await bench.supervisor.swap("a", "t", bench.mlp(sizes=(4, 9, 2), agent_version="2.0.0"))
+    assert await bench.supervisor.ask("a", [0.0] * 4, 5.0) is not None
+    assert flow.version == "1.0.0"
+
+
 async def test_swap_under_load_to_another_window_loses_no_row(bench: Bench) -> None:
     """Windows of 1, 4 and 3 rows: rows that a window holds at the cut-over are windowed anew."""
     await bench.supervisor.deploy([("t", bench.mlp(wiring=windowed(1)))])

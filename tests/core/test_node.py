@@ -170,6 +170,20 @@ def test_swap_brings_the_new_jail_up_before_the_old_one_goes() -> None:
     assert node.table.agents[new.name].plan.artefact == "v2"
 
 
+def test_swap_whose_old_jail_dies_after_the_switch_attaches_the_agent_again() -> None:
+    """The detach that its death brings comes after the switch, and takes the new jail from the agent."""
+    node = make_node()
+    [old] = start(node, plan("a"))
+    node.handle(ev.AgentSwapAsked(plan("a", "v2"), C), 10)
+    [spawn] = node.handle(ev.KernelPrepared(AgentName("a"), "v2", C), 11)
+    assert isinstance(spawn, do.SpawnJail)
+    node.handle(ev.JailReady(spawn.jail, C), 12)
+    assert of(do.DetachAgent, node.handle(ev.JailExited(old.jail, "signal 9", False, C), 13))
+    effects = node.handle(ev.CutOver(AgentName("a"), spawn.jail, C), 14)
+    assert of(do.AttachAgent, effects) == [do.AttachAgent(AgentName("a"), spawn.jail, 0, C)]
+    assert node.table.agents[AgentName("a")].status is Status.RUNNING
+
+
 def test_swap_whose_new_jail_dies_leaves_the_old_version_running() -> None:
     node = make_node()
     [old] = start(node, plan("a"))
