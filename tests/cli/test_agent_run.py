@@ -163,7 +163,7 @@ def wild(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         Path("k.wat").write_text(HEAD.replace("@BODY@", BODIES[body]).replace("@LAYOUT@", text))
         Path("agent.yaml").write_text(
             'version: "1.0"\nname: wild\nneural_config: {network_type: custom, input_size: 1, output_size: 1}\n'
-            "kernel: {deadline_ms: 50}\n"
+            "kernel: {deadline_ms: 300}\n"
         )
         assert cli("agent", "build", "agent.yaml", "--wasm", "k.wat", "-o", "wild.af").code == 0
         return tmp_path / "wild.af"
