@@ -14,7 +14,8 @@ def dense_values(functions: Functions, s: Shape) -> dict[str, Value]:
     values: dict[str, Value] = {
         "split": functions.function("conv_i8_split", {"values": s.inputs}),
         "sums": functions.function("conv_i8_dense", {"quads": s.vectors, "bodies": bodies, "steps": steps}),
-        "bytes": functions.function("conv_i8_bytes", {"values": s.inputs}),
+        "copy": functions.function("conv_i8_copy_u8", {}),
+        "inputs": s.inputs,
         "rest": functions.function("conv_i8_rest", {}),
         "form": FORM,
         "signed_bias_at": s.signed_bias_at,

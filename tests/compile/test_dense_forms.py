@@ -12,10 +12,11 @@ from conv_i8_cases import answers, made
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeswarm.compile import compile_graph, pack_weights
+from edgeswarm.compile import compile_graph, compile_mlp, pack_weights, schedule
 from edgeswarm.compile.pack_conv_i8 import pack, unpack
 from edgeswarm.compile.shape_conv_i8 import FORM, shape_of
 from edgeswarm.errors import ModelError
+from edgeswarm.model import random_mlp
 from edgeswarm.model.graph import Graph
 
 Load = Callable[..., Any]
@@ -107,3 +108,12 @@ def test_a_rest_that_nobody_packed_is_refused(at: int | None, value: int, text: 
     packed[place : place + 4] = np.array([value], "<i4").tobytes()
     with pytest.raises(ModelError, match=text):
         unpack(shape, bytes(packed))
+
+
+def test_weights_of_another_packing_are_of_another_topology(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be equally long, and the kernel would misread them."""
+    eight, floats = dense(64, 16, 5), random_mlp([4, 3], "relu", "linear", 1)
+    before = compile_graph(eight, batch_max=1).layout.topology, compile_mlp(floats).layout.topology
+    monkeypatch.setattr(schedule, "PACKING_I8", schedule.PACKING_I8 + 1)
+    after = compile_graph(eight, batch_max=1).layout.topology, compile_mlp(floats).layout.topology
+    assert before[0] != after[0] and before[1] == after[1]

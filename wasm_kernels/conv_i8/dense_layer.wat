@@ -20,8 +20,8 @@
       (v128.const i32x4 0x80808080 0x80808080 0x80808080 0x80808080))) (i32.const 0)))
     (local.set $bias (i32.add (local.get $w)
       (select (i32.const @{signed_bias_at}) (i32.const @{bias_at}) (local.get $turn))))
-    (call $@{bytes} (local.get $x) (local.get $s)
-      (i8x16.splat (select (i32.const 0) (i32.const 128) (local.get $turn))))
+    (call $@{copy} (local.get $x) (i32.const @{inputs}) (local.get $s)
+      (select (i32.const 0) (i32.const 128) (local.get $turn)))
 ;;@ use held group=1 f=@{held1}
 ;;@ use held group=2 f=@{held2}
     (call $@{rest} (local.get $s) (i32.add (local.get $w) (i32.const @{rest_at})) (i32.add (local.get $w)
